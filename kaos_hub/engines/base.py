@@ -1,0 +1,193 @@
+"""The contract of an engine: where work runs.
+
+An engine knows workloads by name (``kaos-<kind>-<id>``). Every verb may be repeated: submitting what is
+already there adopts it, cancelling or removing what is gone succeeds. So whoever drives an engine may die
+at any moment and simply begin again.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kaos_hub.models import Mount, Resources
+
+
+class Phase(StrEnum):
+    """What an engine sees of a workload."""
+
+    ABSENT = "absent"
+    """No such workload, and none that ended."""
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    LOST = "lost"
+    """It vanished without an ending of its own: machine restarted, supervisor or container killed."""
+
+    @property
+    def ended(self) -> bool:
+        return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.LOST)
+
+
+class Cause(StrEnum):
+    """Why a workload ended as it did."""
+
+    NONE = ""
+    ERROR = "error"
+    OUT_OF_MEMORY = "out_of_memory"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    MISSING_IMAGE = "missing_image"
+    LOST = "lost"
+
+    @property
+    def infrastructure(self) -> bool:
+        """Not the user's fault: worth trying again."""
+        return self in (Cause.MISSING_IMAGE, Cause.LOST)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A workload at one moment."""
+
+    phase: Phase
+    cause: Cause = Cause.NONE
+    message: str = ""
+    exit_code: int | None = None
+    started: datetime | None = None
+    finished: datetime | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+    """What the work left, e.g. ``{"image": "sha256:…"}`` or ``{"python": "/…/bin/python"}``."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """Make the environment that a source bundle asks for.
+
+    ``source`` is the laid-out bundle: ``Dockerfile`` beside ``context`` (a folder in it, ``"."`` for the
+    whole). ``key`` names the environment: two builds of one key are the same. ``bases`` maps each base
+    image the Dockerfile names to what it was resolved to. ``lines`` is where RUN steps stand, for messages.
+    """
+
+    source: Path
+    key: str
+    image: str
+    """What to tag the result with: a repository and tag, private to the owner."""
+    context: str = "model"
+    bases: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Materialise:
+    """Lay the tree ``digest`` out at ``target``, read-only, from the store at ``store`` (a URL)."""
+
+    digest: str
+    store: str
+    target: Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run a command of the user's."""
+
+    command: tuple[str, ...]
+    image: str | None = None
+    """Image reference; ignored on the local engine."""
+    environment: dict[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    workdir: str | None = None
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """A workload to be run once."""
+
+    name: str
+    owner: str
+    work: Build | Materialise | Run
+    resources: Resources = Resources()
+    deadline: int = 3600
+    """Seconds after which the work is ended with cause ``deadline``."""
+
+
+class Engine(ABC):
+    """Where work runs."""
+
+    name: ClassVar[str]
+
+    async def start(self) -> None:
+        """Make ready; called once.
+
+        Raises:
+            EngineUnavailable: says what is missing and how to get it.
+        """
+
+    async def close(self) -> None:
+        """Let go of connections. Work goes on."""
+
+    @abstractmethod
+    async def submit(self, spec: JobSpec) -> None:
+        """Start the work, or adopt it if a workload of that name is there, running or ended.
+
+        Raises:
+            EngineUnavailable: the engine does not answer; nothing is known.
+            Unsupported: this engine can never do that; says why, with file and line where there is one.
+        """
+
+    @abstractmethod
+    async def observe(self, name: str) -> Observation:
+        """How the workload is. Never raises for one that is not there.
+
+        Raises:
+            EngineUnavailable: the engine does not answer.
+        """
+
+    @abstractmethod
+    def watch(self, name: str) -> AsyncIterator[Observation]:
+        """The present observation, then each change, until an ended (or absent) one, inclusive."""
+
+    @abstractmethod
+    async def cancel(self, name: str) -> None:
+        """End the work and everything it started. Returns when it is really gone."""
+
+    @abstractmethod
+    async def remove(self, name: str) -> None:
+        """Forget an ended workload and its logs here; ends it first if it still runs."""
+
+    @abstractmethod
+    def logs(self, name: str, offset: int = 0) -> AsyncIterator[bytes]:
+        """The workload's output from ``offset`` on, followed until it ends.
+
+        The output is one stream of stamped lines (``2026-01-31T12:00:00.123456Z text\\n``); an offset counts
+        bytes of that stream, which never changes once seen. Invalid UTF-8 is replaced, very long lines are
+        broken. A workload that is not there (any more) has an empty stream.
+        """
+
+    @abstractmethod
+    async def resolve(self, image: str, pull: bool = False) -> str:
+        """What an image reference means now, as something that never changes its meaning.
+
+        Raises:
+            NotFound: no such image, says where it was looked for.
+        """
+
+    @abstractmethod
+    async def has(self, result: dict[str, Any]) -> bool:
+        """Whether what a build left (its ``result``) is still usable."""
+
+    @property
+    @abstractmethod
+    def platform(self) -> str:
+        """Operating system and architecture that builds are for; part of every environment key."""
+
+    @abstractmethod
+    def problems(self) -> list[str]:
+        """What is weaker here than promised, in plain words, for ``kaos doctor``."""
+
+    async def gpus(self) -> int:
+        """How many GPUs can be given out."""
+        return 0

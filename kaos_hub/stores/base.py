@@ -1,0 +1,58 @@
+"""The contract of a store: where the bytes of bundles rest, addressed by their digest."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+
+class Upload(Protocol):
+    """An object on its way into a store."""
+
+    async def write(self, data: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            InvalidRequest: more bytes than announced.
+            StorageFull: no space; nothing is kept.
+        """
+
+    async def finish(self) -> None:
+        """Check the digest and make the object visible, atomically and durably.
+
+        Raises:
+            InvalidRequest: the bytes are not what the digest says, or fewer than announced.
+        """
+
+    async def abort(self) -> None:
+        """Forget it. Safe at any time, also after :meth:`finish`."""
+
+
+class Store(ABC):
+    """Where bytes rest. Knows digests, not owners: who may read what is decided above."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    async def upload(self, digest: str, size: int) -> Upload:
+        """Begin to take in an object of ``size`` bytes. Taking one in again is harmless."""
+
+    @abstractmethod
+    def read(self, digest: str, chunk: int = 1 << 20) -> AsyncIterator[bytes]:
+        """The bytes of an object, ``chunk`` bytes at a time.
+
+        Raises:
+            NotFound: there is no such object.
+        """
+
+    @abstractmethod
+    async def size(self, digest: str) -> int | None:
+        """Bytes of an object, or None if it is not there."""
+
+    @abstractmethod
+    def local_path(self, digest: str) -> Path | None:
+        """Where the object lies as a file that may be hard-linked, if this store has such."""
+
+    @abstractmethod
+    async def check(self, digest: str) -> bool:
+        """Whether the object is there and its bytes are what the digest says (fsck)."""
