@@ -1,0 +1,294 @@
+"""The one directory in which everything of a kaos_hub on one machine lies.
+
+::
+
+    <data>/                 mode 0700
+      kaos.sqlite           the service's database
+      jupyterhub.sqlite     the Hub's
+      store/                bytes of bundles, by digest
+      trees/<hex>/          bundles laid out, read-only
+      environments/<key>/   what the local engine built
+      workloads/<name>/     supervised processes
+      homes/<notebook id>/  what users keep
+      logs/                 <id>.log of jobs and notebooks, hub.log
+      secrets/<name>        mode 0600, made when first asked for
+      ports.json            ports once chosen, so that notebooks find the Hub again
+      lock, hub.lock        held while the service, the Hub run
+
+Knows nothing of what is in them. Needs only the standard library.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import random
+import re
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from kaos_hub.errors import Conflict, InvalidName, KaosError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+# Below the range from which Linux takes ports for outgoing connections: a port that we remember
+# must not be taken by somebody's download while we are down.
+_PORTS = range(20_000, 32_000)
+
+
+def _default_path() -> Path:
+    given = os.environ.get("KAOS_DATA_DIR")
+    if given:
+        return Path(given)
+    shared = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(shared) / "kaos_hub"
+
+
+def _secret() -> str:
+    return secrets.token_hex(32)
+
+
+class DataDir:
+    """The data directory, made (mode 0700) when it is opened.
+
+    Args:
+        path: where; by default ``$KAOS_DATA_DIR``, else ``kaos_hub`` in ``$XDG_DATA_HOME``, else
+            ``~/.local/share/kaos_hub``.
+        create: make what is missing; False only looks.
+
+    Raises:
+        KaosError: it cannot be made or is not ours; says what to do.
+    """
+
+    def __init__(self, path: Path | str | None = None, *, create: bool = True) -> None:
+        self.path = Path(path or _default_path()).expanduser().absolute()
+        if create:
+            self._create()
+
+    def __repr__(self) -> str:
+        return f"DataDir({str(self.path)!r})"
+
+    def _create(self) -> None:
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # An older, wider mode would show secrets' names and users' homes to others.
+            self.path.chmod(0o700)
+            for directory in self._directories:
+                directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as e:
+            raise KaosError(
+                f"Cannot use {self.path} as data directory: {e.strerror or e}."
+                " Choose another with --data-dir or KAOS_DATA_DIR."
+            ) from None
+
+    @property
+    def _directories(self) -> tuple[Path, ...]:
+        return (
+            self.store,
+            self.trees,
+            self.environments,
+            self.workloads,
+            self.homes,
+            self.logs,
+            self.secrets,
+        )
+
+    @property
+    def database(self) -> Path:
+        """The service's SQLite file."""
+        return self.path / "kaos.sqlite"
+
+    @property
+    def hub_database(self) -> Path:
+        """The Hub's SQLite file."""
+        return self.path / "jupyterhub.sqlite"
+
+    @property
+    def store(self) -> Path:
+        """Where the file store keeps objects."""
+        return self.path / "store"
+
+    @property
+    def trees(self) -> Path:
+        """Laid out bundles, one directory per digest (its hex part)."""
+        return self.path / "trees"
+
+    @property
+    def environments(self) -> Path:
+        """What the local engine built, one directory per environment key."""
+        return self.path / "environments"
+
+    @property
+    def workloads(self) -> Path:
+        """Supervised processes, one directory per workload."""
+        return self.path / "workloads"
+
+    @property
+    def homes(self) -> Path:
+        """Home directories, one per notebook id."""
+        return self.path / "homes"
+
+    @property
+    def logs(self) -> Path:
+        """Kept logs: ``<id>.log``."""
+        return self.path / "logs"
+
+    @property
+    def secrets(self) -> Path:
+        """Secrets, one file each; read them with :meth:`secret`."""
+        return self.path / "secrets"
+
+    @property
+    def ports(self) -> Path:
+        """Ports by role, as JSON; read them with :meth:`port`."""
+        return self.path / "ports.json"
+
+    @property
+    def lock(self) -> Path:
+        """The file that the service locks while it runs, see :meth:`hold`."""
+        return self.path / "lock"
+
+    def secret(self, name: str, make: Callable[[], str] = _secret) -> str:
+        """The secret of that name: 256 random bits in hexadecimal, made when first asked for.
+
+        Whoever asks at the same time gets the same one.
+
+        Args:
+            name: lower-case letters, digits, ``-`` and ``_``.
+            make: makes a new one, where hexadecimal will not do.
+
+        Raises:
+            InvalidName: the name is none.
+            KaosError: the file is empty or cannot be read or written.
+        """
+        path = self.secrets / _checked(name)
+        try:
+            if not path.exists():
+                _write_new(path, make())
+            value = path.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as e:
+            raise KaosError(f"Cannot read or write the secret {path}: {e}") from None
+        if not value:
+            raise KaosError(f"The secret {path} is empty. Delete it; a new one is made.")
+        return value
+
+    def has_secret(self, name: str) -> bool:
+        """Whether that secret was made already."""
+        return (self.secrets / _checked(name)).exists()
+
+    def port(self, role: str, host: str = "127.0.0.1") -> int:
+        """The port for ``role``: chosen once among the free ones of ``host``, then remembered.
+
+        Raises:
+            KaosError: there is no free port, or ``ports.json`` cannot be read.
+        """
+        with _locked(self.path / ".ports.lock"):
+            known = self._read_ports()
+            if role not in known:
+                known[role] = _free_port(host, taken=set(known.values()))
+                _replace(self.ports, json.dumps(known, indent=1))
+            return known[role]
+
+    def _read_ports(self) -> dict[str, int]:
+        try:
+            return {str(k): int(v) for k, v in json.loads(self.ports.read_text()).items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, AttributeError, TypeError):
+            raise KaosError(f"{self.ports} is damaged. Delete it; new ports are chosen.") from None
+
+    def hold(self, name: str = "lock") -> "Held":
+        """Take the lock ``name`` for as long as the process lives (or until closed).
+
+        Raises:
+            Conflict: another process has it; ``details`` has its ``pid``.
+        """
+        return Held(self.path / name)
+
+
+class Held:
+    """A lock on a file, held until :meth:`close` or the death of the process.
+
+    Raises:
+        Conflict: another process holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a+", encoding="ascii")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.seek(0)
+            pid = self._file.read().strip()
+            self._file.close()
+            raise Conflict(
+                f"{path.parent} is already in use by process {pid or '?'}", pid=int(pid or 0)
+            ) from None
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._file.close()
+
+    def __enter__(self) -> "Held":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise InvalidName(f"{name!r} cannot name a secret")
+    return name
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Write a file of mode 0600 unless it is there. Nobody ever sees it half written."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(draft)
+    finally:
+        draft.unlink()
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _free_port(host: str, taken: set[int]) -> int:
+    for port in random.sample(_PORTS, k=200):
+        if port not in taken and is_free(host, port):
+            return port
+    raise KaosError(f"No free port found on {host}")
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether one could listen there now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        # As servers do: a port whose last connections are fading counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
