@@ -1,0 +1,13 @@
+"""A folder ⇄ a tree of content ⇄ a digest.
+
+    tree         one directory as canonical text; digests
+    walk         a whole tree, read from objects and checked
+    scan         a folder on disk → tree
+    ignore       what a scan leaves out
+    source       the rules that make a folder a source or data bundle
+    materialise  tree → a read-only folder on disk
+    archive      tree ⇄ tar stream
+
+Everything here may meet a stranger's folder, tree or archive, so nothing is believed: names are
+checked, links are never followed, content is hashed again, and every error names its entry.
+"""

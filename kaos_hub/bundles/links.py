@@ -1,0 +1,48 @@
+"""Where symbolic links lead, worked out on names alone: nothing on disk is followed."""
+
+from collections.abc import Mapping
+
+from kaos_hub.bundles.limits import refuse
+
+MAX_FOLLOWED = 40
+"""Links followed on one way; Linux gives up at the same number."""
+
+
+def check_links(links: Mapping[str, str]) -> None:
+    """Refuse links that leave the tree. ``links`` maps each link's path to its target.
+
+    A link may dangle. What it passes on its way may be a link too, and what is not there is taken
+    for a folder: somebody may make one later.
+
+    Raises:
+        InvalidBundle: names the link.
+    """
+    for path, target in links.items():
+        _check(path, target, links)
+
+
+def _check(path: str, target: str, links: Mapping[str, str]) -> None:
+    here = path.split("/")[:-1]
+    ahead = target.split("/")[::-1]
+    followed = 1
+    while ahead:
+        name = ahead.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            if not here:
+                raise refuse(
+                    path,
+                    f"is a link to {target!r}, which is outside the bundle;"
+                    " list it in .kaosignore to leave it out",
+                )
+            here.pop()
+            continue
+        inner = links.get("/".join([*here, name]))
+        if inner is None:
+            here.append(name)
+            continue
+        followed += 1
+        if followed > MAX_FOLLOWED:
+            raise refuse(path, f"is a link to {target!r}, which leads round in circles")
+        ahead.extend(inner.split("/")[::-1])

@@ -1,0 +1,70 @@
+"""Reading objects by digest, wherever they lie."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from kaos_hub.bundles.tree import Hasher
+from kaos_hub.errors import KaosError, NotFound
+
+ReadObject = Callable[[str], Path | Iterable[bytes]]
+"""Gives the object of a digest: the file it lies in, or its bytes piece by piece.
+
+It may raise :class:`~kaos_hub.errors.NotFound` at once or while it is read.
+"""
+
+CHUNK = 1 << 20
+
+
+def stream(read: ReadObject, digest: str, size: int | None = None) -> Iterator[bytes]:
+    """The bytes of an object, verified.
+
+    The last piece is held back until the digest is known to be right, so a reader that gets all
+    ``size`` bytes got the right ones.
+
+    Raises:
+        NotFound: there is no such object.
+        KaosError: its bytes (or their number, if ``size`` is given) are not what they should be.
+    """
+    source = read(digest)
+    pieces = _file(source, digest) if isinstance(source, Path) else source
+    hasher = Hasher()
+    held = b""
+    for piece in pieces:
+        hasher.update(piece)
+        if size is not None and hasher.size > size:
+            break
+        if held:
+            yield held
+        held = piece
+    if hasher.digest() != digest or size not in (None, hasher.size):
+        raise KaosError(f"the store's object {digest} is damaged; an admin should check the store")
+    if held:
+        yield held
+
+
+def _file(path: Path, digest: str) -> Iterator[bytes]:
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("rb"))
+        except FileNotFoundError:
+            raise NotFound(f"there is no object {digest} in the store") from None
+        while piece := file.read(CHUNK):
+            yield piece
+
+
+def whole(read: ReadObject, digest: str, limit: int) -> bytes:
+    """The verified bytes of a small object.
+
+    Raises:
+        NotFound: there is no such object.
+        KaosError: it is damaged, or has more than ``limit`` bytes.
+    """
+    pieces = []
+    room = limit
+    for piece in stream(read, digest):
+        pieces.append(piece)
+        room -= len(piece)
+        if room < 0:
+            raise KaosError(f"object {digest} is larger than {limit:,} bytes")
+    return b"".join(pieces)
