@@ -1,0 +1,223 @@
+"""``kaos notebook deploy``: check everything, ask, send, follow."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from kaos_hub.cli.base import Command, Session, pass_session
+from kaos_hub.cli.output import clean, say, show, show_json
+from kaos_hub.cli.progress import Bar
+from kaos_hub.errors import InvalidBundle, InvalidName, RestartRequired
+
+if TYPE_CHECKING:
+    from kaos_hub.client.bundles import Folder
+    from kaos_hub.models import BundleKind, DeployAnswer, NotebookRequest
+
+_SKIPPED_SHOWN = 5
+_IDLE_TYPES = ["kernels_or_terminals", "kernel_connections", "activity"]
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+
+@dataclass
+class _Plan:
+    """What is going to be deployed."""
+
+    request: "NotebookRequest"
+    folders: dict[str, "Folder"] = field(default_factory=dict)
+    """``source`` and ``data``, those that are folders to submit."""
+
+
+def _options(function: AnyFunction) -> AnyFunction:
+    for option in reversed(
+        [
+            click.option("-s", "--source", "source_bundle", metavar="DIR",
+                         help="Source bundle: a folder with a Dockerfile; or NAME@v2."),
+            click.option("-d", "--data", "data_bundle", metavar="DIR",
+                         help="Data bundle: any folder; or NAME@v2."),
+            click.option("-n", "--name", help="Its name; else the folder's."),
+            click.option("--size", help="One of the sizes the Hub offers."),
+            click.option("--cpu", help="Cores: 0.5, 2 or 500m."),
+            click.option("--memory", help="Bytes with a suffix: 512Mi, 2G."),
+            click.option("--gpu", help="Whole devices."),
+            click.option("--idle-timeout", help="Stop it when idle for so long: 30m, 2h, never."),
+            click.option("--idle-type", type=click.Choice(_IDLE_TYPES),
+                         help="What keeps it from being idle."),
+            click.option("--pull", is_flag=True, help="Look the base image up again."),
+            click.option("--detach", is_flag=True, help="Do not wait for it."),
+            click.option("--no-browser", is_flag=True, help="Do not open a browser."),
+            click.option("--dry-run", is_flag=True, help="Say what would happen, do nothing."),
+            click.option("-y", "--yes", is_flag=True, help="Restart a running notebook unasked."),
+        ]
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+@click.command(cls=Command)
+@_options
+@pass_session
+def deploy(
+    session: Session,
+    /,
+    source_bundle: str | None,
+    data_bundle: str | None,
+    detach: bool,
+    no_browser: bool,
+    dry_run: bool,
+    yes: bool,
+    **options: Any,
+) -> None:
+    """Turn a folder and its data into a notebook, and open it.
+
+    Neither is needed: without a source it is an empty notebook. Deploying a folder again brings its
+    changes into the notebook of that name; what you have edited there is kept. Ctrl-C lets it go on
+    without you.
+
+    \b
+    Example:
+        kaos notebook deploy -s notebook/example -d mnist/data
+        kaos notebook deploy -n scratch --cpu 0.5 --memory 512Mi
+    """
+    from kaos_hub.cli.follow import follow_to_the_end
+
+    plan = _plan(session, source_bundle, data_bundle, options)
+    if dry_run:
+        _show_plan(session, plan)
+        return
+    plan.request = _check_at_service(session, plan, yes)
+    for role, folder in plan.folders.items():
+        plan.request = plan.request.model_copy(update={role: _submit(session, folder)})
+    answer = _deploy(session, plan.request, yes)
+    for action in answer.actions:
+        session.note(f"- {action}")
+    follow_to_the_end(session, answer.notebook, detach=detach, browser=not no_browser)
+
+
+def _plan(session: Session, source: str | None, data: str | None, options: dict[str, Any]) -> _Plan:
+    """Everything that can be checked without sending: options, folders, rules, limits of size."""
+    from kaos_hub.models import BundleKind, NotebookRequest, parse_request
+
+    given = {name: value for name, value in options.items() if value is not None}
+    plan = _Plan(parse_request(NotebookRequest, given))
+    for kind, argument in ((BundleKind.SOURCE, source), (BundleKind.DATA, data)):
+        if argument is None:
+            continue
+        if Path(argument).is_dir():
+            plan.folders[kind.value] = _prepare(session, Path(argument), kind)
+        else:
+            reference = _reference(argument)
+            plan.request = plan.request.model_copy(update={kind.value: reference})
+    if plan.request.name is None:
+        plan.request = plan.request.model_copy(update={"name": _name(plan)})
+    return plan
+
+
+def _reference(argument: str) -> str:
+    """A submitted bundle instead of a folder, unless it can only be a folder that is not there."""
+    if argument.startswith("blake3:") or ("@v" in argument and "/" not in argument):
+        return argument
+    raise InvalidBundle(
+        f"there is no folder {argument!r}. A bundle that was submitted before is named with its"
+        " version, as in example@v2: kaos bundle list"
+    )
+
+
+def _name(plan: _Plan) -> str | None:
+    from kaos_hub.client import notebook_name_from
+
+    for role in ("source", "data"):
+        folder = plan.folders.get(role)
+        reference = getattr(plan.request, role)
+        path = folder.path if folder else Path(str(reference or "").partition("@")[0])
+        if folder is None and (reference is None or reference.startswith("blake3:")):
+            continue
+        name = notebook_name_from(path)
+        if name is None:
+            raise InvalidName(f"no notebook's name can be made of {path.name!r}; say one: -n NAME")
+        return name
+    return None
+
+
+def _prepare(session: Session, path: Path, kind: "BundleKind") -> "Folder":
+    with Bar(f"Reading {path.name}", not session.quiet) as bar:
+        folder = session.client.bundles.prepare(path, kind, progress=lambda done: bar(done, 0))
+    skipped = folder.scan.skipped
+    if skipped:
+        more = f" and {len(skipped) - _SKIPPED_SHOWN} more" if len(skipped) > _SKIPPED_SHOWN else ""
+        session.note(f"Left out of {kind}: {', '.join(skipped[:_SKIPPED_SHOWN])}{more}")
+    return folder
+
+
+def _check_at_service(session: Session, plan: _Plan, yes: bool) -> "NotebookRequest":
+    """Ask the service, before anything is sent, whether the notebook could be had at all."""
+    if not plan.folders:
+        return plan.request
+    try:
+        session.client.notebooks.request(plan.request.model_copy(update={"dry_run": True}))
+    except RestartRequired as e:
+        return _agree_to_restart(session, plan.request, e, yes)
+    return plan.request
+
+
+def _deploy(session: Session, request: "NotebookRequest", yes: bool) -> "DeployAnswer":
+    try:
+        return session.client.notebooks.request(request)
+    except RestartRequired as e:
+        return session.client.notebooks.request(_agree_to_restart(session, request, e, yes))
+
+
+def _agree_to_restart(
+    session: Session, request: "NotebookRequest", error: RestartRequired, yes: bool
+) -> "NotebookRequest":
+    again = f"kaos notebook deploy -n {request.name} …"
+    session.confirm(f"{error.message.rstrip('.')}. Restart notebook {request.name}?", yes, again)
+    return request.model_copy(update={"restart": True})
+
+
+def _submit(session: Session, folder: "Folder") -> str:
+    with Bar(f"Sending {folder.name}", not session.quiet) as bar:
+        version = session.client.bundles.submit(folder, progress=bar)
+    session.note(
+        f"{folder.kind.capitalize()}: {version.name}@v{version.version}, {_extent(folder)}"
+    )
+    return version.digest
+
+
+def _extent(folder: "Folder") -> str:
+    from kaos_hub.models import show_memory
+
+    files = folder.scan.count
+    return f"{files:,} file{'s' * (files != 1)}, {show_memory(folder.scan.size)}"
+
+
+def _show_plan(session: Session, plan: _Plan) -> None:
+    """What a deploy would do: what would be sent, then what the service would do with it."""
+    client, request = session.client, plan.request.model_copy(update={"dry_run": True})
+    actions = []
+    for role, folder in plan.folders.items():
+        known = client.bundles.list(kind=folder.kind, name=folder.name)
+        if any(version.digest == folder.scan.root for version in known):
+            request = request.model_copy(update={role: folder.scan.root})
+            actions.append(f"use {role} bundle {folder.name} as it was submitted before")
+            continue
+        lacking = client.bundles.missing(folder)
+        sizes = folder.scan.objects
+        from kaos_hub.models import show_memory
+
+        amount = show_memory(sum(sizes[digest] for digest in lacking))
+        actions.append(f"submit {role} bundle {folder.name} ({_extent(folder)}; {amount} to send)")
+    try:
+        answer = client.notebooks.request(request)
+    except RestartRequired as e:
+        say(clean(e.message))
+        answer = client.notebooks.request(request.model_copy(update={"restart": True}))
+    answer = answer.model_copy(update={"actions": [*actions, *answer.actions]})
+    if session.json:
+        show_json(answer)
+        return
+    show(f"Notebook {answer.notebook.name} would be deployed:")
+    for action in answer.actions:
+        show(f"- {action}")

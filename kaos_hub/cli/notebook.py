@@ -1,0 +1,297 @@
+"""``kaos notebook …``: everything but ``deploy``."""
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from kaos_hub.cli import deploy as _deploy
+from kaos_hub.cli.account import open_browser
+from kaos_hub.cli.base import Group, Session, pass_session
+from kaos_hub.cli.output import (
+    age,
+    duration,
+    moment,
+    on_terminal,
+    resources,
+    show,
+    show_fields,
+    show_json,
+    show_log,
+    show_table,
+)
+from kaos_hub.cli.selection import remember_list, select, selection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kaos_hub.models import BundleLink, IdlePolicy, Notebook, Stage
+
+_yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+
+
+@click.group(cls=Group)
+def notebook() -> None:
+    """Deploy notebooks and look after them.
+
+    A notebook is named with -n NAME, or with -i INDEX from the list shown last.
+    """
+
+
+notebook.add_command(_deploy.deploy)
+
+
+@notebook.command("list")
+@pass_session
+def list_notebooks(session: Session) -> None:
+    """List your notebooks.
+
+    \b
+    Example:
+        kaos notebook list
+    """
+    notebooks = session.client.notebooks.list()
+    remember_list(session, notebooks)
+    if session.json:
+        show_json(notebooks)
+    elif not notebooks:
+        session.note("No notebooks yet. Deploy one: kaos notebook deploy -s DIR")
+    else:
+        show_table(
+            ("#", "name", "state", "source", "data", "resources", "age", "url"),
+            [_row(index, each) for index, each in enumerate(notebooks, 1)],
+        )
+
+
+def _row(index: int, each: "Notebook") -> tuple[object, ...]:
+    state = str(each.state) + (f": {each.reason}" if each.reason else "")
+    if not each.state.settled and each.progress:
+        state = f"{each.state} {each.progress}%" + (f": {each.reason}" if each.reason else "")
+    return (
+        index, each.name, state, _link(each.source), _link(each.data),
+        resources(each.resources), age(each.created), each.url,
+    )  # fmt: skip
+
+
+def _link(bundle: "BundleLink | None") -> str:
+    return f"{bundle.name}@v{bundle.version}" if bundle else "-"
+
+
+@notebook.command()
+@selection
+@pass_session
+def info(session: Session, notebook: str | None, name: str | None, index: int | None) -> None:
+    """Show one notebook: both stages, bundles, resources, idle rule, address.
+
+    \b
+    Example:
+        kaos notebook info -n example
+    """
+    found = session.client.notebooks.get(select(session, notebook, name, index))
+    if session.json:
+        show_json(found)
+    else:
+        show_fields(_fields(found))
+
+
+def _fields(found: "Notebook") -> list[tuple[str, object]]:
+    return [
+        ("name", found.name),
+        ("title", found.display_name),
+        ("state", found.state),
+        ("reason", found.reason),
+        ("url", found.url),
+        ("build", _stage(found.build)),
+        ("host", _stage(found.host)),
+        ("source", _link(found.source)),
+        ("data", _link(found.data)),
+        ("resources", resources(found.resources)),
+        ("idle", _idle(found.idle)),
+        ("", found.verdict.reason if found.verdict else ""),
+        ("created", moment(found.created)),
+        ("started", moment(found.started)),
+        ("stopped", moment(found.stopped)),
+    ]
+
+
+def _stage(stage: "Stage") -> str:
+    progress = f" {stage.progress}%" if 0 < stage.progress < 100 else ""
+    took = ""
+    if stage.started and stage.finished:
+        took = f" in {duration((stage.finished - stage.started).total_seconds())}"
+    return f"{stage.state}{progress}{took}" + (f": {stage.reason}" if stage.reason else "")
+
+
+def _idle(policy: "IdlePolicy") -> str:
+    if not policy.timeout:
+        return "never stopped for being idle"
+    return f"stopped after {duration(policy.timeout)} idle ({policy.type})"
+
+
+@notebook.command("open")
+@selection
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+@pass_session
+def open_notebook(
+    session: Session, notebook: str | None, name: str | None, index: int | None, no_browser: bool
+) -> None:
+    """Print the notebook's address, and open it if this is a terminal.
+
+    \b
+    Example:
+        kaos notebook open -n example
+    """
+    found = session.client.notebooks.get(select(session, notebook, name, index))
+    if session.json:
+        show_json(found)
+    else:
+        show(found.url)
+    if found.state != "RUNNING":
+        session.note(
+            f"{found.name} is {found.state}; start it: kaos notebook start -n {found.name}"
+        )
+    elif not no_browser and on_terminal():
+        open_browser(found.url)
+
+
+def _show_lines(session: Session, lines: "Iterable[str]") -> None:
+    if not session.json:
+        for line in lines:
+            show_log(line)
+        return
+    click.echo("[", nl=False)
+    for count, line in enumerate(lines):
+        stamp, _, text = line.partition(" ")
+        click.echo(
+            ("," if count else "") + "\n  " + json.dumps({"at": stamp, "text": text}), nl=False
+        )
+    click.echo("\n]")
+
+
+@notebook.command()
+@selection
+@click.option("-f", "--follow", is_flag=True, help="Go on as it grows, until the notebook ends.")
+@pass_session
+def logs(
+    session: Session, notebook: str | None, name: str | None, index: int | None, follow: bool
+) -> None:
+    """Print the log of the Host stage: what the notebook's server says.
+
+    \b
+    Example:
+        kaos notebook logs -n example --follow
+    """
+    chosen = select(session, notebook, name, index)
+    _show_lines(session, session.client.notebooks.logs(chosen, follow))
+
+
+@notebook.command("build-logs")
+@selection
+@click.option("-f", "--follow", is_flag=True, help="Go on as it grows, until the build ends.")
+@pass_session
+def build_logs(
+    session: Session, notebook: str | None, name: str | None, index: int | None, follow: bool
+) -> None:
+    """Print the log of the Build stage. It is kept, whatever became of the build.
+
+    \b
+    Example:
+        kaos notebook build-logs -n example
+    """
+    chosen = select(session, notebook, name, index)
+    _show_lines(session, session.client.notebooks.build_logs(chosen, follow))
+
+
+@notebook.command()
+@selection
+@click.option("--detach", is_flag=True, help="Do not wait for it.")
+@click.option("--no-browser", is_flag=True, help="Do not open a browser.")
+@pass_session
+def start(
+    session: Session,
+    notebook: str | None,
+    name: str | None,
+    index: int | None,
+    detach: bool,
+    no_browser: bool,
+) -> None:
+    """Start a stopped notebook, with the files it had.
+
+    \b
+    Example:
+        kaos notebook start -n example
+    """
+    from kaos_hub.cli.follow import follow_to_the_end
+
+    chosen = select(session, notebook, name, index)
+    found = session.client.notebooks.start(chosen)
+    follow_to_the_end(session, found, detach=detach, browser=not no_browser)
+
+
+@notebook.command()
+@selection
+@pass_session
+def stop(session: Session, notebook: str | None, name: str | None, index: int | None) -> None:
+    """Stop a notebook in good order. Its files are kept; kernels end.
+
+    \b
+    Example:
+        kaos notebook stop -n example
+    """
+    chosen = select(session, notebook, name, index, sure=True)
+    _done(session, session.client.notebooks.stop(chosen), "is stopping; its files are kept")
+
+
+@notebook.command()
+@selection
+@_yes
+@pass_session
+def kill(
+    session: Session, notebook: str | None, name: str | None, index: int | None, yes: bool
+) -> None:
+    """End a notebook at once: its server, or the build it waits for.
+
+    \b
+    Example:
+        kaos notebook kill -n example
+    """
+    chosen = select(session, notebook, name, index, sure=True)
+    session.confirm(
+        f"End notebook {chosen} at once? Its kernels and what they hold in memory are lost; its"
+        " files, bundles and logs are kept.",
+        yes,
+        f"kaos notebook kill -n {chosen}",
+    )
+    _done(session, session.client.notebooks.kill(chosen), "was killed; its files are kept")
+
+
+@notebook.command()
+@selection
+@_yes
+@pass_session
+def delete(
+    session: Session, notebook: str | None, name: str | None, index: int | None, yes: bool
+) -> None:
+    """Delete a notebook with its home and all files in it.
+
+    \b
+    Example:
+        kaos notebook delete -n example
+    """
+    chosen = select(session, notebook, name, index, sure=True)
+    found = session.client.notebooks.get(chosen)
+    session.confirm(
+        f"Delete notebook {chosen} with its home and every file in it, also edited ones?"
+        " The bundles it was deployed from are kept.",
+        yes,
+        f"kaos notebook delete -n {chosen}",
+    )
+    session.client.notebooks.delete(chosen)
+    _done(session, found, "was deleted; the bundles it was deployed from are kept")
+
+
+def _done(session: Session, found: "Notebook", what: str) -> None:
+    if session.json:
+        show_json(found)
+    else:
+        session.note(f"Notebook {found.name} {what}.")

@@ -1,0 +1,145 @@
+"""Printing: for people on a terminal, for programs elsewhere; nothing foreign goes out raw."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from kaos_hub.models import Resources
+
+_ESCAPE_SEQUENCE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])"
+)
+# C0 but tab and newline, DEL, C1, and the marks that turn the direction of text around.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def clean(text: str) -> str:
+    """Text that cannot do anything to a terminal: colours removed, control characters escaped."""
+    return _CONTROL.sub(
+        lambda m: m[0].encode("unicode_escape").decode(), _ESCAPE_SEQUENCE.sub("", text)
+    )
+
+
+def clean_line(line: str) -> str:
+    """A line of a log for a terminal; of a progress bar that redraws itself, the last state."""
+    *before, last = line.rstrip("\r").split("\r")
+    stamp = before[0].partition(" ")[0] + " " if before and before[0][:4].isdigit() else ""
+    return clean(stamp + last)
+
+
+def on_terminal(stream: IO[str] | None = None) -> bool:
+    """Whether a person looks at the stream (standard error, unless told otherwise)."""
+    return (stream or sys.stderr).isatty()
+
+
+def colours(stream: IO[str] | None = None) -> bool:
+    """Whether the stream takes colours: a terminal that can, and nobody said NO_COLOR."""
+    return (
+        on_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )
+
+
+def styled(text: str, colour: str | None = None, bold: bool = False) -> str:
+    """Text for standard error, coloured where that is welcome."""
+    return click.style(text, fg=colour, bold=bold) if colours() else text
+
+
+def say(text: str, raw: bool = False) -> None:
+    """Print to standard error. ``raw`` text is our own and may hold colours."""
+    click.echo(text if raw else clean(text), err=True, color=True)
+
+
+def show(text: str) -> None:
+    """Print a result to standard output."""
+    click.echo(clean(text))
+
+
+def show_log(line: str) -> None:
+    """Print a line of a log to standard output: cleaned for a terminal, as it is elsewhere."""
+    click.echo(clean_line(line) if on_terminal(sys.stdout) else line, color=True)
+
+
+def show_json(document: Any) -> None:
+    """Print one JSON document to standard output. Models are printed as the API sends them."""
+    click.echo(json.dumps(document, default=_plain, indent=2))
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json")
+
+
+def show_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print columns: folded to the width of a terminal, in full lines elsewhere."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = on_terminal(sys.stdout)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in header:
+        table.add_column(title, overflow="fold" if terminal else "ignore", no_wrap=not terminal)
+    for row in rows:
+        table.add_row(*(Text(clean(str(cell))) for cell in row))
+    console = Console(
+        width=None if terminal else 100_000, highlight=False, no_color=not colours(sys.stdout)
+    )
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip(), color=terminal)
+
+
+def show_fields(fields: Iterable[tuple[str, object]]) -> None:
+    """Print names and values under each other; empty values are left out."""
+    kept = [(name, clean(str(value))) for name, value in fields if value not in (None, "")]
+    width = max((len(name) for name, _ in kept), default=0)
+    for name, value in kept:
+        first, *more = value.split("\n")
+        click.echo(f"{name:<{width}}  {first}")
+        for line in more:
+            click.echo(" " * (width + 2) + line)
+
+
+def age(moment: datetime | None, now: datetime | None = None) -> str:
+    """How long ago: ``12 s``, ``5 min``, ``3 h``, ``8 d``."""
+    if moment is None:
+        return ""
+    return duration(((now or datetime.now(UTC)) - _aware(moment)).total_seconds())
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its largest sensible unit."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length or (unit != "d" and seconds >= length):
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(0, int(seconds))} s"
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def moment(value: datetime | None) -> str:
+    """A time for people, in their own zone, with how long ago it was."""
+    if value is None:
+        return ""
+    return f"{_aware(value).astimezone():%Y-%m-%d %H:%M:%S} ({age(value)} ago)"
+
+
+def resources(value: "Resources") -> str:
+    """Resources in a few words: ``2 cpu, 4Gi``."""
+    from kaos_hub.models import show_memory
+
+    parts = [
+        f"{value.cpu:g} cpu" if value.cpu else "",
+        show_memory(value.memory) if value.memory else "",
+    ]
+    parts.append(f"{value.gpu} gpu" if value.gpu else "")
+    return ", ".join(part for part in parts if part) or "default"

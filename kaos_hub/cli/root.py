@@ -1,0 +1,48 @@
+"""``kaos`` itself."""
+
+import click
+
+from kaos_hub import __version__
+from kaos_hub.cli.base import RootGroup
+
+_WELCOME = """\
+kaos: a folder becomes a hosted notebook.
+
+  kaos up                              start everything on this machine
+  kaos login URL                       or log in to a Hub that runs elsewhere
+  kaos notebook deploy -s DIR -d DIR   turn a folder and its data into a notebook
+
+All commands: kaos --help
+"""
+
+_COMMANDS = {
+    "up": ("kaos_hub.cli.up:up", "Start everything on this machine."),
+    "doctor": ("kaos_hub.cli.doctor:doctor", "Say what is wrong with a set-up, and what to do."),
+    "login": ("kaos_hub.cli.account:login", "Log in to a Hub."),
+    "logout": ("kaos_hub.cli.account:logout", "Forget the login."),
+    "whoami": ("kaos_hub.cli.account:whoami", "Show the user, limits and use."),
+    "token": ("kaos_hub.cli.account:token", "Print the token in use."),
+    "notebook": ("kaos_hub.cli.notebook:notebook", "Deploy notebooks and look after them."),
+    "bundle": ("kaos_hub.cli.bundle:bundle", "See and fetch what was submitted."),
+    "train": ("kaos_hub.cli.train:train", "Trainings (not in this version yet)."),
+}
+
+
+@click.group(
+    cls=RootGroup,
+    lazy=_COMMANDS,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="kaos")
+@click.pass_context
+def kaos(ctx: click.Context) -> None:
+    """A folder becomes a hosted notebook.
+
+    \b
+    Example:
+        kaos up
+        kaos notebook deploy -s notebook/example -d mnist/data
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(_WELCOME, nl=False)

@@ -1,0 +1,110 @@
+"""The SDK: one synchronous :class:`Client`.
+
+    >>> from kaos_hub import Client
+    >>> client = Client()
+    >>> notebook = client.notebooks.deploy(source="notebook/example", data="mnist/data")
+    >>> notebook.wait().url
+
+In a notebook of kaos_hub, and after ``kaos login`` or ``kaos up``, it needs no arguments.
+"""
+
+import os
+
+from kaos_hub.client.bundles import Bundles
+from kaos_hub.client.credentials import (
+    SERVICE_PATH,
+    Credentials,
+    forget_credentials,
+    hub_base,
+    load_credentials,
+    save_credentials,
+)
+from kaos_hub.client.login import login, login_with_token
+from kaos_hub.client.notebooks import NotebookHandle, Notebooks, notebook_name_from
+from kaos_hub.client.transport import Transport, parse
+from kaos_hub.errors import NotAuthenticated
+from kaos_hub.models import Info, Whoami
+
+__all__ = [
+    "Client",
+    "Credentials",
+    "NotebookHandle",
+    "find_credentials",
+    "forget_credentials",
+    "load_credentials",
+    "login",
+    "login_with_token",
+    "notebook_name_from",
+    "save_credentials",
+]
+
+
+def find_credentials(url: str | None = None, token: str | None = None) -> Credentials:
+    """The Hub and token to use: what is given, else the notebook's own, else what login saved.
+
+    Args:
+        url: a Hub's URL.
+        token: a token for it.
+
+    Raises:
+        NotAuthenticated: no token is known.
+        InvalidRequest: the URL or the credentials file is wrong.
+    """
+    inside = os.environ.get("KAOS_URL")
+    inside_token = os.environ.get("JUPYTERHUB_API_TOKEN")
+    if url is None and inside and (token or inside_token):
+        return Credentials(hub_base(inside), token or str(inside_token))
+    if url is not None and token:
+        return Credentials(hub_base(url), token)
+    known = load_credentials(url)
+    if known is None:
+        where = hub_base(url) if url else "URL"
+        raise NotAuthenticated(
+            f"not logged in{f' to {where}' if url else ''}. Run: kaos login {where}"
+            + ("" if url else ", or kaos up to start everything on this machine")
+        )
+    return Credentials(known.url, token or known.token, known.user)
+
+
+class Client:
+    """A user's bundles and notebooks on one Hub.
+
+    Args:
+        url: the Hub, e.g. ``http://127.0.0.1:8000``; without it the notebook's own Hub or the one
+            last logged in to.
+        token: a Hub token; without it the notebook's own or the saved one.
+
+    Attributes:
+        bundles: see :class:`~kaos_hub.client.bundles.Bundles`.
+        notebooks: see :class:`~kaos_hub.client.notebooks.Notebooks`.
+
+    Raises:
+        NotAuthenticated: no token is known.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None) -> None:
+        self.credentials = find_credentials(url, token)
+        self._transport = Transport(self.credentials.url + SERVICE_PATH, self.credentials.token)
+        self.bundles = Bundles(self._transport)
+        self.notebooks = Notebooks(self._transport, self.bundles)
+
+    def __repr__(self) -> str:
+        return f"<kaos client of {self.credentials.url}>"
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._transport.close()
+
+    def whoami(self) -> Whoami:
+        """Who is asking, with limits and use."""
+        return parse(Whoami, self._transport.json("GET", "/api/v1/whoami"))
+
+    def info(self) -> Info:
+        """What the service is and offers."""
+        return parse(Info, self._transport.json("GET", "/api/v1/info"))

@@ -1,0 +1,209 @@
+"""The SDK's bundles: submitting a folder, listing and fetching versions."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from kaos_hub.bundles.ignore import rules_for
+from kaos_hub.bundles.limits import Limits
+from kaos_hub.bundles.scan import Scan, scan
+from kaos_hub.bundles.source import check_data, check_source, default_name, find_source_root
+from kaos_hub.client.sending import Progress, Sender
+from kaos_hub.client.transport import Transport, parse, quoted
+from kaos_hub.errors import InvalidRequest, MissingObjects
+from kaos_hub.models import (
+    BundleKind,
+    BundleVersion,
+    CommitRequest,
+    Info,
+    MissingAnswer,
+    bundle_name,
+)
+
+_ASK = 50_000
+"""Objects asked about in one request."""
+_ROUNDS = 3
+"""Times a commit is tried: content may be collected by the store between asking and committing."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that was read and keeps the rules: ready to be submitted."""
+
+    kind: BundleKind
+    name: str
+    scan: Scan
+
+    @property
+    def path(self) -> Path:
+        """The bundle's root."""
+        return self.scan.directory
+
+
+class Bundles:
+    """Bundles of the asking user. Every method raises a :class:`~kaos_hub.errors.KaosError`
+    subclass: what is wrong with the folder, what the service says, or ``Unavailable``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def submit(
+        self,
+        folder: str | os.PathLike[str] | Folder,
+        kind: BundleKind | str = BundleKind.SOURCE,
+        name: str | None = None,
+        progress: Progress | None = None,
+    ) -> BundleVersion:
+        """Make a folder a version of a bundle. Only what the service lacks is sent.
+
+        Submitting an unchanged folder costs one request and makes no new version; after a failure,
+        submit again: what has arrived is not sent twice.
+
+        Args:
+            folder: the folder, or what :meth:`prepare` made of it.
+            kind: ``source`` or ``data``.
+            name: of the bundle; without it, the folder's name.
+            progress: called with the bytes sent and the bytes to send.
+
+        Raises:
+            InvalidBundle: the folder breaks a rule, or changed meanwhile; names the entry.
+            LimitExceeded: there is no room for it.
+        """
+        ready = folder if isinstance(folder, Folder) else self.prepare(folder, kind, name)
+        request = CommitRequest(kind=ready.kind, name=ready.name, root=ready.scan.root)
+        for _ in range(_ROUNDS):
+            try:
+                return self._commit(request)
+            except MissingObjects:
+                lacking = self.missing(ready)
+                Sender(self._transport, ready.scan, progress).send(lacking)
+        return self._commit(request)
+
+    def prepare(
+        self,
+        path: str | os.PathLike[str],
+        kind: BundleKind | str,
+        name: str | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> Folder:
+        """Read a folder and check it against the rules and the service's limits. Sends nothing.
+
+        Args:
+            path: the folder; of a source bundle, its parent will do.
+            kind: ``source`` or ``data``.
+            name: of the bundle; without it, the folder's name.
+            progress: called with the bytes read so far.
+        """
+        kind = _kind(kind)
+        root = self.root_of(Path(path), kind)
+        called = bundle_name(name) if name else default_name(root)
+        info = parse(Info, self._transport.json("GET", "/api/v1/info"))
+        limits = Limits(max_files=info.max_files, max_file_size=info.max_file_size)
+        read = 0
+
+        def count(_: str, size: int) -> None:
+            nonlocal read
+            read += size
+            if progress:
+                progress(read)
+
+        found = scan(root, rules_for(kind), limits, count)
+        (check_source if kind is BundleKind.SOURCE else check_data)(found)
+        return Folder(kind, called, found)
+
+    def root_of(self, path: Path, kind: BundleKind) -> Path:
+        """The folder that is the bundle: of a source bundle, the one that holds the Dockerfile."""
+        path = path.expanduser()
+        return find_source_root(path) if kind is BundleKind.SOURCE else path
+
+    def missing(self, folder: Folder) -> list[str]:
+        """The digests that would have to be sent to submit the folder.
+
+        Raises:
+            LimitExceeded: there is no room for them.
+        """
+        objects = iter(folder.scan.objects.items())
+        lacking: list[str] = []
+        while part := dict(islice(objects, _ASK)):
+            answer = self._call("POST", "/bundles/missing", {"objects": part})
+            lacking += parse(MissingAnswer, answer).missing
+        return lacking
+
+    def list(
+        self,
+        kind: BundleKind | str | None = None,
+        name: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> "list[BundleVersion]":
+        """Versions, newest first, at most ``limit``."""
+        query = {"kind": kind and _kind(kind).value, "name": name, "limit": limit, "after": after}
+        return [parse(BundleVersion, b) for b in self._call("GET", "/bundles", query=query)]
+
+    def get(
+        self,
+        kind: BundleKind | str,
+        name: str,
+        version: int | None = None,
+        target: str | os.PathLike[str] | None = None,
+        progress: Progress | None = None,
+    ) -> BundleVersion:
+        """One version (the current one, if none is named); with ``target`` its content too.
+
+        Args:
+            kind: ``source``, ``data`` or ``artifact``.
+            name: of the bundle.
+            version: its number.
+            target: folder to make and fill; it must not exist or be empty.
+            progress: called with the bytes fetched and the bytes to fetch.
+
+        Raises:
+            InvalidRequest: ``target`` is there already.
+            NotFound: there is no such version.
+        """
+        path = quoted("bundles", _kind(kind).value, name, version or "current")
+        found = parse(BundleVersion, self._call("GET", path))
+        if target is not None:
+            self._fetch(found, Path(target).expanduser(), progress)
+        return found
+
+    def _fetch(self, version: BundleVersion, target: Path, progress: Progress | None) -> None:
+        from kaos_hub.bundles.archive import unpack
+
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise InvalidRequest(f"{target} is there already; name a folder that is to be made")
+        path = quoted("bundles", version.kind.value, version.name, version.version, "archive")
+        pieces = self._transport.stream("/api/v1" + path)
+        unpack(_counted(pieces, version.size, progress), target, version.digest)
+
+    def _commit(self, request: CommitRequest) -> BundleVersion:
+        answer = self._call("POST", "/bundles", request.model_dump(mode="json"))
+        return parse(BundleVersion, answer)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        query: Mapping[str, object] | None = None,
+    ) -> Any:
+        return self._transport.json(method, "/api/v1" + path, body, query)
+
+
+def _kind(kind: BundleKind | str) -> BundleKind:
+    try:
+        return BundleKind(kind)
+    except ValueError:
+        raise InvalidRequest(f"{kind!r} is no kind of bundle: source, data or artifact") from None
+
+
+def _counted(pieces: Iterator[bytes], total: int, progress: Progress | None) -> Iterator[bytes]:
+    done = 0
+    for piece in pieces:
+        done += len(piece)
+        if progress:
+            progress(min(done, total), total)
+        yield piece

@@ -1,0 +1,72 @@
+"""Logging in without a password on the command line: a person confirms in a browser."""
+
+import hashlib
+import secrets
+import socket
+import time
+import webbrowser
+from collections.abc import Callable
+
+from kaos_hub.client.credentials import SERVICE_PATH, Credentials, hub_base, save_credentials
+from kaos_hub.client.transport import Transport, parse
+from kaos_hub.errors import NotAuthenticated
+from kaos_hub.models import LoginAnswer, LoginRequest, LoginStarted, Whoami
+
+_POLL = 1.0
+
+
+def login(
+    url: str,
+    open_browser: Callable[[str], object] | None = webbrowser.open,
+    notify: Callable[[LoginStarted], object] | None = None,
+) -> Credentials:
+    """Ask a person to let this machine in, wait for them, and remember the token.
+
+    Args:
+        url: the Hub, any of its URLs.
+        open_browser: called with the page to confirm on; None opens nothing.
+        notify: called with the page and the code to compare, before the browser opens.
+
+    Raises:
+        NotAuthenticated: nobody confirmed in time.
+        Unavailable: the Hub does not answer.
+    """
+    base = hub_base(url)
+    verifier = secrets.token_urlsafe(32)
+    transport = Transport(base + SERVICE_PATH, None)
+    request = LoginRequest(
+        challenge=hashlib.sha256(verifier.encode()).hexdigest(), client=socket.gethostname()[:100]
+    )
+    started = parse(
+        LoginStarted, transport.json("POST", "/api/v1/login", request.model_dump(mode="json"))
+    )
+    if notify:
+        notify(started)
+    if open_browser:
+        open_browser(started.url)
+    token = _wait_for_token(transport, verifier, time.monotonic() + started.expires_in)
+    return login_with_token(base, token)
+
+
+def _wait_for_token(transport: Transport, verifier: str, deadline: float) -> str:
+    while time.monotonic() < deadline:
+        answer = transport.json("POST", "/api/v1/login/token", {"verifier": verifier})
+        token = parse(LoginAnswer, answer).token
+        if token:
+            return token
+        time.sleep(_POLL)
+    raise NotAuthenticated("nobody confirmed the login in time; run it again")
+
+
+def login_with_token(url: str, token: str) -> Credentials:
+    """Check a token against its Hub and remember it.
+
+    Raises:
+        NotAuthenticated: the Hub does not know the token.
+        Unavailable: the Hub does not answer.
+    """
+    base = hub_base(url)
+    answer = Transport(base + SERVICE_PATH, token).json("GET", "/api/v1/whoami")
+    user = parse(Whoami, answer).user
+    save_credentials(base, token, user)
+    return Credentials(base, token, user)

@@ -1,0 +1,304 @@
+"""The SDK's notebooks."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kaos_hub.client.transport import Transport, parse, quoted
+from kaos_hub.errors import BuildFailed, KaosError, Unavailable
+from kaos_hub.models import (
+    BundleKind,
+    BundleVersion,
+    DeployAnswer,
+    Event,
+    IdleType,
+    Notebook,
+    NotebookRequest,
+    NotebookState,
+    parse_request,
+)
+
+if TYPE_CHECKING:
+    from kaos_hub.client.bundles import Bundles
+
+Bundle = str | os.PathLike[str] | BundleVersion
+"""A folder to submit, a version, or a reference: digest, ``name`` or ``name@v2``."""
+
+
+def notebook_name_from(path: Path) -> str | None:
+    """A notebook's name from the folder it comes from; None where nothing of the name is usable.
+
+    Args:
+        path: the folder, e.g. ``My_Model (v2)``, which gives ``my-model-v2``.
+    """
+    words = re.sub(r"[^a-z0-9]+", "-", path.resolve().name.lower())
+    name = words.lstrip("-0123456789")[:30].strip("-")
+    return name or None
+
+
+def folder_in(bundle: Bundle) -> Path | None:
+    """The folder that a bundle argument means, or None if it refers to a submitted bundle.
+
+    A string is a folder if it holds a slash or names an existing folder.
+    """
+    if isinstance(bundle, BundleVersion):
+        return None
+    if isinstance(bundle, str) and os.sep not in bundle and not Path(bundle).expanduser().is_dir():
+        return None
+    return Path(bundle).expanduser()
+
+
+class NotebookHandle:
+    """A notebook one has deployed.
+
+    Attributes:
+        model: the notebook as last seen.
+        actions: what the deploy did, or would do.
+    """
+
+    def __init__(self, notebooks: "Notebooks", model: Notebook, actions: list[str]) -> None:
+        self._notebooks = notebooks
+        self.model = model
+        self.actions = actions
+
+    def __repr__(self) -> str:
+        return f"<notebook {self.name}: {self.model.state}, {self.url}>"
+
+    @property
+    def name(self) -> str:
+        """The notebook's name."""
+        return self.model.name
+
+    @property
+    def url(self) -> str:
+        """Where the notebook answers once it runs."""
+        return self.model.url
+
+    def wait(
+        self, timeout: float | None = None, on_event: Callable[[Event], object] | None = None
+    ) -> Notebook:
+        """Wait until it runs; see :meth:`Notebooks.wait`."""
+        self.model = self._notebooks.wait(self.name, timeout, on_event)
+        return self.model
+
+    def logs(self, follow: bool = False) -> Iterator[str]:
+        """The lines of its Host log."""
+        return self._notebooks.logs(self.name, follow)
+
+    def build_logs(self, follow: bool = False) -> Iterator[str]:
+        """The lines of its Build log."""
+        return self._notebooks.build_logs(self.name, follow)
+
+
+class Notebooks:
+    """Notebooks of the asking user. Every method raises a :class:`~kaos_hub.errors.KaosError`
+    subclass: ``NotFound`` for a name that is not there, ``Unavailable`` for a service that does not
+    answer, else what the service says."""
+
+    def __init__(self, transport: Transport, bundles: "Bundles") -> None:
+        self._transport = transport
+        self._bundles = bundles
+
+    def deploy(
+        self,
+        source: Bundle | None = None,
+        data: Bundle | None = None,
+        name: str | None = None,
+        *,
+        size: str | None = None,
+        cpu: float | str | None = None,
+        memory: int | str | None = None,
+        gpu: int | None = None,
+        idle_timeout: int | str | None = None,
+        idle_type: IdleType | str | None = None,
+        display_name: str | None = None,
+        pull: bool = False,
+        restart: bool = False,
+        dry_run: bool = False,
+    ) -> NotebookHandle:
+        """Deploy a notebook, or deploy it again. Returns at once; ``.wait()`` waits for it.
+
+        Args:
+            source: folder with a Dockerfile, or a submitted bundle.
+            data: any folder, or a submitted bundle.
+            name: without it, the source folder's name; the same folder is the same notebook.
+            size: one of the sizes that ``client.info()`` lists.
+            cpu: cores, e.g. ``0.5`` or ``"500m"``.
+            memory: bytes, or a quantity such as ``"1.5Gi"``.
+            gpu: whole devices.
+            idle_timeout: seconds, or a duration such as ``"30m"``; 0 or ``"never"`` is never.
+            idle_type: what besides use keeps it from being idle.
+            display_name: free text to show.
+            pull: look the base image up again.
+            restart: restart a running notebook if the change needs it.
+            dry_run: only say what would happen; folders are still submitted.
+
+        Raises:
+            InvalidRequest: an argument or a folder is wrong; nothing was sent.
+            LimitExceeded: it does not fit the limits.
+            RestartRequired: the running notebook would have to restart and ``restart`` is not set.
+        """
+        options: dict[str, Any] = {
+            "size": size, "cpu": cpu, "memory": memory, "gpu": gpu,
+            "idle_timeout": idle_timeout, "idle_type": idle_type, "display_name": display_name,
+        }  # fmt: skip
+        request = parse_request(
+            NotebookRequest,
+            {"name": name or self._derived_name(source, data), "pull": pull, "restart": restart}
+            | {"dry_run": dry_run}
+            | {k: v for k, v in options.items() if v is not None},
+        )
+        chosen = {
+            "source": self._reference(source, BundleKind.SOURCE),
+            "data": self._reference(data, BundleKind.DATA),
+        }
+        answer = self.request(request.model_copy(update=chosen))
+        return NotebookHandle(self, answer.notebook, answer.actions)
+
+    def request(self, request: NotebookRequest) -> DeployAnswer:
+        """Send a deploy request as it is."""
+        body = request.model_dump(mode="json", exclude_defaults=True)
+        return parse(DeployAnswer, self._call("POST", quoted("notebooks"), body))
+
+    def list(self) -> "list[Notebook]":
+        """All notebooks."""
+        return [parse(Notebook, n) for n in self._call("GET", quoted("notebooks"))]
+
+    def get(self, name: str) -> Notebook:
+        """One notebook."""
+        return self._notebook("GET", name)
+
+    def start(self, name: str) -> Notebook:
+        """Start a stopped notebook; building it first where that is needed."""
+        return self._notebook("POST", name, "start")
+
+    def stop(self, name: str) -> Notebook:
+        """Stop the notebook in good order. Its files are kept."""
+        return self._notebook("POST", name, "stop")
+
+    def kill(self, name: str) -> Notebook:
+        """End its server or build at once. Its files are kept."""
+        return self._notebook("POST", name, "kill")
+
+    def retry(self, name: str) -> Notebook:
+        """Try a failed build or start again."""
+        return self._notebook("POST", name, "retry")
+
+    def delete(self, name: str) -> None:
+        """Delete the notebook with its files. Its bundles are kept."""
+        self._call("DELETE", quoted("notebooks", name))
+
+    def events(self, name: str) -> Iterator[Event]:
+        """What happens to the notebook, beginning with its present state, without end."""
+        return (event for event in self._events(name) if event is not None)
+
+    def _events(self, name: str) -> Iterator[Event | None]:
+        """Events, and None whenever nothing has happened for a while."""
+        for event in self._transport.events("/api/v1" + quoted("notebooks", name, "events")):
+            if event.event == "notebook":
+                yield parse(Event, json.loads(event.data))
+            else:
+                yield None
+
+    def wait(
+        self,
+        name: str,
+        timeout: float | None = None,
+        on_event: Callable[[Event], object] | None = None,
+    ) -> Notebook:
+        """Wait until nothing more happens to the notebook by itself.
+
+        Args:
+            name: the notebook.
+            timeout: seconds to wait at most; may take some seconds more to be noticed.
+            on_event: called with each event.
+
+        Returns:
+            The notebook, ``RUNNING`` or ``STOPPED``.
+
+        Raises:
+            BuildFailed: its build failed; the message is the reason.
+            KaosError: its server failed to start.
+            Unavailable: the timeout is over, or the service does not answer.
+        """
+        notebook = self.follow(name, timeout, on_event)
+        if notebook.state is NotebookState.FAILED:
+            raise failure(notebook)
+        return notebook
+
+    def follow(
+        self,
+        name: str,
+        timeout: float | None = None,
+        on_event: Callable[[Event], object] | None = None,
+    ) -> Notebook:
+        """As :meth:`wait`, but a failed notebook is returned like any other."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for event in self._events(name):
+            if event and on_event:
+                on_event(event)
+            if event and event.state.settled:
+                break
+            if deadline is not None and time.monotonic() > deadline:
+                raise Unavailable(f"notebook {name} is not ready after {timeout:g} s")
+        return self.get(name)
+
+    def logs(self, name: str, follow: bool = False) -> Iterator[str]:
+        """The lines of the Host log, each with its time; ``follow`` goes on to its end."""
+        return self._log(name, "host-log", follow)
+
+    def build_logs(self, name: str, follow: bool = False) -> Iterator[str]:
+        """The lines of the Build log, each with its time; ``follow`` goes on to its end."""
+        return self._log(name, "build-log", follow)
+
+    def _log(self, name: str, log: str, follow: bool) -> Iterator[str]:
+        path = "/api/v1" + quoted("notebooks", name, log)
+        if follow:
+            for event in self._transport.events(path, {"follow": "true"}):
+                if event.event == "log":
+                    yield from event.data.split("\n")
+            return
+        rest = b""
+        for piece in self._transport.stream(path):
+            *whole, rest = (rest + piece).split(b"\n")
+            for line in whole:
+                yield line.decode("utf-8", "replace")
+        if rest:
+            yield rest.decode("utf-8", "replace")
+
+    def _derived_name(self, source: Bundle | None, data: Bundle | None) -> str | None:
+        for bundle, kind in ((source, BundleKind.SOURCE), (data, BundleKind.DATA)):
+            if bundle is None:
+                continue
+            folder = folder_in(bundle)
+            if folder is not None:
+                return notebook_name_from(self._bundles.root_of(folder, kind))
+            text = bundle.name if isinstance(bundle, BundleVersion) else str(bundle)
+            if not text.startswith("blake3:"):
+                return notebook_name_from(Path(text.partition("@")[0]))
+        return None
+
+    def _reference(self, bundle: Bundle | None, kind: BundleKind) -> str | None:
+        if bundle is None:
+            return None
+        if isinstance(bundle, BundleVersion):
+            return bundle.digest
+        folder = folder_in(bundle)
+        return str(bundle) if folder is None else self._bundles.submit(folder, kind).digest
+
+    def _notebook(self, method: str, name: str, *verb: str) -> Notebook:
+        return parse(Notebook, self._call(method, quoted("notebooks", name, *verb)))
+
+    def _call(self, method: str, path: str, body: object = None) -> Any:
+        return self._transport.json(method, "/api/v1" + path, body)
+
+
+def failure(notebook: Notebook) -> KaosError:
+    """The error that a failed notebook stands for."""
+    reason = notebook.reason or f"notebook {notebook.name} failed; its logs say why"
+    failed_build = notebook.build.state == "FAILED"
+    return (BuildFailed if failed_build else KaosError)(reason, notebook=notebook.name)
