@@ -22,6 +22,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
 import random
 import re
 import secrets
@@ -93,6 +94,14 @@ class DataDir:
             self.logs,
             self.secrets,
         )
+
+    @property
+    def user(self) -> str:
+        """The OS user who runs this, as the Hub writes user names (lower-case)."""
+        try:
+            return pwd.getpwuid(os.getuid()).pw_name.lower()
+        except KeyError:  # a container's user without an entry in /etc/passwd
+            return f"uid{os.getuid()}"
 
     @property
     def database(self) -> Path:
@@ -177,8 +186,13 @@ class DataDir:
         """Whether that secret was made already."""
         return (self.secrets / _checked(name)).exists()
 
-    def port(self, role: str, host: str = "127.0.0.1") -> int:
+    def port(self, role: str, host: str = "127.0.0.1", prefer: int | None = None) -> int:
         """The port for ``role``: chosen once among the free ones of ``host``, then remembered.
+
+        Args:
+            role: what listens there.
+            host: the address it listens on.
+            prefer: the one to choose if it is free.
 
         Raises:
             KaosError: there is no free port, or ``ports.json`` cannot be read.
@@ -186,9 +200,22 @@ class DataDir:
         with _locked(self.path / ".ports.lock"):
             known = self._read_ports()
             if role not in known:
-                known[role] = _free_port(host, taken=set(known.values()))
+                taken = set(known.values())
+                if prefer is not None and prefer not in taken and is_free(host, prefer):
+                    known[role] = prefer
+                else:
+                    known[role] = _free_port(host, taken)
                 _replace(self.ports, json.dumps(known, indent=1))
             return known[role]
+
+    def set_port(self, role: str, port: int) -> None:
+        """Remember a port that somebody chose.
+
+        Raises:
+            KaosError: ``ports.json`` cannot be read.
+        """
+        with _locked(self.path / ".ports.lock"):
+            _replace(self.ports, json.dumps(self._read_ports() | {role: port}, indent=1))
 
     def _read_ports(self) -> dict[str, int]:
         try:
@@ -205,6 +232,9 @@ class DataDir:
             Conflict: another process has it; ``details`` has its ``pid``.
         """
         return Held(self.path / name)
+
+
+_held: set["Held"] = set()
 
 
 class Held:
@@ -228,9 +258,11 @@ class Held:
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()
+        _held.add(self)  # it must not end with the last reference to it
 
     def close(self) -> None:
         """Let go of it."""
+        _held.discard(self)
         self._file.close()
 
     def __enter__(self) -> "Held":

@@ -98,6 +98,18 @@ def test_port_is_remembered_even_when_taken(tmp_path):
         assert data.port("service") != port
 
 
+def test_preferred_port_is_taken_if_free(tmp_path):
+    data = DataDir(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        busy = taken.getsockname()[1]
+        assert data.port("a", prefer=busy) != busy
+    assert data.port("b", prefer=busy) == busy
+    data.set_port("b", 4321)
+    assert data.port("b", prefer=busy) == 4321
+
+
 def test_damaged_ports_are_explained(tmp_path):
     data = DataDir(tmp_path)
     data.ports.write_text("[1]")

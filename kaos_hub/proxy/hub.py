@@ -1,0 +1,48 @@
+"""The Hub's side of the proxy: JupyterHub's own class, less its ways to hurt bystanders."""
+
+import time
+from pathlib import Path
+from typing import ClassVar
+
+from jupyterhub.proxy import ConfigurableHTTPProxy
+from traitlets import Unicode, default
+
+from kaos_hub import proxy
+from kaos_hub.datadir import DataDir, Held
+
+
+class KaosProxy(ConfigurableHTTPProxy):
+    """configurable-http-proxy, installed when first needed.
+
+    Before it ends the proxy that a killed Hub left behind it makes sure of two things: that this
+    Hub alone uses the data directory (else it would end the proxy of a running one), and that the
+    number in the pid file still is that proxy's.
+    """
+
+    data_dir = Unicode(config=True, help="The kaos data directory, of which there is one Hub.")
+
+    _held: ClassVar[dict[str, Held]] = {}
+
+    @default("command")
+    def _installed_command(self) -> list[str]:
+        return proxy.command()
+
+    async def start(self) -> None:
+        """Start the proxy.
+
+        Raises:
+            Conflict: another Hub runs on this data directory.
+            Unavailable: the proxy could not be installed.
+        """
+        if self.data_dir not in self._held:
+            self._held[self.data_dir] = DataDir(self.data_dir).hold("hub.lock")
+        await super().start()
+
+    def _check_previous_process(self) -> None:
+        pid = proxy.leftover(Path(self.pid_file))
+        if pid is None:
+            self._remove_process_files()
+            return
+        super()._check_previous_process()
+        # Only the port matters now; the kernel frees it a moment after the process is gone.
+        time.sleep(0.1)

@@ -1,0 +1,132 @@
+"""The spawners' side of the private admission listener of the service.
+
+Only a spawner can make sure that nothing starts unadmitted, since users may ask the Hub's own API
+for a server. It asks here, with a secret that no user can hold, and fails closed.
+"""
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from pydantic import ValidationError
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
+
+from kaos_hub.errors import KaosError, Unavailable, from_body
+from kaos_hub.models import (
+    AdmissionRequest,
+    AnyModel,
+    BundleVersion,
+    Info,
+    Limits,
+    Model,
+    Notebook,
+    NotebookSpec,
+    ReleaseRequest,
+    Usage,
+)
+
+
+class FormOptions(Model):
+    """What a user can choose from in the spawn form."""
+
+    sources: list[BundleVersion] = []
+    data: list[BundleVersion] = []
+    info: Info
+    limits: Limits
+    usage: Usage
+    notebook: Notebook | None = None
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Asks the service.
+
+    Args:
+        url: the root of the admission listener.
+        secret: what proves that a spawner asks.
+        patience: seconds to wait for a service that is just restarting.
+    """
+
+    url: str
+    secret: str
+    patience: float = 15
+
+    async def start(self, request: AdmissionRequest) -> NotebookSpec:
+        """Ask whether a server may start, and as what.
+
+        Raises:
+            KaosError: the refusal, as the service words it.
+            Unavailable: the service does not answer.
+        """
+        answer = await self._call("POST", "/admission/start", request.model_dump(mode="json"))
+        return _understood(NotebookSpec, answer)
+
+    async def release(self, request: ReleaseRequest) -> None:
+        """Tell that a server is gone.
+
+        Raises:
+            KaosError: the service did not take it.
+        """
+        await self._call("POST", "/admission/release", request.model_dump(mode="json"))
+
+    async def options(self, user: str, server: str) -> FormOptions:
+        """What the user can choose from.
+
+        Raises:
+            KaosError: the service does not say.
+        """
+        query = urlencode({"user": user, "server": server})
+        return _understood(FormOptions, await self._call("GET", f"/admission/options?{query}"))
+
+    async def _call(self, method: str, path: str, body: Any = None) -> Any:
+        request = HTTPRequest(
+            self.url + path,
+            method=method,
+            headers={
+                "Authorization": f"Bearer {self.secret}",
+                "Content-Type": "application/json",
+            },
+            body=None if body is None else json.dumps(body),
+            connect_timeout=5,
+            request_timeout=120,
+        )
+        response = await self._fetch(request)
+        try:
+            answer = json.loads(response.body)
+        except ValueError:
+            answer = {}
+        if response.code >= 400:
+            raise from_body(response.code, answer if isinstance(answer, dict) else {})
+        return answer
+
+    async def _fetch(self, request: HTTPRequest) -> HTTPResponse:
+        """Send it, again while nobody listens: the Hub restarts the service when it dies."""
+        # A client of our own: the shared one lets ten requests through, for everybody together.
+        client = AsyncHTTPClient(force_instance=True)
+        until = time.monotonic() + self.patience
+        delay = 0.1
+        try:
+            while True:
+                try:
+                    return await client.fetch(request, raise_error=False)
+                except (OSError, HTTPClientError) as e:
+                    if time.monotonic() + delay > until:
+                        raise Unavailable(
+                            "The kaos service does not answer, so nothing can be started."
+                            " Try again in a minute; if that does not help, tell the administrator"
+                            f" to look at `kaos doctor` ({e})."
+                        ) from None
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, 2)
+        finally:
+            client.close()
+
+
+def _understood(model: type[AnyModel], answer: Any) -> AnyModel:
+    try:
+        return model.model_validate(answer)
+    except ValidationError as e:
+        raise KaosError(f"The kaos service gave an answer that makes no sense: {e}") from None

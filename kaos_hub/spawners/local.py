@@ -1,0 +1,104 @@
+"""Notebooks as processes of this machine: for one person, on one's own computer."""
+
+import sys
+from pathlib import Path
+
+from jupyterhub.utils import random_port
+from traitlets import Bool, Unicode, default
+
+from kaos_hub.datadir import DataDir
+from kaos_hub.engines import sandbox
+from kaos_hub.engines.process import Processes
+from kaos_hub.errors import Forbidden
+from kaos_hub.models import NotebookSpec
+from kaos_hub.spawners.mixin import Ending, KaosSpawnerMixin
+
+# What tools need of the Hub's environment to reach package indexes and the network as it does.
+_NETWORK = (
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "PIP_CERT",
+    "PIP_CONFIG_FILE",
+    "PIP_INDEX_URL",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "UV_DEFAULT_INDEX",
+    "UV_INDEX_URL",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
+
+
+class KaosLocalSpawner(KaosSpawnerMixin):
+    """Runs a notebook as a supervised process, which a restarted Hub finds again.
+
+    JupyterLab comes from kaos_hub's own environment, the kernel from the notebook's.
+    """
+
+    data_dir = Unicode(config=True, help="The kaos data directory.")
+    trust_all_users = Bool(
+        False,
+        config=True,
+        help="Let all users of the Hub run code as the OS user who started it, who can then read"
+        " each other's files. By default only that OS user may.",
+    )
+
+    @default("env_keep")
+    def _what_tools_need(self) -> list[str]:
+        return ["PATH", "LANG", "LC_ALL", "TZ", *_NETWORK]
+
+    @property
+    def _processes(self) -> Processes:
+        return processes(self.data_dir)
+
+    async def launch(self, spec: NotebookSpec) -> str:
+        """Start the process under its supervisor.
+
+        Raises:
+            Forbidden: another user than the one who started the Hub.
+            EngineUnavailable: this machine cannot start it now.
+        """
+        self._refuse_others()
+        self.port = random_port()
+        argv = [sys.executable, "-m", "kaos_hub.inside.start"]
+        env = self.get_env()
+        wrapped = sandbox.available()
+        if wrapped:
+            argv = sandbox.wrap(argv, spec.mounts, env, data_dir=Path(self.data_dir))
+        await self._processes.submit(self.workload, argv, env, wrapped=wrapped)
+        return f"http://127.0.0.1:{self.port}"
+
+    def _refuse_others(self) -> None:
+        me = DataDir(self.data_dir).user
+        if self.user.name != me and not self.trust_all_users:
+            raise Forbidden(
+                f"On this Hub notebooks run as {me}'s own processes, so only {me} may start them."
+                " `kaos up --trust-all-users` lets everybody who can log in; `kaos up --engine"
+                " docker` keeps users apart."
+            )
+
+    async def look(self) -> Ending | None:
+        """How the process ended, or None while it runs."""
+        seen = self._processes.observe(self.workload)
+        if seen.phase.ended:
+            return Ending(seen.exit_code or 0, seen.message)
+        return None if seen.phase.name in ("PENDING", "RUNNING") else Ending()
+
+    async def halt(self, now: bool) -> None:
+        """End the process and all that it started."""
+        await self._processes.cancel(self.workload, grace=1 if now else 10)
+
+
+_known: dict[str, Processes] = {}
+
+
+def processes(data_dir: str) -> Processes:
+    """The supervised processes of a data directory; one object, since it owns threads."""
+    if data_dir not in _known:
+        _known[data_dir] = Processes(DataDir(data_dir).workloads)
+    return _known[data_dir]

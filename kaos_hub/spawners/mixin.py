@@ -1,0 +1,303 @@
+"""What all kaos spawners share: admission, choices, state, progress and release.
+
+A spawner for another engine fills in three steps, :meth:`KaosSpawnerMixin.launch`,
+:meth:`~KaosSpawnerMixin.look` and :meth:`~KaosSpawnerMixin.halt`, and overrides nothing else.
+"""
+
+import asyncio
+import contextlib
+import html
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jupyterhub.spawner import Spawner, SpawnException
+from jupyterhub.utils import maybe_future
+from sqlalchemy.orm import object_session
+from tornado import web
+from traitlets import Float, Unicode, default
+
+from kaos_hub.errors import EngineUnavailable, InvalidRequest, KaosError
+from kaos_hub.models import (
+    DEFAULT_SERVER,
+    AdmissionRequest,
+    NotebookSpec,
+    ReleaseRequest,
+    Resources,
+)
+from kaos_hub.spawners.admission import Admission
+from kaos_hub.spawners.form import options_from_form, render_form
+
+
+class Refused(SpawnException):
+    """A start that was refused or went wrong in a way that the user should read about.
+
+    JupyterHub shows the message of a SpawnException to REST callers only; its progress stream and
+    its page read the two attributes set here.
+    """
+
+    def __init__(self, error: KaosError) -> None:
+        text = error.message
+        link = str(error.details.get("url") or "")
+        markup = html.escape(text)
+        if link.startswith(("http://", "https://", "/")):
+            markup += f' <a href="{html.escape(link)}">Open its page</a>'
+            text = f"{text} {link}"
+        super().__init__(text, reason=error.code, message_html=markup, status_code=error.status)
+        self.jupyterhub_message = text
+        self.jupyterhub_html_message = markup
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a server ended."""
+
+    exit_code: int = 0
+    reason: str = ""
+
+
+class KaosSpawnerMixin(Spawner):
+    """Starts what the service admits, as the service says, and tells it when that is gone."""
+
+    admission_url = Unicode(config=True, help="Root of the service's private admission listener.")
+    admission_secret = Unicode(config=True, help="The secret that the admission listener expects.")
+    admission_patience = Float(
+        15,
+        config=True,
+        help="Seconds to wait for a service that is just restarting before a start is refused.",
+    )
+    service_url = Unicode(
+        config=True,
+        help="The service's address as notebooks can reach it; they see it as KAOS_URL.",
+    )
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.spec: NotebookSpec | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self.workload = ""
+        self.address = ""
+        self._asked = False
+        self._halted = False
+        self._ending: Ending | None = None
+        self._launching: asyncio.Task[str] | None = None
+        self._told: list[dict[str, Any]] = []
+        self._news = asyncio.Event()
+
+    # --- what an engine's spawner fills in -------------------------------------------------------
+
+    @abstractmethod
+    async def launch(self, spec: NotebookSpec) -> str:
+        """Start the server and return its URL. Called by :meth:`start`; no need to call super().
+
+        Not cancelled with the start: whoever stops the server waits until this is done.
+
+        Raises:
+            KaosError: it could not be started; the user reads why.
+        """
+
+    @abstractmethod
+    async def look(self) -> Ending | None:
+        """How ``self.workload`` ended, or None while it runs. Called by :meth:`poll`; be quick.
+
+        Raises:
+            EngineUnavailable: the engine does not answer.
+        """
+
+    @abstractmethod
+    async def halt(self, now: bool) -> None:
+        """End ``self.workload`` and all it started; return when it is gone.
+
+        Called by :meth:`stop`.
+        """
+
+    # --- JupyterHub's verbs ----------------------------------------------------------------------
+
+    async def start(self) -> str:
+        """Ask for admission, then launch what was admitted.
+
+        Raises:
+            Refused: the service or the engine says no; the user reads why.
+        """
+        try:
+            self.tell("Asking for admission", 10)
+            self._asked = True
+            self.spec = await self._admission.start(self._request())
+            self.workload = self.spec.workload
+            self._clamp(self.spec.resources)
+            self._remember()
+            self.tell("Admitted; starting", 40)
+            self._launching = asyncio.ensure_future(self.launch(self.spec))
+            # A start that is cancelled must not leave something half launched behind our back.
+            self.address = await asyncio.shield(self._launching)
+        except KaosError as e:
+            raise Refused(e) from None
+        self._remember()
+        self.tell("Started; waiting for Jupyter to answer", 70)
+        return self.address
+
+    async def stop(self, now: bool = False) -> None:
+        """End the server. Called by JupyterHub while :meth:`poll` says that it runs."""
+        self._halted = True
+        if self._launching is not None:
+            with contextlib.suppress(Exception):
+                await self._launching
+        if self.workload:
+            await self.halt(now)
+
+    async def poll(self) -> int | None:
+        """None while the server runs or is being launched, else its exit status."""
+        if self._launching is not None and not self._launching.done():
+            return None
+        if not self.workload:
+            return None if self._start_pending else 0
+        try:
+            self._ending = await self.look()
+        except EngineUnavailable as e:
+            # Not to know is no reason to bury a running notebook.
+            self.log.warning("Cannot tell how %s is: %s", self._log_name, e)
+            return None
+        return None if self._ending is None else self._ending.exit_code
+
+    async def get_url(self) -> str:
+        """Where the server answers, also after a restart of the Hub."""
+        return self.address or await maybe_future(super().get_url())
+
+    async def run_post_stop_hook(self) -> None:
+        """Run the admin's hook, then tell the service that the server is gone.
+
+        JupyterHub comes here after every end: stopped, died, failed or cancelled.
+        """
+        await maybe_future(super().run_post_stop_hook())
+        if not self._asked:
+            return
+        ending = self._ending or Ending()
+        request = ReleaseRequest(
+            user=self.user.name,
+            server=self.name,
+            workload=self.workload,
+            exit_code=None if self._halted else ending.exit_code,
+            stopped_by_hub=self._halted,
+            reason="" if self._halted else ending.reason,
+        )
+        try:
+            await self._admission.release(request)
+        except KaosError as e:
+            # The service also reconciles with the Hub, so this is late, not lost.
+            self.log.warning("Cannot report the end of %s: %s", self._log_name, e)
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """What :meth:`tell` told, from the beginning, for as long as somebody listens."""
+        seen = 0
+        while True:
+            news = self._news
+            while seen < len(self._told):
+                yield self._told[seen]
+                seen += 1
+            await news.wait()
+
+    def tell(self, message: str, progress: int) -> None:
+        """Tell those who watch the start.
+
+        Args:
+            message: for people.
+            progress: per cent.
+        """
+        self._told.append({"message": message, "progress": progress})
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    # --- state -----------------------------------------------------------------------------------
+
+    def get_state(self) -> dict[str, Any]:
+        """What a restarted Hub needs to find the server again."""
+        state = dict(super().get_state())
+        if self.workload:
+            state |= {"workload": self.workload, "address": self.address}
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over what an earlier Hub started."""
+        super().load_state(state)
+        self.workload = state.get("workload", "")
+        self.address = state.get("address", "")
+        self._asked = bool(self.workload)
+
+    def clear_state(self) -> None:
+        """Forget the server."""
+        super().clear_state()
+        self._forget()
+
+    def _remember(self) -> None:
+        """Save the state now. JupyterHub would only after the launch, and may die before."""
+        session = object_session(self.orm_spawner) if self.orm_spawner else None
+        if session is not None:
+            self.orm_spawner.state = self.get_state()
+            session.commit()
+
+    # --- admission -------------------------------------------------------------------------------
+
+    @property
+    def _admission(self) -> Admission:
+        return Admission(self.admission_url, self.admission_secret, self.admission_patience)
+
+    def _request(self) -> AdmissionRequest:
+        options = self.user_options
+        if not isinstance(options, dict) or any(isinstance(v, bytes) for v in options.values()):
+            raise InvalidRequest("A server's options are names and numbers, no files")
+        return AdmissionRequest(user=self.user.name, server=self.name, options=options)
+
+    def _clamp(self, resources: Resources) -> None:
+        """What was admitted bounds the server, unless the admin's own limits are tighter."""
+        self.set_trait("cpu_limit", _least(self.cpu_limit, resources.cpu))
+        self.set_trait("mem_limit", _least(self.mem_limit, resources.memory))
+
+    # --- environment and token -------------------------------------------------------------------
+
+    def get_env(self) -> dict[str, str]:
+        """JupyterHub's variables and those that the service says."""
+        env = dict(super().get_env())
+        env["KAOS_URL"] = self.service_url
+        env["KAOS_NOTEBOOK"] = self.name or DEFAULT_SERVER
+        return env | (self.spec.environment if self.spec else {})
+
+    @default("server_token_scopes")
+    def _token_may_use_the_service(self) -> list[str]:
+        return ["users:activity!user", "access:servers!server", "access:services!service=kaos"]
+
+    # --- choices ---------------------------------------------------------------------------------
+
+    @default("options_form")
+    def _our_form(self) -> Callable[..., Any]:
+        return self._render_form
+
+    async def _render_form(self, _spawner: Spawner) -> str:
+        try:
+            options = await self._admission.options(self.user.name, self.name)
+        except KaosError as e:
+            return render_form(None, self.name or DEFAULT_SERVER, problem=e.message)
+        return render_form(options, self.name or DEFAULT_SERVER)
+
+    @default("options_from_form")
+    def _choices_from_form(self) -> Callable[[dict[str, list[Any]]], dict[str, str]]:
+        return options_from_form
+
+    @default("apply_user_options")
+    def _choices_are_admitted_not_applied(self) -> Callable[..., None]:
+        return lambda spawner, options: None
+
+    def options_from_query(self, query: dict[str, list[str]]) -> dict[str, str]:
+        """Refuse: a link from anywhere must not be able to start something.
+
+        Raises:
+            HTTPError: always, with 400.
+        """
+        raise web.HTTPError(400, "A link cannot start a notebook. Choose below and press Start.")
+
+
+def _least(ours: float | None, admitted: float | None) -> float | None:
+    given = [limit for limit in (ours, admitted) if limit]
+    return min(given) if given else None
