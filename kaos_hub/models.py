@@ -154,7 +154,7 @@ class IdleType(StrEnum):
 
 # --- quantities ------------------------------------------------------------------------------------
 
-_SUFFIX = {
+_SUFFIX: dict[str, int | Decimal] = {
     "": 1, "m": Decimal("0.001"),
     "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18,
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
@@ -244,7 +244,7 @@ def show_memory(size: int | None) -> str:
     if size is None:
         return "no limit"
     for suffix in ("Ti", "Gi", "Mi", "Ki"):
-        amount = size / _SUFFIX[suffix]
+        amount = size / int(_SUFFIX[suffix])
         if amount >= 1:
             return f"{amount:.2f}".rstrip("0").rstrip(".") + suffix
     return str(size)

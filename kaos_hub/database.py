@@ -1,0 +1,299 @@
+"""The service's tables, and the one thread that touches them.
+
+The service is one process and the only writer. All transactions run, one after the other, in a
+single thread of their own: the event loop never waits for the database, and a transaction that
+reads and then writes cannot be overtaken, on SQLite and PostgreSQL alike. That is what makes
+admission exact.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    create_engine,
+    event,
+    text,
+)
+from sqlalchemy.exc import DBAPIError, InternalError, OperationalError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from kaos_hub.errors import KaosError, Unavailable
+
+T = TypeVar("T")
+
+
+def now() -> datetime:
+    """The present, with time zone."""
+    return datetime.now(UTC)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Moments in UTC; SQLite would forget the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class DigestBytes(TypeDecorator[str]):
+    """A digest ``blake3:<hex>``, kept as its 32 bytes: there may be millions."""
+
+    impl = LargeBinary(32)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:
+        return None if value is None else bytes.fromhex(value.removeprefix("blake3:"))
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> str | None:
+        return None if value is None else f"blake3:{bytes(value).hex()}"
+
+
+class Table(DeclarativeBase):
+    """Base of all tables."""
+
+    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON()}
+
+
+class HoldingRow(Table):
+    """An owner holds an object: has sent it, and may name it in a tree. Sizes add up to storage."""
+
+    __tablename__ = "holdings"
+    owner: Mapped[str] = mapped_column(String(255), primary_key=True)
+    digest: Mapped[str] = mapped_column(DigestBytes(), primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+
+
+class VersionRow(Table):
+    """One version of a named bundle."""
+
+    __tablename__ = "versions"
+    __table_args__ = (UniqueConstraint("owner", "kind", "name", "number"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(String(255))
+    kind: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(64))
+    number: Mapped[int]
+    digest: Mapped[str] = mapped_column(DigestBytes(), index=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    files: Mapped[int]
+    author: Mapped[str] = mapped_column(String(255))
+    created: Mapped[datetime]
+    current: Mapped[bool]
+
+
+class ImageRow(Table):
+    """What a build left, by owner and key; ``inputs`` is what the key was made of."""
+
+    __tablename__ = "images"
+    owner: Mapped[str] = mapped_column(String(255), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    engine: Mapped[str] = mapped_column(String(32))
+    result: Mapped[dict[str, Any]]
+    inputs: Mapped[dict[str, Any]]
+    job: Mapped[str | None] = mapped_column(String(32))
+    created: Mapped[datetime]
+
+
+class BaseRow(Table):
+    """What an image reference was resolved to, once; ``--pull`` looks again."""
+
+    __tablename__ = "bases"
+    engine: Mapped[str] = mapped_column(String(32), primary_key=True)
+    reference: Mapped[str] = mapped_column(String(512), primary_key=True)
+    resolved: Mapped[str] = mapped_column(String(512))
+    at: Mapped[datetime]
+
+
+ACTIVE_JOBS = ("QUEUED", "SUBMITTED", "RUNNING")
+
+
+class JobRow(Table):
+    """A unit of work. Only :mod:`kaos_hub.jobs` changes its state."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        # one active job per owner, kind and key: whoever asks for the same joins it
+        Index(
+            "jobs_one_active",
+            "owner",
+            "kind",
+            "key",
+            unique=True,
+            sqlite_where=text("state IN ('QUEUED','SUBMITTED','RUNNING')"),
+            postgresql_where=text("state IN ('QUEUED','SUBMITTED','RUNNING')"),
+        ),
+        Index("jobs_by_state", "state"),
+    )
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    owner: Mapped[str] = mapped_column(String(255))
+    key: Mapped[str] = mapped_column(String(128))
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    cause: Mapped[str] = mapped_column(String(32), default="")
+    progress: Mapped[int] = mapped_column(Integer, default=0)
+    attempt: Mapped[int] = mapped_column(Integer, default=1)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    work: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any]] = mapped_column(JSON(), default=dict)
+    deadline: Mapped[int]
+    log_base: Mapped[int] = mapped_column(BigInteger, default=0)
+    created: Mapped[datetime]
+    started: Mapped[datetime | None]
+    finished: Mapped[datetime | None]
+    not_before: Mapped[datetime | None]
+    removed: Mapped[bool] = mapped_column(default=False)
+
+
+class NotebookRow(Table):
+    """A notebook: what is wanted of it, how it is, and what it holds."""
+
+    __tablename__ = "notebooks"
+    __table_args__ = (UniqueConstraint("owner", "name"), Index("notebooks_by_state", "state"))
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(255))
+    name: Mapped[str] = mapped_column(String(32))
+    display_name: Mapped[str] = mapped_column(String(120), default="")
+    # the wish
+    wanted: Mapped[str] = mapped_column(String(8), default="STOPPED")
+    source_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    data_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    good_source_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    restart: Mapped[bool] = mapped_column(default=False)
+    cpu: Mapped[float | None]
+    memory: Mapped[int | None] = mapped_column(BigInteger)
+    gpu: Mapped[int] = mapped_column(default=0)
+    idle_timeout: Mapped[int] = mapped_column(default=0)
+    idle_type: Mapped[str] = mapped_column(String(32), default="kernels_or_terminals")
+    pull: Mapped[bool] = mapped_column(default=False)
+    # how it is
+    state: Mapped[str] = mapped_column(String(16), default="STOPPED")
+    reason: Mapped[str] = mapped_column(Text, default="")
+    progress: Mapped[int] = mapped_column(default=0)
+    build_job: Mapped[str | None] = mapped_column(String(32))
+    build_state: Mapped[str] = mapped_column(String(16), default="SKIPPED")
+    build_reason: Mapped[str] = mapped_column(Text, default="")
+    starts: Mapped[int] = mapped_column(default=0)
+    workload: Mapped[str] = mapped_column(String(80), default="")
+    environment_key: Mapped[str] = mapped_column(String(64), default="")
+    mounted_data_id: Mapped[int | None]
+    created: Mapped[datetime]
+    started: Mapped[datetime | None]
+    stopped: Mapped[datetime | None]
+    stop_reason: Mapped[str] = mapped_column(Text, default="")
+    # what it holds, from admission to release
+    held: Mapped[bool] = mapped_column(default=False)
+    held_cpu: Mapped[float] = mapped_column(default=0)
+    held_memory: Mapped[int] = mapped_column(BigInteger, default=0)
+    held_gpu: Mapped[int] = mapped_column(default=0)
+    admitted: Mapped[datetime | None]
+    # the idle rule
+    active_at: Mapped[datetime | None]
+    reported_at: Mapped[datetime | None]
+    idle_reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class EventRow(Table):
+    """What happened to a notebook; streams resume from its ids."""
+
+    __tablename__ = "events"
+    # ids are never used twice, or a resumed stream would miss events
+    __table_args__ = (Index("events_by_owner", "owner", "id"), {"sqlite_autoincrement": True})
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(String(255))
+    notebook: Mapped[str] = mapped_column(String(32))
+    at: Mapped[datetime]
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+    progress: Mapped[int]
+
+
+class Database:
+    """A SQLite file or a PostgreSQL database, used from one thread.
+
+    Args:
+        url: an SQLAlchemy URL, e.g. ``sqlite:////data/kaos.sqlite`` or ``postgresql+psycopg://…``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
+        # one connection, tested before use: a database that was away is simply found again
+        self._engine = create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True)
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine, "connect", _prepare_sqlite)
+
+    async def run(self, transaction: Callable[[Session], T]) -> T:
+        """Run a function in one transaction, alone. What it returns must not be a live row.
+
+        Raises:
+            Unavailable: the database is full, read-only, locked or away; nothing was changed.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._run, transaction)
+
+    def _run(self, transaction: Callable[[Session], T]) -> T:
+        try:
+            with Session(self._engine, expire_on_commit=False) as session, session.begin():
+                return transaction(session)
+        except KaosError:
+            raise
+        except DBAPIError as e:
+            if e.connection_invalidated or isinstance(e, OperationalError | InternalError):
+                cause = str(e.orig).strip().split("\n")[0]
+                raise Unavailable(
+                    f"The database cannot do that now ({cause}). Nothing was changed; try again."
+                ) from e
+            raise
+
+    async def migrate(self) -> None:
+        """Bring the tables up to date with this version of kaos_hub."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._migrate)
+
+    def _migrate(self) -> None:
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        try:
+            with self._engine.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except DBAPIError as e:
+            cause = str(e.orig).strip().split("\n")[0]
+            raise Unavailable(f"The database {self._engine.url!r} cannot be used: {cause}") from e
+
+    def close(self) -> None:
+        """Finish what runs, then let go of the database."""
+        self._thread.shutdown(wait=True)
+        self._engine.dispose()
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # WAL and NORMAL: a crash of the process loses nothing, a power cut at most the last moment,
+    # and the file is never torn.
+    pragmas = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000")
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}")

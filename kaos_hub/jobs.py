@@ -1,0 +1,408 @@
+"""Jobs: the state machine, and the only code that moves one.
+
+    QUEUED ──► SUBMITTED ──► RUNNING ──► SUCCEEDED | FAILED | CANCELLED
+
+Every active job has one task, its driver, which brings it a step further and may be killed between any
+two steps: a state is written before the engine is asked for what it implies, and engines adopt what is
+already there. So a restart is nothing but driving every active row again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from kaos_hub import ledger as ledgers
+from kaos_hub.database import ACTIVE_JOBS, Database, JobRow, now
+from kaos_hub.engines.base import Build, Cause, Engine, JobSpec, Materialise, Observation, Phase
+from kaos_hub.errors import KaosError, NotFound, Unavailable, Unsupported
+from kaos_hub.ledger import Ledger
+from kaos_hub.logs import LogStore
+from kaos_hub.models import Job, JobKind, JobState, Resources
+
+log = logging.getLogger(__name__)
+
+Work = Build | Materialise
+Explain = Callable[[JobRow, list[str]], str]
+_STEP = re.compile(rb"Step (\d+)/(\d+)")
+ATTEMPTS = 3
+"""How often a job is tried when the infrastructure, not the user's work, failed."""
+
+
+def workload_name(kind: str, job_id: str) -> str:
+    """What a job's workload is called in every engine."""
+    return f"kaos-{kind}-{job_id}"
+
+
+class Jobs:
+    """The queue and the reconciler.
+
+    Args:
+        db: the service's database.
+        engine: where the jobs run.
+        logs: where their output is kept, by job id.
+        ledger: which owner may run how many builds.
+        max_builds: builds that run at once, of all owners together.
+        explain: makes a person's words of a failed build, from its row and log.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        engine: Engine,
+        logs: LogStore,
+        ledger: Ledger,
+        max_builds: int,
+        explain: Explain,
+        build_resources: Resources = Resources(),  # noqa: B008 - frozen
+    ) -> None:
+        self._db, self._engine, self._logs, self._ledger = db, engine, logs, ledger
+        self._max_builds, self._explain, self._build_resources = (
+            max_builds,
+            explain,
+            build_resources,
+        )
+        self._drivers: dict[str, asyncio.Task[None]] = {}
+        self._changed: dict[str, asyncio.Event] = {}
+        self._slot_freed = asyncio.Event()
+
+    # --- what others ask ---
+
+    async def recover(self) -> None:
+        """After a start: drive every active job, and forget the workloads of ended ones."""
+
+        def unfinished(session: Session) -> tuple[list[str], list[tuple[str, str]]]:
+            active = session.scalars(select(JobRow.id).where(JobRow.state.in_(ACTIVE_JOBS)))
+            left = session.execute(
+                select(JobRow.kind, JobRow.id).where(
+                    JobRow.state.not_in(ACTIVE_JOBS), ~JobRow.removed
+                )
+            )
+            return list(active), [(kind, id) for kind, id in left]
+
+        active, left = await self._db.run(unfinished)
+        for job_id in active:
+            self._drive(job_id)
+        for kind, job_id in left:
+            await self._remove(kind, job_id)
+
+    async def ensure(
+        self, kind: JobKind, owner: str, key: str, work: Work, deadline: int = 3600
+    ) -> str:
+        """The id of the active job of that owner, kind and key; a new one if there is none."""
+
+        def join_or_add(session: Session) -> str:
+            same = (JobRow.owner == owner, JobRow.kind == kind, JobRow.key == key)
+            found = session.scalar(
+                select(JobRow.id).where(
+                    *same, JobRow.state.in_(ACTIVE_JOBS), ~JobRow.cancel_requested
+                )
+            )
+            if found:
+                return found
+            # one that is being cancelled still holds the name of its key; let go of it
+            session.execute(
+                update(JobRow)
+                .where(*same, JobRow.state.in_(ACTIVE_JOBS))
+                .values(key=JobRow.key + "-cancelled-" + token_hex(4))
+            )
+            row = JobRow(
+                id=token_hex(8), kind=kind, owner=owner, key=key, state=JobState.QUEUED,
+                work=_to_json(work), deadline=deadline, created=now(),
+            )  # fmt: skip
+            session.add(row)
+            return row.id
+
+        job_id = await self._db.run(join_or_add)
+        self._drive(job_id)
+        return job_id
+
+    async def row(self, job_id: str) -> JobRow:
+        """The job's row, detached.
+
+        Raises:
+            NotFound: no such job.
+        """
+        row = await self._db.run(lambda session: session.get(JobRow, job_id))
+        if row is None:
+            raise NotFound(f"There is no job {job_id}.")
+        return row
+
+    async def get(self, owner: str, job_id: str) -> Job:
+        """A job of the owner's.
+
+        Raises:
+            NotFound: not there, or somebody else's.
+        """
+        row = await self.row(job_id)
+        if row.owner != owner:
+            raise NotFound(f"There is no job {job_id}.")
+        return as_model(row)
+
+    async def wait(self, job_id: str, changed: Callable[[JobRow], Any] | None = None) -> JobRow:
+        """Wait for a job's end; ``changed`` (a coroutine function) is told of every step before."""
+        while True:
+            # registered before reading, so that no change falls between
+            event = self._changed.setdefault(job_id, asyncio.Event())
+            row = await self.row(job_id)
+            if JobState(row.state).ended:
+                self._wake(job_id)
+                return row
+            if changed is not None:
+                await changed(row)
+            await event.wait()
+
+    async def cancel(self, job_id: str) -> None:
+        """Ask for a job's end. It is CANCELLED when its work is really gone."""
+
+        def request(session: Session) -> None:
+            session.execute(
+                update(JobRow)
+                .where(JobRow.id == job_id, JobRow.state.in_(ACTIVE_JOBS))
+                .values(cancel_requested=True)
+            )
+
+        await self._db.run(request)
+        row = await self.row(job_id)
+        if not JobState(row.state).ended:
+            # the driver may wait for anything; it is as crash-safe as the process, so begin it anew
+            await self._stop_driver(job_id)
+            self._drive(job_id)
+
+    async def close(self) -> None:
+        """Stop driving. What runs in the engine goes on."""
+        for job_id in list(self._drivers):
+            await self._stop_driver(job_id)
+
+    # --- driving ---
+
+    def _drive(self, job_id: str) -> None:
+        task = self._drivers.get(job_id)
+        if task is None or task.done():
+            self._logs.open(job_id)
+            task = asyncio.create_task(self._guard(job_id), name=f"job-{job_id}")
+            self._drivers[job_id] = task
+
+    async def _stop_driver(self, job_id: str) -> None:
+        task = self._drivers.pop(job_id, None)
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _guard(self, job_id: str) -> None:
+        """Drive to the end, whatever happens on the way."""
+        pause = 1.0
+        while True:
+            try:
+                await self._drive_once(job_id)
+                self._drivers.pop(job_id, None)
+                self._logs.close(job_id)
+                return
+            except Unavailable as e:
+                log.warning("job %s: %s", job_id, e)
+                await self._note(job_id, reason=f"waiting: {e}")
+            except Exception:
+                # one broken job must not stop the others, nor be forgotten
+                log.exception("job %s: driving failed, trying again", job_id)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 30)
+
+    async def _drive_once(self, job_id: str) -> None:
+        while not JobState((row := await self.row(job_id)).state).ended:
+            name = workload_name(row.kind, job_id)
+            if row.cancel_requested:
+                await self._engine.cancel(name)
+                await self._drain(row)
+                await self._finish(row, JobState.CANCELLED, "cancelled")
+            elif row.state == JobState.QUEUED:
+                await self._claim(row)
+            else:
+                await self._run(row)
+        await self._remove(row.kind, job_id)
+
+    async def _claim(self, row: JobRow) -> None:
+        """Wait for the time and the place to run."""
+        if row.not_before is not None:
+            await asyncio.sleep(max(0.0, (row.not_before - now()).total_seconds()))
+        while not await self._db.run(lambda session: self._take_slot(session, row.id)):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._slot_freed.wait(), 5)
+
+        self._wake(row.id)
+
+    def _take_slot(self, session: Session, job_id: str) -> bool:
+        row = session.get_one(JobRow, job_id)
+        if row.kind == JobKind.BUILD:
+            busy = ledgers.running_builds(session)
+            if busy >= self._max_builds:
+                row.reason = f"waiting: {busy} of {self._max_builds} builds run"
+                return False
+            if not self._ledger.build_fits(session, row.owner):
+                row.reason = "waiting: your other builds run first"
+                return False
+        row.state, row.reason = JobState.SUBMITTED, "handed to the engine"
+        return True
+
+    async def _run(self, row: JobRow) -> None:
+        """From SUBMITTED to an end. Submitting again after a crash adopts what is there."""
+        name = workload_name(row.kind, row.id)
+        spec = JobSpec(
+            name=name,
+            owner=row.owner,
+            work=_from_json(row.kind, row.work),
+            resources=self._build_resources,
+            deadline=row.deadline,
+        )
+        try:
+            await self._engine.submit(spec)
+        except Unsupported as e:
+            await self._finish(row, JobState.FAILED, e.message)
+            return
+        follower = asyncio.create_task(self._follow(row))
+        try:
+            async for seen in self._engine.watch(name):
+                if seen.phase is Phase.RUNNING and row.state != JobState.RUNNING:
+                    row.state = JobState.RUNNING
+                    await self._note(
+                        row.id,
+                        state=JobState.RUNNING,
+                        reason="",
+                        started=seen.started or now(),
+                    )
+                if seen.phase.ended or seen.phase is Phase.ABSENT:
+                    await follower
+                    await self._conclude(row, seen)
+                    return
+        finally:
+            follower.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await follower
+
+    async def _follow(self, row: JobRow) -> None:
+        """Keep the workload's output, going on where an earlier driver was killed."""
+        have = self._logs.size(row.id) - row.log_base
+        async for piece in self._engine.logs(workload_name(row.kind, row.id), max(have, 0)):
+            self._logs.append(row.id, piece)
+            steps = _STEP.findall(piece)
+            if steps:
+                done, of = map(int, steps[-1])
+                await self._note(row.id, progress=min(99, 100 * (done - 1) // max(of, 1)))
+
+    async def _drain(self, row: JobRow) -> None:
+        with contextlib.suppress(Unavailable, TimeoutError):
+            await asyncio.wait_for(self._follow(row), 10)
+
+    async def _conclude(self, row: JobRow, seen: Observation) -> None:
+        if seen.phase is Phase.SUCCEEDED:
+            await self._finish(row, JobState.SUCCEEDED, "", seen.result, seen.finished)
+            return
+        lost = seen.phase in (Phase.LOST, Phase.ABSENT) or seen.cause.infrastructure
+        if lost and row.attempt < ATTEMPTS:
+            await self._again(row, seen)
+            return
+        reason = await self._why(row, seen)
+        await self._finish(row, JobState.FAILED, reason, finished=seen.finished, cause=seen.cause)
+
+    async def _why(self, row: JobRow, seen: Observation) -> str:
+        if seen.cause is Cause.DEADLINE:
+            return f"took longer than the {row.deadline} s allowed, and was ended"
+        if seen.cause is Cause.OUT_OF_MEMORY:
+            return "ran out of memory; ask for more, or need less"
+        if seen.phase in (Phase.LOST, Phase.ABSENT):
+            return f"was lost {ATTEMPTS} times: {seen.message or 'the machine or engine went away'}"
+        if row.kind == JobKind.BUILD:
+            lines = await self._logs.lines(row.id)
+            return await asyncio.to_thread(self._explain, row, lines)
+        return seen.message or f"ended with exit code {seen.exit_code}"
+
+    async def _again(self, row: JobRow, seen: Observation) -> None:
+        """Infrastructure failed: forget the workload, and queue once more, later."""
+        await self._engine.remove(workload_name(row.kind, row.id))
+        await self._note(
+            row.id,
+            state=JobState.QUEUED,
+            attempt=row.attempt + 1,
+            log_base=self._logs.size(row.id),
+            not_before=now() + timedelta(seconds=2**row.attempt),
+            reason=f"trying again ({row.attempt + 1} of {ATTEMPTS}): {seen.message or 'lost'}",
+        )
+        self._slot_freed.set()
+        self._slot_freed = asyncio.Event()
+
+    async def _finish(
+        self,
+        row: JobRow,
+        state: JobState,
+        reason: str,
+        result: dict[str, Any] | None = None,
+        finished: datetime | None = None,
+        cause: Cause = Cause.NONE,
+    ) -> None:
+        await self._note(
+            row.id,
+            state=state,
+            reason=reason,
+            result=result or {},
+            cause=cause.value,
+            progress=100,
+            finished=finished or now(),
+        )
+        self._slot_freed.set()
+        self._slot_freed = asyncio.Event()
+
+    async def _remove(self, kind: str, job_id: str) -> None:
+        try:
+            await self._engine.remove(workload_name(kind, job_id))
+        except KaosError as e:
+            log.warning("job %s: its workload could not be removed yet: %s", job_id, e)
+            return
+        await self._note(job_id, removed=True)
+
+    async def _note(self, job_id: str, **values: Any) -> None:
+        """Write columns of a job that has not ended (its end is written once), and tell waiters."""
+
+        def write(session: Session) -> None:
+            query = update(JobRow).where(JobRow.id == job_id)
+            if "removed" not in values:
+                query = query.where(JobRow.state.in_(ACTIVE_JOBS))
+            session.execute(query.values(**values))
+
+        with contextlib.suppress(Unavailable) if "state" not in values else contextlib.nullcontext():
+            await self._db.run(write)
+        self._wake(job_id)
+
+    def _wake(self, job_id: str) -> None:
+        event = self._changed.pop(job_id, None)
+        if event is not None:
+            event.set()
+
+
+def as_model(row: JobRow) -> Job:
+    """A job as the API shows it."""
+    return Job(
+        id=row.id, kind=JobKind(row.kind), owner=row.owner, state=JobState(row.state),
+        reason=row.reason, progress=row.progress, attempt=row.attempt, created=row.created,
+        started=row.started, finished=row.finished,
+    )  # fmt: skip
+
+
+def _to_json(work: Work) -> dict[str, Any]:
+    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(work).items()}
+
+
+def _from_json(kind: str, work: dict[str, Any]) -> Work:
+    if kind == JobKind.BUILD:
+        return Build(**{**work, "source": Path(work["source"])})
+    return Materialise(**{**work, "target": Path(work["target"])})
+
+

@@ -1,0 +1,127 @@
+"""Admission: the one place where a server is allowed to start, and told as what.
+
+Users may ask the Hub for servers directly, so the spawner asks here before every start, however it was
+asked for. What is admitted is held in the ledger until it is released.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from kaos_hub.database import NotebookRow, VersionRow, now
+from kaos_hub.ledger import Ledger
+from kaos_hub.models import Mount, NotebookSpec, NotebookState, Resources
+from kaos_hub.notebooks.records import set_state
+
+HOME = "/home/kaos"
+CODE = "/opt/program"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things of notebooks lie on this machine, and how they are reached from inside."""
+
+    trees: Path
+    homes: Path
+    kernels: Path
+    inside_url: str
+    """The service's address as a notebook reaches it."""
+    uid: int | None
+    """User that containers run as; None where processes run as the service's own user."""
+
+    def tree(self, digest: str) -> Path:
+        """Where the tree of a digest is laid out."""
+        return self.trees / digest.removeprefix("blake3:")
+
+    def home(self, notebook_id: str) -> Path:
+        """A notebook's home."""
+        return self.homes / notebook_id
+
+
+def admit(
+    session: Session, row: NotebookRow, ledger: Ledger, result: dict[str, Any], places: Places
+) -> NotebookSpec:
+    """Hold what the notebook needs and say as what it starts, in one transaction.
+
+    Args:
+        session: the transaction.
+        row: the notebook, whose image and trees are ready.
+        ledger: who may hold what.
+        result: what the build of its environment left.
+        places: where its things lie.
+
+    Raises:
+        LimitExceeded: it would not fit; nothing is held.
+    """
+    ledger.admit(session, row, row.cpu or 0, row.memory or 0, row.gpu)
+    row.starts += 1
+    row.workload = f"kaos-notebook-{row.id}-{row.starts}"
+    row.admitted, row.started, row.stopped = now(), None, None
+    row.active_at = row.reported_at = None
+    row.idle_reason = row.stop_reason = ""
+    row.mounted_data_id = row.data_id
+    row.restart, row.wanted = False, "RUNNING"
+    set_state(session, row, NotebookState.STARTING, "starting", 60)
+    source = session.get(VersionRow, row.source_id) if row.source_id else None
+    data = session.get(VersionRow, row.data_id) if row.data_id else None
+    return _spec(row, source, data, result, places)
+
+
+def _spec(
+    row: NotebookRow,
+    source: VersionRow | None,
+    data: VersionRow | None,
+    result: dict[str, Any],
+    places: Places,
+) -> NotebookSpec:
+    mounts = [Mount(source=str(places.home(row.id)), target=HOME, read_only=False)]
+    environment = {
+        "KAOS_URL": places.inside_url,
+        "KAOS_NOTEBOOK": row.name,
+        "KAOS_HOME": HOME,
+        "KAOS_PACKAGES": f"{HOME}/.kaos/packages/{row.environment_key}",
+    }
+    if source is not None:
+        tree = places.tree(source.digest)
+        mounts.append(Mount(source=str(tree), target="/kaos/source"))
+        environment |= {"KAOS_SOURCE": "/kaos/source", "KAOS_SOURCE_DIGEST": source.digest}
+        overlay = result.get("code_overlay")
+        if overlay:
+            mounts.append(Mount(source=str(tree / result["context"]), target=overlay))
+    if data is not None:
+        tree = places.tree(data.digest)
+        mounts.append(Mount(source=str(tree), target="/kaos/data"))
+        mounts.append(Mount(source=str(tree), target=f"/pfs/{data.name}"))
+        environment |= {"KAOS_DATA": "/kaos/data", "DATA_REPO": data.name}
+    python = result.get("python")
+    if python:
+        # the local engine's environment is seen where it was built; it cannot be moved
+        prefix = str(Path(python).parent.parent)
+        mounts.append(Mount(source=prefix, target=prefix))
+        mounts.append(Mount(source=str(places.kernels), target=str(places.kernels)))
+        environment |= {"KAOS_PYTHON": python, "KAOS_KERNELS": str(places.kernels)}
+    return NotebookSpec(
+        notebook=row.name,
+        workload=row.workload,
+        owner=row.owner,
+        image=result.get("image"),
+        python=python,
+        mounts=mounts,
+        environment=environment,
+        resources=Resources(cpu=row.cpu, memory=row.memory, gpu=row.gpu),
+        labels={"kaos_hub.owner": row.owner, "kaos_hub.notebook": row.name},
+        uid=places.uid,
+    )
+
+
+def release(session: Session, row: NotebookRow, state: NotebookState, reason: str) -> None:
+    """Let go of what the notebook held, and record why it is no longer running."""
+    if row.held:
+        row.stopped = now()
+    row.held = False
+    row.held_cpu = row.held_memory = row.held_gpu = 0
+    row.active_at = row.reported_at = None
+    row.stop_reason = ""
+    set_state(session, row, state, reason)

@@ -1,0 +1,474 @@
+"""Build, then Host: what is wanted of a notebook is made so, step by step.
+
+Each notebook that is on its way somewhere has one driver task. A driver may be ended and begun anew
+between any two steps (a changed wish does just that, and so does a crash): every step looks first at
+what is already so.
+"""
+
+import asyncio
+import contextlib
+import logging
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from kaos_hub.database import Database, JobRow, NotebookRow, VersionRow, now
+from kaos_hub.engines.base import Engine, Materialise
+from kaos_hub.environments import Environment, Environments
+from kaos_hub.errors import BuildFailed, KaosError, Unavailable
+from kaos_hub.hub import Hub, Server
+from kaos_hub.jobs import Jobs
+from kaos_hub.logs import LogStore
+from kaos_hub.models import JobKind, JobState, NotebookState
+from kaos_hub.notebooks import idle
+from kaos_hub.notebooks.admission import Places, release
+from kaos_hub.notebooks.records import Bell, server_of, set_state, user_of
+
+log = logging.getLogger(__name__)
+
+ON_ITS_WAY = (
+    NotebookState.QUEUED,
+    NotebookState.BUILDING,
+    NotebookState.STARTING,
+    NotebookState.STOPPING,
+)
+
+
+class Hosting:
+    """Drives notebooks to what is wanted of them, and notices when they are gone.
+
+    Args:
+        db, bell, jobs, engine, environments, logs, hub: what it works with.
+        store_url: where bundles' bytes rest, for jobs that lay them out.
+        places: where trees and homes lie.
+        resync: seconds between two looks at all of the Hub's servers. Events come much sooner; this is
+            for those that were lost.
+        silence: seconds after which a notebook that does not report is no longer judged idle.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        bell: Bell,
+        jobs: Jobs,
+        engine: Engine,
+        environments: Environments,
+        logs: LogStore,
+        hub: Hub,
+        store_url: str,
+        places: Places,
+        resync: float = 15,
+        silence: float = 150,
+    ) -> None:
+        self.db, self.bell, self.jobs, self.engine = db, bell, jobs, engine
+        self.environments, self.logs, self.hub = environments, logs, hub
+        self.store_url, self.places = store_url, places
+        self._resync, self._silence = resync, timedelta(seconds=silence)
+        self._drivers: dict[str, asyncio.Task[None]] = {}
+        self._followers: dict[str, asyncio.Task[None]] = {}
+        self._loop: asyncio.Task[None] | None = None
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Drive every notebook that was on its way, follow every one that runs."""
+
+        def unsettled(session: Session) -> tuple[list[str], list[str]]:
+            going = session.scalars(
+                select(NotebookRow.id).where(
+                    NotebookRow.state.in_(ON_ITS_WAY)
+                    | NotebookRow.restart
+                    | (NotebookRow.held & (NotebookRow.wanted == "STOPPED"))
+                )
+            )
+            held = session.scalars(select(NotebookRow.workload).where(NotebookRow.held))
+            return list(going), list(held)
+
+        going, held = await self.db.run(unsettled)
+        for notebook_id in going:
+            self.wake(notebook_id)
+        for workload in held:
+            self.follow(workload)
+        self._loop = asyncio.create_task(self._watch(), name="notebooks")
+
+    async def close(self) -> None:
+        """Stop driving. Notebooks go on."""
+        tasks = [*self._drivers.values(), *self._followers.values()]
+        if self._loop is not None:
+            tasks.append(self._loop)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def wake(self, notebook_id: str) -> None:
+        """The wish changed: begin to drive, from the beginning."""
+        running = self._drivers.get(notebook_id)
+        if running is not None:
+            running.cancel()
+        task = asyncio.create_task(self._guard(notebook_id, running), name=f"nb-{notebook_id}")
+        self._drivers[notebook_id] = task
+
+    def attend(self, notebook_id: str) -> None:
+        """Make sure that somebody drives the notebook; who does already is left alone."""
+        running = self._drivers.get(notebook_id)
+        if running is None or running.done():
+            self.wake(notebook_id)
+
+    def follow(self, workload: str) -> None:
+        """Keep the output of a notebook's process or container, until it ends."""
+        if workload not in self._followers:
+            self.logs.open(workload)
+            task = asyncio.create_task(self._follow(workload), name=f"log-{workload}")
+            self._followers[workload] = task
+
+    async def _follow(self, workload: str) -> None:
+        try:
+            while True:
+                with contextlib.suppress(Unavailable):
+                    async for piece in self.engine.logs(workload, self.logs.size(workload)):
+                        self.logs.append(workload, piece)
+                    if not await self._holds(workload):
+                        # what is kept of it is in our log now
+                        await self.engine.remove(workload)
+                        return
+                await asyncio.sleep(0.5)
+        finally:
+            self._followers.pop(workload, None)
+            self.logs.close(workload)
+
+    async def _holds(self, workload: str) -> bool:
+        query = select(NotebookRow.id).where(NotebookRow.workload == workload, NotebookRow.held)
+        return await self.db.run(lambda session: session.scalar(query)) is not None
+
+    # --- driving ---
+
+    async def _guard(self, notebook_id: str, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        try:
+            await self._keep_driving(notebook_id)
+        finally:
+            if self._drivers.get(notebook_id) is asyncio.current_task():
+                del self._drivers[notebook_id]
+
+    async def _keep_driving(self, notebook_id: str) -> None:
+        pause = 1.0
+        while True:
+            try:
+                await self._drive(notebook_id)
+                return
+            except BuildFailed as e:
+                await self._set(notebook_id, NotebookState.FAILED, e.message, wanted="STOPPED")
+                return
+            except Unavailable as e:
+                log.warning("notebook %s: %s", notebook_id, e)
+                await self._set(notebook_id, None, f"waiting: {e.message}")
+            except KaosError as e:
+                await self._refused(notebook_id, e.message)
+                return
+            except Exception:
+                # one broken notebook must not stop the others, nor be forgotten
+                log.exception("notebook %s: driving failed, trying again", notebook_id)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 30)
+
+    async def _drive(self, notebook_id: str) -> None:
+        row = await self._row(notebook_id)
+        if row is None:
+            return
+        if row.wanted != "RUNNING":
+            await self._stop(row)
+            return
+        await self.prepare(row)
+        row = await self._row(notebook_id) or row
+        if row.restart and row.held:
+            await self._set(notebook_id, NotebookState.STOPPING, "restarting with the new version")
+            await self._hub_stop(row)
+            await self._released(notebook_id, NotebookState.STARTING, "restarting")
+            row = await self._row(notebook_id) or row
+        await self._start(row)
+
+    async def _row(self, notebook_id: str) -> NotebookRow | None:
+        return await self.db.run(lambda session: session.get(NotebookRow, notebook_id))
+
+    async def prepare(self, row: NotebookRow) -> None:
+        """Have the environment built and the bundles laid out.
+
+        Raises:
+            BuildFailed: in the build's own words.
+        """
+        source, data = await self.db.run(
+            lambda session: (
+                session.get(VersionRow, row.source_id) if row.source_id else None,
+                session.get(VersionRow, row.data_id) if row.data_id else None,
+            )
+        )
+        for version in (source, data):
+            if version is not None:
+                await self._lay_out(row.owner, version.digest)
+        environment = await self.environments.find(row.owner, source, pull=row.pull)
+        if environment.result is None:
+            await self._build(row, environment)
+        elif not row.held:
+            await self._built(row.id, environment, None)
+
+    async def _lay_out(self, owner: str, digest: str) -> None:
+        target = self.places.tree(digest)
+        if target.is_dir():
+            return
+        work = Materialise(digest=digest, store=self.store_url, target=target)
+        job_id = await self.jobs.ensure(JobKind.MATERIALISE, owner, digest, work)
+        job = await self.jobs.wait(job_id)
+        if job.state != JobState.SUCCEEDED:
+            raise BuildFailed(f"The bundle could not be laid out: {job.reason}")
+
+    async def _build(self, row: NotebookRow, environment: Environment) -> None:
+        job_id = await self.environments.build(row.owner, environment)
+
+        def begin(session: Session) -> None:
+            fresh = session.get_one(NotebookRow, row.id)
+            fresh.build_job, fresh.build_state = job_id, JobState.QUEUED
+            if not fresh.held:
+                set_state(session, fresh, NotebookState.BUILDING, environment.why)
+
+        await self._write(begin)
+        job = await self.jobs.wait(job_id, lambda job: self._building(row.id, job))
+        if job.state == JobState.SUCCEEDED:
+            environment = await self.environments.keep(row.owner, environment, job)
+            await self._built(row.id, environment, job)
+            return
+        words = "was cancelled" if job.state == JobState.CANCELLED else f"failed: {job.reason}"
+        await self._built(row.id, None, job)
+        raise BuildFailed(f"The build {words}")
+
+    async def _building(self, notebook_id: str, job: JobRow) -> None:
+        def note(session: Session) -> None:
+            row = session.get(NotebookRow, notebook_id)
+            if row is not None and not row.held:
+                reason = job.reason or "the image is being built"
+                set_state(session, row, NotebookState.BUILDING, reason, job.progress // 2)
+
+        await self._write(note)
+
+    async def _built(
+        self, notebook_id: str, environment: Environment | None, job: JobRow | None
+    ) -> None:
+        def note(session: Session) -> None:
+            row = session.get_one(NotebookRow, notebook_id)
+            row.build_job = job.id if job else None
+            row.build_state = job.state if job else "SKIPPED"
+            row.build_reason = job.reason if job else "nothing to build: the environment is known"
+            if environment is not None:
+                row.pull = False
+                if not row.held or row.restart:
+                    row.environment_key = environment.key
+
+        await self._write(note)
+
+    async def _start(self, row: NotebookRow) -> None:
+        """Have the Hub start the server, unless it does or did so already."""
+        user, server = user_of(row.owner), server_of(row.name)
+        seen = await self.hub.server(user, server)
+        if seen is None or not seen.active:
+            if row.held:
+                # admitted, but the Hub knows nothing of it: it died on the way. Begin again.
+                await self._released(row.id, NotebookState.STARTING, "the Hub was restarted")
+            await self._set(row.id, NotebookState.STARTING, "asking the Hub", progress=50)
+            try:
+                await self.hub.start(user, server, {"notebook": row.name})
+            except Unavailable:
+                raise
+            except KaosError as e:
+                await self._released(row.id, NotebookState.FAILED, e.message)
+                return
+            seen = await self.hub.server(user, server)
+        if seen is not None and not seen.ready:
+            await self._await_ready(row, user, server)
+            seen = await self.hub.server(user, server)
+        if seen is not None and seen.ready:
+            await self._running(row.id)
+        elif (fresh := await self._row(row.id)) is not None and fresh.held:
+            why = "it did not start; its log tells more"
+            await self._released(row.id, NotebookState.FAILED, why)
+
+    async def _await_ready(self, row: NotebookRow, user: str, server: str) -> None:
+        async for line in self.hub.progress(user, server):
+            if line.failed:
+                message = line.message.removeprefix("Spawn failed: ")
+                await self._released(row.id, NotebookState.FAILED, message)
+                return
+            if not line.ready and line.message:
+                progress = 50 + min(line.progress, 98) // 2
+                await self._set(row.id, NotebookState.STARTING, line.message, progress=progress)
+
+    async def _running(self, notebook_id: str) -> None:
+        def note(session: Session) -> None:
+            row = session.get_one(NotebookRow, notebook_id)
+            if row.held and row.wanted == "RUNNING":
+                row.started = row.started or now()
+                row.good_source_id = row.source_id
+                set_state(session, row, NotebookState.RUNNING)
+
+        await self._write(note)
+
+    async def _stop(self, row: NotebookRow) -> None:
+        """End the build it waits for (unless others wait too) and its server."""
+        if row.build_job and row.state in (NotebookState.BUILDING, NotebookState.QUEUED):
+            others = await self.db.run(lambda session: _others_wait(session, row))
+            if not others:
+                await self.jobs.cancel(row.build_job)
+                job = await self.jobs.wait(row.build_job)
+                await self._built(row.id, None, job)
+        reason = row.stop_reason or "stopped"
+        if row.held:
+            await self._set(row.id, NotebookState.STOPPING, reason)
+        await self._hub_stop(row)
+        await self._released(row.id, NotebookState.STOPPED, reason)
+
+    async def _hub_stop(self, row: NotebookRow) -> None:
+        user, server = user_of(row.owner), server_of(row.name)
+        seen = await self.hub.server(user, server)
+        while seen is not None and seen.active:
+            if seen.pending != "stop":
+                await self.hub.stop(user, server)
+            await asyncio.sleep(0.25)
+            seen = await self.hub.server(user, server)
+
+    async def _refused(self, notebook_id: str, message: str) -> None:
+        def note(session: Session) -> None:
+            row = session.get(NotebookRow, notebook_id)
+            if row is not None and not row.held and row.state != NotebookState.FAILED:
+                row.wanted, row.restart = "STOPPED", False
+                set_state(session, row, NotebookState.FAILED, message)
+
+        await self._write(note)
+
+    async def _set(
+        self,
+        notebook_id: str,
+        state: NotebookState | None,
+        reason: str,
+        progress: int = 0,
+        wanted: str | None = None,
+    ) -> None:
+        def note(session: Session) -> None:
+            row = session.get(NotebookRow, notebook_id)
+            if row is None:
+                return
+            if wanted is not None:
+                row.wanted, row.restart = wanted, False
+            kept = NotebookState(row.state)
+            if row.held and state is NotebookState.FAILED:
+                # a new version failed to build: what runs goes on running
+                set_state(session, row, kept, f"{reason} (the previous version still runs)")
+                return
+            set_state(session, row, state or kept, reason, progress or row.progress)
+
+        await self._write(note)
+
+    async def _released(self, notebook_id: str, state: NotebookState, reason: str) -> None:
+        def note(session: Session) -> str:
+            row = session.get(NotebookRow, notebook_id)
+            if row is None:
+                return ""
+            if state.settled:
+                row.wanted = "STOPPED"
+            release(session, row, state, reason)
+            return row.workload
+
+        workload = await self.db.run(note)
+        self.bell.ring()
+        await self.end(workload)
+
+    async def end(self, workload: str) -> None:
+        """Make sure that nothing runs under that name any more, whatever the Hub knew of it."""
+        if workload:
+            with contextlib.suppress(Unavailable):
+                await self.engine.cancel(workload)
+
+    async def _write(self, change: Any) -> None:
+        await self.db.run(change)
+        self.bell.ring()
+
+    # --- watching ---
+
+    async def _watch(self) -> None:
+        """Now and then compare with the Hub, and stop what is idle."""
+        last_resync = 0.0
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(min(self._resync, 2))
+            try:
+                await self._stop_idle()
+                if clock() - last_resync >= self._resync:
+                    last_resync = clock()
+                    await self.compare(await self.hub.active())
+            except Unavailable as e:
+                log.warning("waiting: %s", e)
+            except Exception:
+                log.exception("watching the notebooks failed once")
+
+    async def _stop_idle(self) -> None:
+        def choose(session: Session) -> list[str]:
+            chosen = []
+            query = select(NotebookRow).where(
+                NotebookRow.state == NotebookState.RUNNING, NotebookRow.idle_timeout > 0
+            )
+            for row in session.scalars(query):
+                why = idle.overdue(row, now(), self._silence)
+                if why is not None:
+                    row.wanted, row.stop_reason = "STOPPED", why
+                    chosen.append(row.id)
+            return chosen
+
+        for notebook_id in await self.db.run(choose):
+            self.wake(notebook_id)
+
+    async def compare(self, servers: list[Server]) -> None:
+        """Release what is held for servers that are no longer there.
+
+        One that was admitted a moment ago may not show yet, so the young are left alone.
+        """
+        active = {(s.user, s.name) for s in servers if s.active}
+        ready = {(s.user, s.name) for s in servers if s.ready}
+        young = now() - timedelta(seconds=20)
+
+        def look(session: Session) -> tuple[list[str], list[str]]:
+            to_drive, gone = [], []
+            for row in session.scalars(select(NotebookRow).where(NotebookRow.held)):
+                place = (user_of(row.owner), server_of(row.name))
+                if place not in active and (row.admitted is None or row.admitted < young):
+                    row.wanted = "STOPPED"
+                    release(session, row, NotebookState.STOPPED, row.stop_reason or "it was gone")
+                    gone.append(row.workload)
+                elif place in ready and row.state == NotebookState.STARTING:
+                    to_drive.append(row.id)
+            return to_drive, gone
+
+        to_drive, gone = await self.db.run(look)
+        for notebook_id in to_drive:
+            self.attend(notebook_id)
+        for workload in gone:
+            await self.end(workload)
+        if gone:
+            self.bell.ring()
+
+
+def _others_wait(session: Session, row: NotebookRow) -> bool:
+    query = select(NotebookRow.id).where(
+        NotebookRow.build_job == row.build_job,
+        NotebookRow.id != row.id,
+        NotebookRow.wanted == "RUNNING",
+    )
+    return session.scalar(query.limit(1)) is not None
+
+
+def remove_home(path: Path) -> Path:
+    """Move a home out of the way, at once and for good; what is returned can be deleted slowly."""
+    grave = path.with_name(f".deleted-{path.name}")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(grave)
+    return grave

@@ -1,0 +1,227 @@
+"""Notebooks as rows: how they are found, how their state is set, how everybody hears of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from urllib.parse import quote
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from kaos_hub.database import Database, EventRow, JobRow, NotebookRow, VersionRow, now
+from kaos_hub.errors import NotFound
+from kaos_hub.models import (
+    DEFAULT_SERVER,
+    BundleLink,
+    Event,
+    IdlePolicy,
+    IdleType,
+    Notebook,
+    NotebookState,
+    Resources,
+    Stage,
+)
+from kaos_hub.notebooks import idle
+
+USER = "user:"
+KEEP_EVENTS = 200
+"""Events kept of one notebook; older ones are forgotten."""
+
+
+def user_of(owner: str) -> str:
+    """The user name of an owner who is a user."""
+    return owner.removeprefix(USER)
+
+
+def server_of(name: str) -> str:
+    """The Hub's name for a notebook's server."""
+    return "" if name == DEFAULT_SERVER else name
+
+
+def find(session: Session, owner: str, name: str) -> NotebookRow:
+    """The owner's notebook of that name.
+
+    Raises:
+        NotFound: there is none, or it is somebody else's.
+    """
+    row = session.scalar(
+        select(NotebookRow).where(NotebookRow.owner == owner, NotebookRow.name == name)
+    )
+    if row is None:
+        raise NotFound(f"You have no notebook {name!r}. `kaos notebook list` shows yours.")
+    return row
+
+
+def set_state(
+    session: Session, row: NotebookRow, state: NotebookState, reason: str = "", progress: int = 0
+) -> None:
+    """Write a notebook's state, and the event of it if anything changed."""
+    if state.settled:
+        progress = 100 if state is NotebookState.RUNNING else 0
+    if (row.state, row.reason, row.progress) == (state, reason, progress):
+        return
+    row.state, row.reason, row.progress = state, reason, progress
+    announce(session, row)
+
+
+def announce(session: Session, row: NotebookRow) -> None:
+    """Write an event of the notebook as it is."""
+    event = EventRow(
+        owner=row.owner, notebook=row.name, at=now(), state=row.state, reason=row.reason,
+        progress=row.progress,
+    )  # fmt: skip
+    session.add(event)
+    session.flush()
+    if event.id % 50 == 0:
+        _forget_old(session, row)
+
+
+def _forget_old(session: Session, row: NotebookRow) -> None:
+    mine = (EventRow.owner == row.owner, EventRow.notebook == row.name)
+    newest = (
+        select(EventRow.id)
+        .where(*mine)
+        .order_by(EventRow.id.desc())
+        .offset(KEEP_EVENTS)
+        .limit(1)
+        .scalar_subquery()
+    )
+    session.execute(delete(EventRow).where(*mine, EventRow.id <= newest))
+
+
+def as_model(session: Session, row: NotebookRow, public_url: str) -> Notebook:
+    """A notebook as the API shows it."""
+    running = row.state == NotebookState.RUNNING
+    return Notebook(
+        name=row.name,
+        display_name=row.display_name,
+        owner=row.owner,
+        state=NotebookState(row.state),
+        reason=row.reason,
+        progress=row.progress,
+        url=notebook_url(public_url, row),
+        source=_link(session, row.source_id),
+        data=_link(session, row.data_id),
+        resources=Resources(cpu=row.cpu, memory=row.memory, gpu=row.gpu),
+        idle=IdlePolicy(timeout=row.idle_timeout, type=IdleType(row.idle_type)),
+        verdict=idle.verdict(row, now()) if running else None,
+        build=_build_stage(session, row),
+        host=_host_stage(row),
+        created=row.created,
+        started=row.started,
+        stopped=row.stopped,
+    )
+
+
+def notebook_url(public_url: str, row: NotebookRow) -> str:
+    """Where the notebook answers."""
+    base = f"{public_url.rstrip('/')}/user/{quote(user_of(row.owner), safe='@~')}"
+    server = server_of(row.name)
+    return f"{base}/{server}" if server else base
+
+
+def _link(session: Session, version_id: int | None) -> BundleLink | None:
+    if version_id is None:
+        return None
+    row = session.get_one(VersionRow, version_id)
+    return BundleLink(name=row.name, version=row.number, digest=row.digest)
+
+
+def _build_stage(session: Session, row: NotebookRow) -> Stage:
+    job = session.get(JobRow, row.build_job) if row.build_job else None
+    if job is None:
+        return Stage(name="build", state=row.build_state, reason=row.build_reason, progress=100)
+    return Stage(
+        name="build", state=job.state, reason=job.reason, progress=job.progress,
+        started=job.started, finished=job.finished, job=job.id,
+    )  # fmt: skip
+
+
+_HOST = {
+    NotebookState.QUEUED: ("QUEUED", 0),
+    NotebookState.BUILDING: ("QUEUED", 0),
+    NotebookState.STARTING: ("SUBMITTED", 50),
+    NotebookState.RUNNING: ("RUNNING", 100),
+    NotebookState.STOPPING: ("RUNNING", 100),
+    NotebookState.STOPPED: ("SUCCEEDED", 0),
+    NotebookState.FAILED: ("FAILED", 0),
+}
+
+
+def _host_stage(row: NotebookRow) -> Stage:
+    state, progress = _HOST[NotebookState(row.state)]
+    never = row.starts == 0
+    if row.state == NotebookState.STOPPED and never:
+        state = "QUEUED"
+    failed_build = row.state == NotebookState.FAILED and row.build_state == "FAILED"
+    return Stage(
+        name="host",
+        state="SKIPPED" if failed_build else state,
+        reason="the build failed" if failed_build else row.reason,
+        progress=progress,
+        started=row.started,
+        finished=row.stopped if row.state != NotebookState.RUNNING else None,
+    )
+
+
+class Bell:
+    """Rings when events were written; streams wait for it."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        self._event.set()
+        self._event = asyncio.Event()
+
+    def listen(self) -> asyncio.Event:
+        """The ring that comes next. Take it before looking, so that none is missed."""
+        return self._event
+
+
+async def stream(
+    db: Database, bell: Bell, owner: str, name: str | None, after: int | None
+) -> AsyncIterator[Event]:
+    """Events of one notebook or all of the owner's, from ``after`` on, then live.
+
+    Without ``after`` it begins with the present state of each.
+    """
+    if after is None:
+        present, after = await db.run(lambda session: _present(session, owner, name))
+        for event in present:
+            yield event
+    while True:
+        ring = bell.listen()
+        last = after
+        news = await db.run(lambda session, last=last: _since(session, owner, name, last))
+        for event in news:
+            yield event
+            after = event.id
+        if not news:
+            await ring.wait()
+
+
+def _present(session: Session, owner: str, name: str | None) -> tuple[list[Event], int]:
+    last = session.scalar(select(EventRow.id).order_by(EventRow.id.desc()).limit(1)) or 0
+    rows = session.scalars(select(NotebookRow).where(NotebookRow.owner == owner))
+    events = [
+        Event(
+            id=last, notebook=row.name, at=now(), state=NotebookState(row.state),
+            reason=row.reason, progress=row.progress,
+        )
+        for row in rows
+        if name is None or row.name == name
+    ]  # fmt: skip
+    return events, last
+
+
+def _since(session: Session, owner: str, name: str | None, after: int) -> list[Event]:
+    query = select(EventRow).where(EventRow.owner == owner, EventRow.id > after)
+    if name is not None:
+        query = query.where(EventRow.notebook == name)
+    return [
+        Event(
+            id=row.id, notebook=row.notebook, at=row.at, state=NotebookState(row.state),
+            reason=row.reason, progress=row.progress,
+        )
+        for row in session.scalars(query.order_by(EventRow.id).limit(500))
+    ]  # fmt: skip

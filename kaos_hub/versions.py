@@ -1,0 +1,413 @@
+"""Bundles as versions of a name, held by an owner.
+
+What an owner may name he must hold: have sent it himself. So equal bytes are kept once underneath, yet
+nobody learns from an answer whether somebody else has them.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from kaos_hub.bundles import source as source_rules
+from kaos_hub.bundles import tree, walk
+from kaos_hub.bundles.archive import write_tar
+from kaos_hub.bundles.limits import Limits
+from kaos_hub.database import Database, HoldingRow, VersionRow, now
+from kaos_hub.errors import InvalidBundle, InvalidRequest, MissingObjects, NotFound, TooLarge
+from kaos_hub.ledger import Ledger, stored
+from kaos_hub.models import (
+    BundleKind,
+    BundleVersion,
+    CommitRequest,
+    EntryKind,
+    MissingAnswer,
+    MissingRequest,
+    TreeEntry,
+)
+from kaos_hub.stores.base import Store, Upload
+
+_HEADER = re.compile(rb"([0-9a-f]{64}) (0|[1-9][0-9]{0,17})")
+_HEADER_MAX = 96
+_RECORD_EVERY = 500
+_SELECTOR = re.compile(r"(?P<name>.+?)(?:@v?(?P<version>\d{1,9}))?")
+T = TypeVar("T")
+
+
+def _batches(items: Iterable[T], size: int = 500) -> Iterator[list[T]]:
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+class Versions:
+    """What an owner sent, and the versions made of it.
+
+    Args:
+        db: the service's database.
+        store: where the bytes rest.
+        ledger: who may store how much.
+        max_file_size: bytes of the largest file accepted.
+        max_files: files of the largest bundle accepted.
+    """
+
+    def __init__(
+        self, db: Database, store: Store, ledger: Ledger, max_file_size: int, max_files: int
+    ) -> None:
+        self._db, self._store, self._ledger = db, store, ledger
+        self._max_file_size, self._max_files = max_file_size, max_files
+
+    # --- taking in ---
+
+    async def missing(self, owner: str, asked: MissingRequest) -> MissingAnswer:
+        """Which of the objects the owner has yet to send.
+
+        Raises:
+            LimitExceeded: they would not fit; nothing need be sent.
+            TooLarge: one of them is more than may be sent.
+        """
+        for size in asked.objects.values():
+            self._check_size(size)
+
+        def look(session: Session) -> list[str]:
+            held = _held(session, owner, asked.objects)
+            missing = [digest for digest in asked.objects if digest not in held]
+            self._ledger.admit_storage(session, owner, sum(asked.objects[d] for d in missing))
+            return missing
+
+        return MissingAnswer(missing=await self._db.run(look))
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_file_size:
+            raise TooLarge(
+                f"A file of {size:,} bytes is more than the {self._max_file_size:,} allowed here."
+            )
+
+    def receive(self, owner: str) -> "Receiver":
+        """Take in objects as they come over the wire."""
+        return Receiver(self, owner)
+
+    async def commit(self, owner: str, author: str, wanted: CommitRequest) -> BundleVersion:
+        """Make a version of a tree. A tree that is a version already becomes the current one again.
+
+        Raises:
+            MissingObjects: the owner does not hold all of it.
+            InvalidBundle: it breaks a rule, e.g. a source bundle without a Dockerfile.
+        """
+        known = await self._db.run(lambda session: _facts(session, owner, wanted.root))
+        size, files = known or await self._verify(owner, wanted.root)
+        if wanted.kind is BundleKind.SOURCE:
+            root = await self.object(wanted.root)
+            source_rules.check_source_tree({wanted.root: root}.__getitem__, wanted.root)
+        else:
+            source_rules.check_data_tree(wanted.root)
+        return await self._db.run(
+            lambda session: _select_or_add(session, owner, author, wanted, size, files)
+        )
+
+    async def _verify(self, owner: str, root: str) -> tuple[int, int]:
+        """Bytes and files of a tree, found well-formed and held by the owner to the last object.
+
+        A listing is read only after it is known to be the owner's: whatever is wrong with the tree of
+        somebody else, the answer is that it was not sent.
+        """
+        loop = asyncio.get_running_loop()
+
+        def read(digest: str) -> Path:
+            asyncio.run_coroutine_threadsafe(self._require(owner, {digest: None}), loop).result()
+            return self._path(digest)
+
+        limits = Limits(max_files=self._max_files, max_file_size=self._max_file_size)
+        found = await asyncio.to_thread(walk.load, root, read, limits)
+        await self._require(owner, found.objects)
+        return found.size, found.files
+
+    async def _require(self, owner: str, objects: Mapping[str, int | None]) -> None:
+        held = await self._db.run(lambda session: _held(session, owner, objects))
+        lacking = [digest for digest in objects if digest not in held]
+        if lacking:
+            raise MissingObjects(missing=lacking[:100], total=len(lacking))
+        for digest, size in objects.items():
+            if size is not None and held[digest] != size:
+                raise InvalidBundle(f"{digest} has {held[digest]:,} bytes; the tree says {size:,}.")
+
+    def _path(self, digest: str) -> Path:
+        path = self._store.local_path(digest)
+        if path is None:
+            raise NotFound(f"There is no object {digest} in the store.")
+        return path
+
+    # --- looking ---
+
+    async def object(self, digest: str) -> bytes:
+        """The content of a small object: a listing, a Dockerfile."""
+        return b"".join([piece async for piece in self._store.read(digest)])
+
+    async def files(self, root: str) -> dict[str, str]:
+        """Path → digest of all files of a tree."""
+        found = await asyncio.to_thread(walk.load, root, self._path)
+        kinds = (EntryKind.FILE, EntryKind.EXECUTABLE)
+        return {item.path: item.entry.digest for item in found.items if item.entry.kind in kinds}
+
+    async def archive(self, root: str) -> AsyncIterator[bytes]:
+        """A tree as a tar stream, the same bytes every time."""
+        pieces = write_tar(root, self._path)
+        while piece := await asyncio.to_thread(next, pieces, b""):
+            yield piece
+
+    async def list(
+        self,
+        owner: str,
+        kind: BundleKind | None = None,
+        name: str | None = None,
+        limit: int = 100,
+        after: int | None = None,
+    ) -> list[BundleVersion]:
+        """Versions of the owner's bundles, the newest first; ``after`` skips that many."""
+
+        def look(session: Session) -> list[BundleVersion]:
+            query = select(VersionRow).where(VersionRow.owner == owner)
+            if kind is not None:
+                query = query.where(VersionRow.kind == kind)
+            if name is not None:
+                query = query.where(VersionRow.name == name)
+            query = query.order_by(VersionRow.id.desc()).offset(after or 0).limit(limit)
+            return [as_model(row) for row in session.scalars(query)]
+
+        return await self._db.run(look)
+
+    async def get(
+        self, owner: str, kind: BundleKind, name: str, version: int | None = None
+    ) -> BundleVersion:
+        """One version, or the current one.
+
+        Raises:
+            NotFound: the owner has no such bundle.
+        """
+        text = name if version is None else f"{name}@v{version}"
+        return await self.select(owner, kind, text)
+
+    async def select(self, owner: str, kind: BundleKind, text: str) -> BundleVersion:
+        """The version that ``text`` means: a digest, ``name`` (current) or ``name@v2``.
+
+        Raises:
+            NotFound: the owner has no such bundle.
+        """
+        return await self._db.run(
+            lambda session: as_model(select_version(session, owner, kind, text))
+        )
+
+    async def entries(self, version: BundleVersion, path: str = "") -> list[TreeEntry]:
+        """What stands in a directory of a version.
+
+        Raises:
+            NotFound: no such directory in it.
+        """
+        digest = version.digest
+        for part in filter(None, path.split("/")):
+            below = {e.name: e.digest for e in await self._directories(digest)}
+            if part not in below:
+                raise NotFound(f"{version.name} v{version.version} has no directory {path!r}.")
+            digest = below[part]
+        return list(tree.decode(await self.object(digest)))
+
+    async def _directories(self, digest: str) -> list[TreeEntry]:
+        listing = tree.decode(await self.object(digest))
+        return [entry for entry in listing if entry.kind is EntryKind.DIRECTORY]
+
+
+class Receiver:
+    """Objects on the wire: ``<64 hex> <size>\\n<bytes>``, again and again.
+
+    Nothing is held in memory but what was just fed. Every object that is complete and right is kept for
+    the owner, even if the connection dies in the next one: sending again goes on from there.
+    """
+
+    def __init__(self, versions: Versions, owner: str) -> None:
+        self._v, self._owner = versions, owner
+        self._head = b""
+        self._upload: Upload | None = None
+        self._object: tuple[str, int] = ("", 0)
+        self._left = 0
+        self._done: dict[str, int] = {}
+        self._received = 0
+        self._room: int | None = None
+        self._measured = False
+
+    async def feed(self, data: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            InvalidRequest: they are not framed as said, or not what their digest says.
+            LimitExceeded, TooLarge, StorageFull: no place for them.
+        """
+        view = memoryview(data)
+        while view or (self._upload is not None and self._left == 0):
+            if self._upload is None:
+                view = await self._take_head(view)
+            else:
+                piece, view = view[: self._left], view[self._left :]
+                await self._upload.write(bytes(piece))
+                self._left -= len(piece)
+                if self._left == 0:
+                    await self._complete()
+
+    async def _take_head(self, view: memoryview) -> memoryview:
+        cut = bytes(view[:_HEADER_MAX])
+        end = cut.find(b"\n")
+        self._head += cut if end < 0 else cut[:end]
+        if len(self._head) > _HEADER_MAX:
+            raise InvalidRequest("An object does not begin with its digest and size.")
+        if end < 0:
+            return view[len(cut) :]
+        match = _HEADER.fullmatch(self._head)
+        if match is None:
+            raise InvalidRequest("An object does not begin with its digest and size.")
+        self._head = b""
+        digest, size = f"blake3:{match[1].decode()}", int(match[2])
+        self._v._check_size(size)
+        await self._reserve(size)
+        self._object, self._left = (digest, size), size
+        self._upload = await self._v._store.upload(digest, size)
+        return view[end + 1 :]
+
+    async def _reserve(self, size: int) -> None:
+        if not self._measured:
+            limit = self._v._ledger.limits(self._owner).storage
+            if limit is not None:
+                held = await self._v._db.run(lambda session: stored(session, self._owner))
+                self._room = limit - held
+            self._measured = True
+        if self._room is not None:
+            self._room -= size
+            if self._room < 0:
+                # the ledger says it with numbers
+                await self._v._db.run(
+                    lambda session: self._v._ledger.admit_storage(session, self._owner, size)
+                )
+
+    async def _complete(self) -> None:
+        assert self._upload is not None
+        await self._upload.finish()
+        self._upload = None
+        digest, size = self._object
+        self._done[digest] = size
+        self._received += 1
+        if len(self._done) >= _RECORD_EVERY:
+            await self._record()
+
+    async def _record(self) -> None:
+        done, self._done = self._done, {}
+        if done:
+            await self._v._db.run(lambda session: _hold(session, self._owner, done))
+
+    async def finish(self) -> int:
+        """The stream ended; how many objects came.
+
+        Raises:
+            InvalidRequest: it ended in the middle of an object. The ones before are kept.
+        """
+        if self._upload is None and not self._head:
+            await self._record()
+            return self._received
+        await self.abort()
+        raise InvalidRequest("The upload ended in the middle of an object. Send it again.")
+
+    async def abort(self) -> None:
+        """The stream broke off. What was complete is kept."""
+        if self._upload is not None:
+            await self._upload.abort()
+            self._upload = None
+        await self._record()
+
+
+def _held(session: Session, owner: str, digests: Iterable[str]) -> dict[str, int]:
+    """Those of the digests that the owner holds, with their sizes."""
+    held: dict[str, int] = {}
+    for batch in _batches(digests):
+        query = select(HoldingRow.digest, HoldingRow.size).where(
+            HoldingRow.owner == owner, HoldingRow.digest.in_(batch)
+        )
+        held.update((digest, size) for digest, size in session.execute(query))
+    return held
+
+
+def _hold(session: Session, owner: str, objects: Mapping[str, int]) -> None:
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    for batch in _batches(objects.items()):
+        rows = [{"owner": owner, "digest": digest, "size": size} for digest, size in batch]
+        session.execute(dialect.insert(HoldingRow).values(rows).on_conflict_do_nothing())
+
+
+def _facts(session: Session, owner: str, root: str) -> tuple[int, int] | None:
+    """Bytes and files of a tree of which the owner has a version already."""
+    row = session.execute(
+        select(VersionRow.size, VersionRow.files)
+        .where(VersionRow.owner == owner, VersionRow.digest == root)
+        .limit(1)
+    ).first()
+    return None if row is None else (row.size, row.files)
+
+
+def _select_or_add(
+    session: Session, owner: str, author: str, wanted: CommitRequest, size: int, files: int
+) -> BundleVersion:
+    named = (
+        VersionRow.owner == owner,
+        VersionRow.kind == wanted.kind,
+        VersionRow.name == wanted.name,
+    )
+    rows = session.scalars(select(VersionRow).where(*named, VersionRow.digest == wanted.root))
+    row = rows.first()
+    session.execute(update(VersionRow).where(*named).values(current=False))
+    if row is None:
+        newest = session.scalar(
+            select(VersionRow.number).where(*named).order_by(VersionRow.number.desc()).limit(1)
+        )
+        row = VersionRow(
+            owner=owner, kind=wanted.kind, name=wanted.name, number=(newest or 0) + 1,
+            digest=wanted.root, size=size, files=files, author=author, created=now(),
+        )  # fmt: skip
+        session.add(row)
+    row.current = True
+    session.flush()
+    return as_model(row)
+
+
+def select_version(session: Session, owner: str, kind: BundleKind, text: str) -> VersionRow:
+    """The owner's version that ``text`` means: a digest, ``name`` (current) or ``name@v2``.
+
+    Raises:
+        NotFound: the owner has no such bundle.
+    """
+    query = select(VersionRow).where(VersionRow.owner == owner, VersionRow.kind == kind)
+    if tree.is_digest(text):
+        query = query.where(VersionRow.digest == text)
+    else:
+        match = _SELECTOR.fullmatch(text)
+        query = query.where(VersionRow.name == (match["name"] if match else text))
+        if match and match["version"]:
+            query = query.where(VersionRow.number == int(match["version"]))
+        else:
+            query = query.where(VersionRow.current)
+    row = session.scalar(query.order_by(VersionRow.id.desc()).limit(1))
+    if row is None:
+        raise NotFound(f"You have no {kind} bundle {text!r}. `kaos bundle list` shows yours.")
+    return row
+
+
+def as_model(row: VersionRow) -> BundleVersion:
+    """A version as the API shows it."""
+    return BundleVersion(
+        kind=BundleKind(row.kind), name=row.name, version=row.number, digest=row.digest,
+        owner=row.owner, author=row.author, created=row.created, size=row.size, files=row.files,
+        current=row.current,
+    )  # fmt: skip
+
+
