@@ -1,8 +1,8 @@
 """Turning what a workload prints into stamped lines. Needs only the standard library.
 
 A log is a stream of lines ``2026-01-31T12:00:00.123456Z text\\n``: invalid UTF-8 and NUL are
-replaced, lines over 16 KiB broken, and of a progress bar that redraws itself with carriage returns at
-most one state per second is kept, and its last.
+replaced, lines over 16 KiB broken, and of a progress bar that redraws itself with carriage returns
+at most one state per second is kept, and its last.
 """
 
 import os

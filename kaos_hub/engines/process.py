@@ -1,8 +1,8 @@
 """Supervised processes: work on this machine that outlives whoever started it.
 
-Used by the local engine for everything, by the docker engine for what is a client of the Engine, and
-by the local spawner for notebooks. :mod:`kaos_hub.engines.supervisor` tells what lies in a workload's
-directory.
+Used by the local engine for everything, by the docker engine for what is a client of the Engine,
+and by the local spawner for notebooks. :mod:`kaos_hub.engines.supervisor` tells what lies in a
+workload's directory.
 """
 
 import asyncio
