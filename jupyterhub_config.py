@@ -20,8 +20,8 @@ import os
 import sys
 from pathlib import Path
 
+from kaos_hub.bridge import bridge
 from kaos_hub.datadir import DataDir
-from kaos_hub.spawners.network import bridge
 
 c = get_config()
 
@@ -32,7 +32,7 @@ trust_all = engine != "local" or os.environ.get("KAOS_TRUST_ALL_USERS") == "1"
 port = int(os.environ.get("KAOS_PORT") or data.port("public", prefer=8000))
 public_url = os.environ.get("KAOS_PUBLIC_URL") or f"http://127.0.0.1:{port}"
 # What notebooks talk to listens where they can reach it, and nowhere else.
-inner = "127.0.0.1" if engine == "local" else os.environ.get("KAOS_BRIDGE") or bridge()
+inner = "127.0.0.1" if engine == "local" else bridge()
 service_url = f"http://{inner}:{data.port('service', inner)}"
 admission_url = f"http://127.0.0.1:{data.port('admission')}"
 
@@ -43,6 +43,7 @@ c.JupyterHub.proxy_class = "kaos_hub.proxy.hub.KaosProxy"
 c.KaosProxy.data_dir = str(data.path)
 c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{data.port('proxy')}"
 c.ConfigurableHTTPProxy.auth_token = data.secret("proxy")
+c.ConfigurableHTTPProxy.log_level = "warn"
 c.ConfigurableHTTPProxy.pid_file = str(data.path / "proxy.pid")
 
 # The Hub itself. It may come and go: notebooks stay, and are found again.
@@ -87,6 +88,7 @@ c.JupyterHub.services = [
             "KAOS_BRIDGE": inner,
             "KAOS_INSIDE_URL": f"{service_url}/services/kaos",
             "KAOS_ADMISSION_URL": admission_url,
+            "KAOS_HUB_PID": str(os.getpid()),  # it ends with this process, however that ends
         },
     },
     # `kaos up` logs in the command line of whoever started it, and can do nothing else.

@@ -1,6 +1,7 @@
 """Notebooks as processes of this machine: for one person, on one's own computer."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from jupyterhub.utils import random_port
@@ -10,7 +11,7 @@ from kaos_hub.datadir import DataDir
 from kaos_hub.engines import sandbox
 from kaos_hub.engines.process import Processes
 from kaos_hub.errors import Forbidden
-from kaos_hub.models import NotebookSpec
+from kaos_hub.models import Mount, NotebookSpec
 from kaos_hub.spawners.mixin import Ending, KaosSpawnerMixin
 
 # What tools need of the Hub's environment to reach package indexes and the network as it does.
@@ -66,10 +67,12 @@ class KaosLocalSpawner(KaosSpawnerMixin):
         self._refuse_others()
         self.port = random_port()
         argv = [sys.executable, "-m", "kaos_hub.inside.start"]
-        env = self.get_env()
         wrapped = sandbox.available()
+        env = self.get_env() | {"HOME": sandbox.HOME if wrapped else str(Path.home())}
         if wrapped:
-            argv = sandbox.wrap(argv, spec.mounts, env, data_dir=Path(self.data_dir))
+            argv = _sandboxed(argv, spec, DataDir(self.data_dir))
+        else:
+            env = {name: _host_path(value, spec.mounts) for name, value in env.items()}
         await self._processes.submit(self.workload, argv, env, wrapped=wrapped)
         return f"http://127.0.0.1:{self.port}"
 
@@ -92,6 +95,25 @@ class KaosLocalSpawner(KaosSpawnerMixin):
     async def halt(self, now: bool) -> None:
         """End the process and all that it started."""
         await self._processes.cancel(self.workload, grace=1 if now else 10)
+
+
+def _sandboxed(argv: Sequence[str], spec: NotebookSpec, data: DataDir) -> list[str]:
+    """The command in a sandbox that sees of the data directory only what is the notebook's own."""
+    home = next((Path(m.source) for m in spec.mounts if m.target == sandbox.HOME), None)
+    mounts = [m for m in spec.mounts if m.target != sandbox.HOME]
+    python = Path(spec.python) if spec.python else None
+    if python and python.is_relative_to(data.environments):
+        own = str(data.environments / python.relative_to(data.environments).parts[0])
+        mounts.append(Mount(source=own, target=own))
+    return sandbox.wrap(argv, mounts, hide=[data.path], home=home)
+
+
+def _host_path(value: str, mounts: Sequence[Mount]) -> str:
+    """Where on the host a path lies that only a sandbox would show at its promised place."""
+    for mount in sorted(mounts, key=lambda m: len(m.target), reverse=True):
+        if value == mount.target or value.startswith(f"{mount.target}/"):
+            return mount.source + value.removeprefix(mount.target)
+    return value
 
 
 _known: dict[str, Processes] = {}

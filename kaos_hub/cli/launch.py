@@ -1,0 +1,244 @@
+"""Starting JupyterHub as a child process, and knowing when all of it really answers."""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, Request, build_opener
+
+from kaos_hub import proxy
+from kaos_hub.datadir import DataDir, is_free
+from kaos_hub.errors import Conflict, KaosError, Unavailable
+
+_PR_SET_PDEATHSIG = 1
+_INNER_PORTS = ("hub", "service", "admission", "proxy")
+_LOG_LIMIT = 20 << 20
+_BORING = (" ", "}", "[I ", "[D ")
+_PROXY = "[ConfigProxy]"
+
+# Loopback is never behind anybody's proxy, whatever the environment says.
+_OPENER = build_opener(ProxyHandler({}))
+
+
+def call(
+    url: str, token: str | None = None, body: object = None, timeout: float = 10
+) -> tuple[int, Any]:
+    """Ask something of the Hub on this machine: its status and the JSON answered (else None).
+
+    Raises:
+        Unavailable: it does not answer.
+    """
+    headers = {"Authorization": f"token {token}"} if token else {}
+    data = None if body is None else json.dumps(body).encode()
+    request = Request(url, data=data, headers=headers)  # noqa: S310  only http URLs of ours
+    try:
+        with _OPENER.open(request, timeout=timeout) as answer:
+            return answer.status, _json(answer.read())
+    except HTTPError as e:
+        return e.code, _json(e.read())
+    except (URLError, OSError) as e:
+        raise Unavailable(f"{url} does not answer: {e}") from None
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None
+
+
+def config_file() -> Path:
+    """The Hub's configuration, as installed or beside the sources.
+
+    Raises:
+        KaosError: it is in neither place.
+    """
+    try:
+        installed = metadata.files("kaos-hub") or []
+    except metadata.PackageNotFoundError:
+        installed = []
+    places = [Path(str(f.locate())) for f in installed if f.name == "jupyterhub_config.py"]
+    places.append(Path(__file__).resolve().parents[2] / "jupyterhub_config.py")
+    for place in places:
+        if place.is_file():
+            return place.resolve()
+    raise KaosError(
+        "jupyterhub_config.py is missing from this installation. Install kaos-hub again."
+    )
+
+
+def running(data: DataDir) -> int | None:
+    """The process id of the Hub that runs on this data directory, or None."""
+    try:
+        data.hold("hub.lock").close()
+    except Conflict as e:
+        return int(e.details["pid"])
+    return None
+
+
+def check_ports(data: DataDir, public: int, inner: str, patience: float = 5) -> None:
+    """Make sure that the Hub can listen, so that it does not find out halfway.
+
+    Args:
+        data: the data directory.
+        public: the port for people.
+        inner: the address that notebooks talk to.
+        patience: seconds to wait for what a killed Hub left to be gone.
+
+    Raises:
+        Conflict: a port is taken by somebody else; says how to take another.
+    """
+    orphan = proxy.leftover(data.path / "proxy.pid")
+    if orphan is None and not is_free("127.0.0.1", public):
+        raise Conflict(
+            f"Port {public} is taken by another program. Choose another: kaos up --port N"
+        )
+    for role in _INNER_PORTS:
+        if role == "proxy" and orphan is not None:
+            continue  # the Hub ends it and takes its place
+        host = inner if role in ("hub", "service") else "127.0.0.1"
+        port = data.port(role, host)
+        until = time.monotonic() + patience
+        while not is_free(host, port):
+            if time.monotonic() > until:
+                raise Conflict(
+                    f"Port {port}, which kaos uses inside this machine ({role}), is taken by"
+                    f" another program. Stop that program, or delete {data.ports}: then others are"
+                    " chosen, and notebooks that run must be restarted."
+                )
+            time.sleep(0.1)
+
+
+@dataclass
+class HubProcess:
+    """JupyterHub as our child. It ends with us, notebooks don't."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    @classmethod
+    def start(cls, data: DataDir, environment: Mapping[str, str]) -> "HubProcess":
+        """Start it; what it says goes to ``logs/hub.log``."""
+        log = data.logs / "hub.log"
+        if log.exists() and log.stat().st_size > _LOG_LIMIT:
+            log.replace(log.with_suffix(".log.1"))
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "jupyterhub", "-f", str(config_file())],
+                cwd=data.path,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Not the terminal's business: Ctrl-C reaches us, and we end it in order.
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+        return cls(process, log)
+
+    def wait_until_ready(self, checks: Sequence[str], patience: float = 180) -> None:
+        """Return when all of ``checks`` (URLs), one after the other, answer 200.
+
+        Raises:
+            KaosError: it ended, with the last lines of its log, or took longer than ``patience``
+                seconds.
+        """
+        until = time.monotonic() + patience
+        for url in checks:
+            while not _answers(url):
+                self._check_alive()
+                if time.monotonic() > until:
+                    raise Unavailable(
+                        f"{url} does not answer after {patience:.0f} s. {self.last_words()}"
+                    )
+                time.sleep(0.1)
+
+    def _check_alive(self) -> None:
+        code = self.process.poll()
+        if code is not None:
+            raise KaosError(f"The Hub ended (exit code {code}). {self.last_words()}")
+
+    def last_words(self, count: int = 8) -> str:
+        """The end of the log, for people: no tracebacks, nothing that went well."""
+        try:
+            lines = self.log.read_text(errors="replace").splitlines()[-500:]
+        except OSError:
+            lines = []
+        kept = [x for x in lines if x.strip() and not x.startswith(_BORING) and _PROXY not in x]
+        return f"{self.log} ends with:\n" + "\n".join(f"  {line}" for line in kept[-count:])
+
+    def wait(self) -> int:
+        """Wait for its end; our own signals are passed on. Returns its exit code."""
+
+        def end(number: int, frame: FrameType | None) -> None:
+            # JupyterHub takes no notice of a second one while it ends.
+            self.process.send_signal(signal.SIGTERM if number == signal.SIGTERM else signal.SIGINT)
+
+        for number in _endings():
+            signal.signal(number, end)
+        return self.process.wait()
+
+    def end(self, patience: float = 40) -> None:
+        """End it in order; after ``patience`` seconds, by force."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(patience)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def interruptible() -> None:
+    """Make every request to end us an interrupt, even if a shell started us deaf to it."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in _endings():
+        signal.signal(number, interrupt)
+
+
+def _endings() -> list[signal.Signals]:
+    """The signals that end us; a hang-up only if nobody (``nohup``) asked to ignore it."""
+    endings = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        endings.append(signal.SIGHUP)
+    return endings
+
+
+def end_leftover_proxy(data: DataDir) -> None:
+    """End the proxy of a Hub that is gone: it would hold the port and answer errors."""
+    pid_file = data.path / "proxy.pid"
+    pid = proxy.leftover(pid_file)
+    if pid is not None and running(data) is None:
+        os.kill(pid, signal.SIGTERM)
+    pid_file.unlink(missing_ok=True)
+
+
+def _answers(url: str) -> bool:
+    try:
+        status, _ = call(url, timeout=5)
+    except Unavailable:
+        return False
+    return status == 200
+
+
+def _end_with_parent() -> None:
+    """In the child, before it becomes JupyterHub."""
+    # Shells start background jobs with SIGINT ignored, and children would inherit that: then
+    # nothing ends the service in order.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

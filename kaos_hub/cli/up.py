@@ -1,0 +1,210 @@
+"""``kaos up``: everything on this machine, with one command."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kaos_hub.cli.base import Command, Session, pass_session
+from kaos_hub.cli.output import show, show_json, styled
+from kaos_hub.datadir import DataDir
+from kaos_hub.errors import Conflict, InvalidRequest, KaosError, Unsupported
+
+_ENGINES = ("local", "docker")
+
+
+@click.command(cls=Command)
+@click.option("--engine", type=click.Choice(_ENGINES), help="Where work runs.  [default: local]")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Port that people use.  [default: the one used last, else 8000]",
+)
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Directory in which everything lies."
+)
+@click.option(
+    "-f",
+    "--config",
+    "extra",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Settings like those of jupyterhub_config.py, read last.",
+)
+@click.option(
+    "--trust-all-users",
+    is_flag=True,
+    help="On the engine local: let everybody who logs in run code as you.",
+)
+@click.option("--show-password", is_flag=True, help="Print the password and do nothing else.")
+@pass_session
+def up(
+    session: Session,
+    engine: str | None,
+    port: int | None,
+    data_dir: Path | None,
+    extra: Path | None,
+    trust_all_users: bool,
+    show_password: bool,
+) -> None:
+    """Start everything on this machine and print its address.
+
+    Runs until Ctrl-C. Notebooks stay; the next `kaos up` finds them.
+
+    \b
+    Example:
+        kaos up
+        kaos up --engine docker --port 8080
+    """
+    _check_installed()
+    data = DataDir(data_dir)
+    if show_password:
+        show(_password(data))
+        return
+    engine = engine or os.environ.get("KAOS_ENGINE") or "local"
+    _refuse_second(data)
+    environment = {
+        "KAOS_DATA_DIR": str(data.path),
+        "KAOS_ENGINE": engine,
+        "KAOS_PORT": str(_choose_port(data, port)),
+    }
+    if extra:
+        environment["KAOS_EXTRA_CONFIG"] = str(extra.absolute())
+    if trust_all_users:
+        environment["KAOS_TRUST_ALL_USERS"] = "1"
+    _run(session, data, engine, environment)
+
+
+def _check_installed() -> None:
+    """Say it in one sentence if this is the light install."""
+    missing = [m for m in ("jupyterhub", "sqlalchemy", "tornado", "jupyterlab") if not find_spec(m)]
+    if missing:
+        raise Unsupported(
+            f"`kaos up` needs more than is installed ({', '.join(missing)} missing)."
+            " Run: pip install 'kaos-hub[hub]'"
+        )
+
+
+def _password(data: DataDir) -> str:
+    return data.secret("password")
+
+
+def _refuse_second(data: DataDir) -> None:
+    from kaos_hub.cli.launch import running
+
+    pid = running(data)
+    if pid is not None:
+        url = f"http://127.0.0.1:{data.port('public', prefer=8000)}"
+        raise Conflict(
+            f"kaos already runs at {url} (process {pid}, data in {data.path})."
+            f" Press Ctrl-C where it was started, or: kill {pid}",
+            pid=pid,
+            url=url,
+        )
+
+
+def _choose_port(data: DataDir, wanted: int | None) -> int:
+    named = wanted or _port_of_environment()
+    if named:
+        data.set_port("public", named)
+    return data.port("public", prefer=8000)
+
+
+def _port_of_environment() -> int | None:
+    text = os.environ.get("KAOS_PORT")
+    if not text:
+        return None
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise InvalidRequest(f"KAOS_PORT is {text!r}; a port is a number from 1 to 65535")
+    return int(text)
+
+
+def _run(session: Session, data: DataDir, engine: str, environment: dict[str, str]) -> None:
+    """Prepare, start, tell, and stay until the end."""
+    from kaos_hub.cli import launch
+
+    launch.interruptible()
+    port = int(environment["KAOS_PORT"])
+    inner = _prepare(session, engine)
+    launch.check_ports(data, port, inner)
+    url = f"http://127.0.0.1:{port}"
+    first_time = not data.has_secret("password")
+    session.note("Starting JupyterHub …")
+    hub = launch.HubProcess.start(data, environment | {"KAOS_BRIDGE": inner})
+    try:
+        hub.wait_until_ready(_checks(data, url, inner))
+        logged_in = _log_in(session, data, url)
+        _welcome(session, data, url, first_time, logged_in)
+        code = hub.wait()
+    finally:
+        hub.end()
+        launch.end_leftover_proxy(data)
+    if code not in (0, 128 + 2, 128 + 15, -2, -15):
+        raise KaosError(f"The Hub ended (exit code {code}). {hub.last_words()}")
+    session.note("Stopped. Notebooks that ran go on running; `kaos up` finds them again.")
+
+
+def _checks(data: DataDir, url: str, inner: str) -> list[str]:
+    """What must answer: Hub and service (not through the proxy, which logs failures), then both."""
+    hub, service = (f"http://{inner}:{data.port(role, inner)}" for role in ("hub", "service"))
+    health = "/services/kaos/health"
+    return [f"{hub}/hub/health", service + health, f"{url}/hub/health", url + health]
+
+
+def _prepare(session: Session, engine: str) -> str:
+    """Make what the first start needs; returns the address that notebooks talk to."""
+    from kaos_hub import proxy
+
+    if not proxy.installed():
+        session.note("Setting up the proxy (once) …")
+        proxy.install()
+    if engine == "local":
+        return "127.0.0.1"
+    from kaos_hub.bridge import prepare
+
+    return prepare(session.note)
+
+
+def _log_in(session: Session, data: DataDir, url: str) -> bool:
+    """Log in the command line of the user who runs this; they could read the secrets anyway."""
+    from kaos_hub.cli.launch import call
+    from kaos_hub.client.credentials import load_credentials, save_credentials
+
+    known = load_credentials(url)
+    if known and known.user == data.user and call(f"{url}/hub/api/user", known.token)[0] == 200:
+        save_credentials(url, known.token, data.user)
+        return True
+    scopes = [
+        "access:services!service=kaos",
+        f"access:servers!user={data.user}",
+        f"read:servers!user={data.user}",
+    ]
+    status, answer = call(
+        f"{url}/hub/api/users/{data.user}/tokens",
+        data.secret("up"),
+        {"note": f"kaos on this machine ({os.uname().nodename})", "scopes": scopes},
+    )
+    if status != 201:
+        session.note(
+            f"The command line is not logged in: this Hub knows no user {data.user}."
+            f" Run: kaos login {url}"
+        )
+        return False
+    save_credentials(url, answer["token"], data.user)
+    return True
+
+
+def _welcome(session: Session, data: DataDir, url: str, first_time: bool, logged_in: bool) -> None:
+    if session.json:
+        document: dict[str, Any] = {"url": url, "user": data.user, "logged_in": logged_in}
+        show_json(document | ({"password": _password(data)} if first_time else {}))
+        return
+    password = _password(data) if first_time else "as before (kaos up --show-password)"
+    show(f"\n  {styled('kaos runs at', bold=True)} {url}\n")
+    show(f"  user      {data.user}")
+    show(f"  password  {password}\n")
+    if logged_in:
+        show("  Your command line is logged in. Try: kaos notebook deploy -s FOLDER")
+    show(f"  Log: {data.logs / 'hub.log'}")
+    show("  Ctrl-C stops it; notebooks stay.\n")
