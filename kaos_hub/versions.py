@@ -31,6 +31,7 @@ from kaos_hub.models import (
     MissingRequest,
     TreeEntry,
 )
+from kaos_hub.stores import reader
 from kaos_hub.stores.base import Store, Upload
 
 _HEADER = re.compile(rb"([0-9a-f]{64}) (0|[1-9][0-9]{0,17})")
@@ -62,6 +63,7 @@ class Versions:
     ) -> None:
         self._db, self._store, self._ledger = db, store, ledger
         self._max_file_size, self._max_files = max_file_size, max_files
+        self._read = reader(store)
 
     # --- taking in ---
 
@@ -119,9 +121,9 @@ class Versions:
         """
         loop = asyncio.get_running_loop()
 
-        def read(digest: str) -> Path:
+        def read(digest: str) -> Path | Iterable[bytes]:
             asyncio.run_coroutine_threadsafe(self._require(owner, {digest: None}), loop).result()
-            return self._path(digest)
+            return self._read(digest)
 
         limits = Limits(max_files=self._max_files, max_file_size=self._max_file_size)
         found = await asyncio.to_thread(walk.load, root, read, limits)
@@ -137,12 +139,6 @@ class Versions:
             if size is not None and held[digest] != size:
                 raise InvalidBundle(f"{digest} has {held[digest]:,} bytes; the tree says {size:,}.")
 
-    def _path(self, digest: str) -> Path:
-        path = self._store.local_path(digest)
-        if path is None:
-            raise NotFound(f"There is no object {digest} in the store.")
-        return path
-
     # --- looking ---
 
     async def object(self, digest: str) -> bytes:
@@ -151,36 +147,15 @@ class Versions:
 
     async def files(self, root: str) -> dict[str, str]:
         """Path → digest of all files of a tree."""
-        found = await asyncio.to_thread(walk.load, root, self._path)
+        found = await asyncio.to_thread(walk.load, root, self._read)
         kinds = (EntryKind.FILE, EntryKind.EXECUTABLE)
         return {item.path: item.entry.digest for item in found.items if item.entry.kind in kinds}
 
     async def archive(self, root: str) -> AsyncIterator[bytes]:
         """A tree as a tar stream, the same bytes every time."""
-        pieces = write_tar(root, self._path)
+        pieces = write_tar(root, self._read)
         while piece := await asyncio.to_thread(next, pieces, b""):
             yield piece
-
-    async def list(
-        self,
-        owner: str,
-        kind: BundleKind | None = None,
-        name: str | None = None,
-        limit: int = 100,
-        after: int | None = None,
-    ) -> list[BundleVersion]:
-        """Versions of the owner's bundles, the newest first; ``after`` skips that many."""
-
-        def look(session: Session) -> list[BundleVersion]:
-            query = select(VersionRow).where(VersionRow.owner == owner)
-            if kind is not None:
-                query = query.where(VersionRow.kind == kind)
-            if name is not None:
-                query = query.where(VersionRow.name == name)
-            query = query.order_by(VersionRow.id.desc()).offset(after or 0).limit(limit)
-            return [as_model(row) for row in session.scalars(query)]
-
-        return await self._db.run(look)
 
     async def get(
         self, owner: str, kind: BundleKind, name: str, version: int | None = None
@@ -220,6 +195,27 @@ class Versions:
     async def _directories(self, digest: str) -> list[TreeEntry]:
         listing = tree.decode(await self.object(digest))
         return [entry for entry in listing if entry.kind is EntryKind.DIRECTORY]
+
+    async def list(
+        self,
+        owner: str,
+        kind: BundleKind | None = None,
+        name: str | None = None,
+        limit: int = 100,
+        after: int | None = None,
+    ) -> list[BundleVersion]:
+        """Versions of the owner's bundles, the newest first; ``after`` skips that many."""
+
+        def look(session: Session) -> list[BundleVersion]:
+            query = select(VersionRow).where(VersionRow.owner == owner)
+            if kind is not None:
+                query = query.where(VersionRow.kind == kind)
+            if name is not None:
+                query = query.where(VersionRow.name == name)
+            query = query.order_by(VersionRow.id.desc()).offset(after or 0).limit(limit)
+            return [as_model(row) for row in session.scalars(query)]
+
+        return await self._db.run(look)
 
 
 class Receiver:
