@@ -434,6 +434,9 @@ class Notebook(Model):
     state: NotebookState
     reason: str = Field("", description="why it is in this state, for people")
     progress: int = Field(0, ge=0, le=100, description="per cent of both stages")
+    pending: bool = Field(
+        False, description="it runs, and will restart by itself once a new version is built"
+    )
     url: str = Field(description="where it answers, without a slash at the end")
     source: BundleLink | None = None
     data: BundleLink | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from kaos_hub.cli.base import Command, Session, pass_session
-from kaos_hub.cli.output import clean, say, show, show_json
+from kaos_hub.cli.output import show, show_json
 from kaos_hub.cli.progress import Bar
 from kaos_hub.errors import InvalidBundle, InvalidName, RestartRequired
 
@@ -87,7 +87,9 @@ def deploy(
     if dry_run:
         _show_plan(session, plan)
         return
-    plan.request = _check_at_service(session, plan, yes)
+    if plan.folders:
+        # Whether the notebook could be had at all is asked before anything is sent.
+        session.client.notebooks.request(plan.request.model_copy(update={"dry_run": True}))
     for role, folder in plan.folders.items():
         plan.request = plan.request.model_copy(update={role: _submit(session, folder)})
     answer = _deploy(session, plan.request, yes)
@@ -151,30 +153,13 @@ def _prepare(session: Session, path: Path, kind: "BundleKind") -> "Folder":
     return folder
 
 
-def _check_at_service(session: Session, plan: _Plan, yes: bool) -> "NotebookRequest":
-    """Ask the service, before anything is sent, whether the notebook could be had at all."""
-    if not plan.folders:
-        return plan.request
-    try:
-        session.client.notebooks.request(plan.request.model_copy(update={"dry_run": True}))
-    except RestartRequired as e:
-        return _agree_to_restart(session, plan.request, e, yes)
-    return plan.request
-
-
 def _deploy(session: Session, request: "NotebookRequest", yes: bool) -> "DeployAnswer":
     try:
         return session.client.notebooks.request(request)
     except RestartRequired as e:
-        return session.client.notebooks.request(_agree_to_restart(session, request, e, yes))
-
-
-def _agree_to_restart(
-    session: Session, request: "NotebookRequest", error: RestartRequired, yes: bool
-) -> "NotebookRequest":
-    again = f"kaos notebook deploy -n {request.name} …"
-    session.confirm(f"{error.message.rstrip('.')}. Restart notebook {request.name}?", yes, again)
-    return request.model_copy(update={"restart": True})
+        message = e.message.removesuffix(" Confirm with -y.")
+        session.confirm(f"{message} Restart it?", yes, "deploy again")
+        return session.client.notebooks.request(request.model_copy(update={"restart": True}))
 
 
 def _submit(session: Session, folder: "Folder") -> str:
@@ -195,6 +180,8 @@ def _extent(folder: "Folder") -> str:
 
 def _show_plan(session: Session, plan: _Plan) -> None:
     """What a deploy would do: what would be sent, then what the service would do with it."""
+    from kaos_hub.models import show_memory
+
     client, request = session.client, plan.request.model_copy(update={"dry_run": True})
     actions = []
     for role, folder in plan.folders.items():
@@ -205,15 +192,9 @@ def _show_plan(session: Session, plan: _Plan) -> None:
             continue
         lacking = client.bundles.missing(folder)
         sizes = folder.scan.objects
-        from kaos_hub.models import show_memory
-
         amount = show_memory(sum(sizes[digest] for digest in lacking))
         actions.append(f"submit {role} bundle {folder.name} ({_extent(folder)}; {amount} to send)")
-    try:
-        answer = client.notebooks.request(request)
-    except RestartRequired as e:
-        say(clean(e.message))
-        answer = client.notebooks.request(request.model_copy(update={"restart": True}))
+    answer = client.notebooks.request(request)
     answer = answer.model_copy(update={"actions": [*actions, *answer.actions]})
     if session.json:
         show_json(answer)

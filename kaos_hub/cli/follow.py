@@ -37,7 +37,7 @@ def follow_to_the_end(session: Session, found: "Notebook", detach: bool, browser
         KaosError: its server did not start; the end of its log was shown.
     """
     begun = time.monotonic()
-    if not detach and not found.state.settled:
+    if not detach and (found.pending or not found.state.settled):
         try:
             found = _follow(session, found)
         except KeyboardInterrupt:
@@ -49,10 +49,11 @@ def follow_to_the_end(session: Session, found: "Notebook", detach: bool, browser
 
 
 def _finish(session: Session, found: "Notebook", detach: bool, browser: bool) -> None:
-    if found.state == "FAILED":
-        from kaos_hub.client.notebooks import failure
+    from kaos_hub.client.notebooks import failure
 
-        raise failure(found)
+    error = None if detach else failure(found)
+    if error:
+        raise error
     if session.json:
         show_json(found)
     else:
@@ -82,8 +83,8 @@ def _follow(session: Session, found: "Notebook") -> "Notebook":
             else:
                 display.event(happening)
     found = session.client.notebooks.get(found.name)
-    if found.state == "FAILED":
-        _explain(session, found, shown=isinstance(display, _Plain))
+    if "FAILED" in (found.state, found.build.state):
+        _explain(session, found, display.log_shown)
     return found
 
 
@@ -128,13 +129,13 @@ def _happenings(session: Session, name: str) -> "Iterator[Event | str]":
 
 
 def _explain(session: Session, found: "Notebook", shown: bool) -> None:
-    """Show the log of the stage that failed, unless it was ``shown`` line by line already."""
+    """Show the log of the stage that failed; the build's unless it was ``shown`` already."""
     notebooks = session.client.notebooks
     try:
         if found.build.state != "FAILED":
             lines = list(deque(notebooks.logs(found.name), _TAIL))
         else:
-            lines = [] if shown and not session.quiet else list(notebooks.build_logs(found.name))
+            lines = [] if shown else list(notebooks.build_logs(found.name))
     except KaosError as e:
         say(f"The log cannot be read: {e.message}")
         return
@@ -143,7 +144,13 @@ def _explain(session: Session, found: "Notebook", shown: bool) -> None:
 
 
 class _Display:
-    """Shows nothing: the base of those that do."""
+    """Shows nothing: the base of those that do.
+
+    Attributes:
+        log_shown: every line of the build log was shown, and stays.
+    """
+
+    log_shown = False
 
     def __enter__(self) -> "_Display":
         return self
@@ -172,6 +179,7 @@ class _Plain(_Display):
 
     def line(self, line: str) -> None:
         say(line, raw=True)
+        self.log_shown = True
 
 
 class _Folded(_Display):

@@ -1,5 +1,6 @@
 """The SDK's bundles: submitting a folder, listing and fetching versions."""
 
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -171,13 +172,15 @@ class Bundles:
         return found
 
     def _fetch(self, version: BundleVersion, target: Path, progress: Progress | None) -> None:
-        from kaos_hub.bundles.archive import unpack
+        from kaos_hub.bundles.archive import unpack_tar
 
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise InvalidRequest(f"{target} is there already; name a folder that is to be made")
         path = quoted("bundles", version.kind.value, version.name, version.version, "archive")
         pieces = self._transport.stream("/api/v1" + path)
-        unpack(_counted(pieces, version.size, progress), target, version.digest)
+        content = _Reader(pieces, version.size, progress)
+        with io.BufferedReader(content, 1 << 20) as archive:
+            unpack_tar(archive, target)
 
     def _commit(self, request: CommitRequest) -> BundleVersion:
         answer = self._call("POST", "/bundles", request.model_dump(mode="json"))
@@ -200,10 +203,27 @@ def _kind(kind: BundleKind | str) -> BundleKind:
         raise InvalidRequest(f"{kind!r} is no kind of bundle: source, data or artifact") from None
 
 
-def _counted(pieces: Iterator[bytes], total: int, progress: Progress | None) -> Iterator[bytes]:
-    done = 0
-    for piece in pieces:
-        done += len(piece)
-        if progress:
-            progress(min(done, total), total)
-        yield piece
+class _Reader(io.RawIOBase):
+    """Pieces as a file, counted as they are read."""
+
+    def __init__(self, pieces: Iterator[bytes], total: int, progress: Progress | None) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._rest = b""
+        self._total = total
+        self._progress = progress
+        self._done = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._rest = self._rest or next(self._pieces, b"")
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        self._done += size
+        if self._progress:
+            # The archive has headers too: more bytes than the files.
+            self._progress(min(self._done, self._total), self._total)
+        return size

@@ -6,6 +6,7 @@
 
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +39,7 @@ def hub_base(url: str) -> str:
     parts = urlsplit(text if "://" in text else f"http://{text}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidRequest(f"{url!r} is no URL of a Hub; one looks like http://127.0.0.1:8000")
-    path = parts.path
-    for marker in ("/hub", "/services", "/user"):
-        head, found, rest = path.partition(marker)
-        if found and rest[:1] in ("", "/"):
-            path = head
+    path = re.split(r"/(?:hub|services|user)(?=/|$)", parts.path, maxsplit=1)[0]
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path.rstrip('/')}"
 
 

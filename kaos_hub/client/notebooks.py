@@ -226,8 +226,9 @@ class Notebooks:
             Unavailable: the timeout is over, or the service does not answer.
         """
         notebook = self.follow(name, timeout, on_event)
-        if notebook.state is NotebookState.FAILED:
-            raise failure(notebook)
+        error = failure(notebook)
+        if error:
+            raise error
         return notebook
 
     def follow(
@@ -241,7 +242,7 @@ class Notebooks:
         for event in self._events(name):
             if event and on_event:
                 on_event(event)
-            if event and event.state.settled:
+            if event and event.state.settled and not self.get(name).pending:
                 break
             if deadline is not None and time.monotonic() > deadline:
                 raise Unavailable(f"notebook {name} is not ready after {timeout:g} s")
@@ -297,8 +298,13 @@ class Notebooks:
         return self._transport.json(method, "/api/v1" + path, body)
 
 
-def failure(notebook: Notebook) -> KaosError:
-    """The error that a failed notebook stands for."""
-    reason = notebook.reason or f"notebook {notebook.name} failed; its logs say why"
+def failure(notebook: Notebook) -> KaosError | None:
+    """The error that a notebook stands for after a deploy, if it failed.
+
+    A new version whose build failed is one too, even though the version before it still runs.
+    """
     failed_build = notebook.build.state == "FAILED"
+    if notebook.state is not NotebookState.FAILED and not failed_build:
+        return None
+    reason = notebook.reason or notebook.build.reason or "it failed; its logs say why"
     return (BuildFailed if failed_build else KaosError)(reason, notebook=notebook.name)

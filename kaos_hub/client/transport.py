@@ -1,6 +1,7 @@
 """HTTP between the SDK and the service: one connection pool, errors as :mod:`kaos_hub.errors`."""
 
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -239,7 +240,9 @@ class Transport:
 def _pool(service: str) -> urllib3.PoolManager:
     parts = urlsplit(service)
     proxy = getproxies().get(parts.scheme)
-    if proxy and not proxy_bypass(parts.netloc):
+    # This machine is never behind anybody's proxy, whatever the environment says.
+    here = re.fullmatch(r"localhost|127\..*|::1", parts.hostname or "")
+    if proxy and not here and not proxy_bypass(parts.netloc):
         return urllib3.ProxyManager(proxy, maxsize=8)
     return urllib3.PoolManager(maxsize=8)
 
