@@ -1,0 +1,130 @@
+"""What engines have in common that run (some of) their work as supervised processes of this machine."""
+
+import os
+import platform
+import sys
+from abc import ABCMeta, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from fnmatch import fnmatch
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from traitlets import Int, List, Unicode
+from traitlets.config import LoggingConfigurable
+
+from kaos_hub.datadir import DataDir
+from kaos_hub.engines.base import Engine, JobSpec, Materialise, Observation
+from kaos_hub.engines.process import DEFAULT_CAP, Processes
+
+
+class _Meta(type(LoggingConfigurable), ABCMeta):  # type: ignore[misc]
+    """A class that is both configurable and abstract."""
+
+
+class SupervisedEngine(LoggingConfigurable, Engine, metaclass=_Meta):  # type: ignore[misc]
+    """Base of the engines of one machine."""
+
+    data_dir = Unicode(
+        help="Directory in which everything of this kaos_hub lies. Set by the service."
+    ).tag(config=True)
+
+    log_limit = Int(
+        DEFAULT_CAP,
+        min=1 << 10,
+        help="Bytes of output kept of one job. Work goes on when its log is full.",
+    ).tag(config=True)
+
+    job_environment = List(
+        Unicode(),
+        [
+            "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TMPDIR", "XDG_*_HOME",
+            "PIP_*", "UV_*", "SSL_CERT_*", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+            "*_PROXY", "*_proxy", "CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS",
+            "DOCKER_*", "BUILDX_*", "BUILDKIT_*",
+        ],
+        help=(
+            "Which of the service's environment variables (shell patterns) builds and other jobs on"
+            " this machine see. The service's secrets must not be among them."
+        ),
+    ).tag(config=True)  # fmt: skip
+
+    def observe(self, name: Any, *args: Any, **kwargs: Any) -> Any:
+        """How the workload of that name is, see :meth:`Engine.observe`.
+
+        Configurables have a method of the same name, by which traitlets itself adds its handlers to
+        an instance; the two are told apart by what they are given.
+        """
+        if callable(name):
+            return LoggingConfigurable.observe(self, name, *args, **kwargs)
+        return self._observe(name)
+
+    @abstractmethod
+    async def _observe(self, name: str) -> Observation:
+        """How the workload is."""
+
+    @cached_property
+    def _data(self) -> DataDir:
+        return DataDir(self.data_dir or None)
+
+    @cached_property
+    def _processes(self) -> Processes:
+        return Processes(self._data.workloads)
+
+    async def close(self) -> None:
+        """Let go of threads. Work goes on."""
+        self._processes.close()
+
+    @property
+    def platform(self) -> str:
+        """Operating system and architecture."""
+        return f"{sys.platform}/{platform.machine()}"
+
+    def _environment(self, source: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """Of the service's environment what a job may see."""
+        return {
+            name: value
+            for name, value in source.items()
+            if any(fnmatch(name, pattern) for pattern in self.job_environment)
+        }
+
+    async def _run_module(self, spec: JobSpec, module: str, arguments: Sequence[str]) -> None:
+        """Run a module of ours as the workload."""
+        argv = [sys.executable, "-I", "-m", module, *arguments]
+        environment = self._environment() | {"PYTHONUNBUFFERED": "1"}
+        await self._processes.submit(
+            spec.name, argv, environment, deadline=spec.deadline, cap=self.log_limit
+        )
+
+    async def _materialise(self, spec: JobSpec, work: Materialise, link: bool) -> None:
+        """Lay a tree out. Hard links are only for where nobody can write through them."""
+        arguments = [work.digest, work.store, str(work.target), *(["--link"] if link else [])]
+        await self._run_module(spec, "kaos_hub.stores.layout", arguments)
+
+
+class ProcessEngine(SupervisedEngine):
+    """An engine all of whose workloads are supervised processes."""
+
+    async def _observe(self, name: str) -> Observation:
+        return self._processes.observe(name)
+
+    def watch(self, name: str) -> AsyncIterator[Observation]:
+        """The present observation, then each change, until an ended one."""
+        return self._processes.watch(name)
+
+    async def cancel(self, name: str) -> None:
+        """End the work and everything it started."""
+        await self._processes.cancel(name)
+
+    async def remove(self, name: str) -> None:
+        """Forget the workload; ends it first if it still runs."""
+        await self._processes.remove(name)
+
+    def logs(self, name: str, offset: int = 0) -> AsyncIterator[bytes]:
+        """Its output, from a byte offset on."""
+        return self._processes.logs(name, offset)
+
+    async def has(self, result: dict[str, Any]) -> bool:
+        """Whether a built environment is whole and its Python still there."""
+        python = Path(str(result.get("python") or "/-"))
+        return os.access(python, os.X_OK) and (python.parent.parent / "kaos.json").exists()
