@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 
 class Upload(Protocol):
@@ -32,6 +32,21 @@ class Store(ABC):
     """Where bytes rest. Knows digests, not owners: who may read what is decided above."""
 
     name: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def from_url(cls, url: str) -> Self:
+        """Open the store that :attr:`url` names.
+
+        Raises:
+            InvalidRequest: not a URL of such a store.
+            Unavailable: the store cannot be opened.
+        """
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """How another process opens this store: ``file:///srv/kaos/store``. Holds no secret."""
 
     @abstractmethod
     async def upload(self, digest: str, size: int) -> Upload:

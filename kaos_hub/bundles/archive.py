@@ -1,0 +1,194 @@
+"""A tree ⇄ a tar stream.
+
+The stream is made from the store without a temporary file, and the same tree always makes the
+same bytes. Unpacking believes nothing: only files, folders and links that stay inside, each name
+new, and the folder appears whole or not at all.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from kaos_hub.bundles import tree
+from kaos_hub.bundles.limits import Limits, Meter, refuse, shown
+from kaos_hub.bundles.links import check_links
+from kaos_hub.bundles.objects import ReadObject, stream
+from kaos_hub.bundles.walk import DEFAULT_LIMITS, Item, load
+from kaos_hub.errors import InvalidBundle, KaosError
+from kaos_hub.models import EntryKind
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+CHUNK = 1 << 20
+_END = bytes(2 * tarfile.BLOCKSIZE)
+_TYPES = {EntryKind.DIRECTORY: tarfile.DIRTYPE, EntryKind.LINK: tarfile.SYMTYPE}
+_MODES = {EntryKind.DIRECTORY: 0o755, EntryKind.EXECUTABLE: 0o755, EntryKind.LINK: 0o777}
+
+
+def write_tar(root: str, read: ReadObject, limits: Limits = DEFAULT_LIMITS) -> Iterator[bytes]:
+    """The tree ``root`` as an uncompressed tar (pax), piece by piece: same tree, same bytes.
+
+    All listings are read before the first byte, so a broken tree gives an error and not half an
+    archive. Times are 0, owners root, files writable by who unpacks them.
+
+    Raises:
+        InvalidBundle: the tree breaks a rule of bundles.
+        NotFound: an object is not in the store.
+        KaosError: an object is damaged; the archive then ends too early to be taken for complete.
+    """
+    items = load(root, read, limits).items
+    return _archive(items, read)
+
+
+def _archive(items: tuple[Item, ...], read: ReadObject) -> Iterator[bytes]:
+    for item in items:
+        header = _header(item)
+        yield header.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+        if header.size:
+            yield from stream(read, item.entry.digest, item.entry.size)
+            yield bytes(-header.size % tarfile.BLOCKSIZE)
+    yield _END
+
+
+def _header(item: Item) -> tarfile.TarInfo:
+    kind = item.entry.kind
+    header = tarfile.TarInfo(item.path)
+    header.type = _TYPES.get(kind, tarfile.REGTYPE)
+    header.mode = _MODES.get(kind, 0o644)
+    header.linkname = item.target or ""
+    header.size = item.entry.size if header.type == tarfile.REGTYPE else 0
+    return header
+
+
+def unpack_tar(archive: IO[bytes], target: Path, limits: Limits = DEFAULT_LIMITS) -> None:
+    """Unpack a tar stream (not compressed) to ``target``, which is absent or an empty folder.
+
+    Raises:
+        InvalidBundle: the archive is no tar, is cut off, or holds what no bundle may hold; names
+        the
+            entry. Nothing is left.
+        KaosError: the folder cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            tail = _Tail(archive)
+            with tarfile.open(fileobj=tail, mode="r|") as members:
+                _Unpacking(partial, limits).all(members)
+            tail.check()
+            partial.chmod(0o755)
+            partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except tarfile.TarError as error:
+        raise InvalidBundle(f"the archive cannot be read: {error}") from None
+    except OSError as error:
+        raise KaosError(f"{shown(str(target))} cannot be written: {error.strerror}") from None
+
+
+class _Tail(io.RawIOBase):
+    """Reads an archive and keeps its end: tarfile takes one cut off between entries for whole."""
+
+    def __init__(self, archive: IO[bytes]) -> None:
+        self.archive = archive
+        self.end = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.archive.read(len(view))
+        view[: len(data)] = data
+        self.end = (self.end + data)[-len(_END) :]
+        return len(data)
+
+    def check(self) -> None:
+        while self.read(CHUNK):
+            pass
+        if self.end != _END:
+            raise InvalidBundle("the archive is cut off; fetch it again")
+
+
+class _Unpacking:
+    """Fills one fresh folder. Links are made last, so nothing can be written through one."""
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self.folder = folder
+        self.meter = Meter(limits)
+        self.folders = {""}
+        self.links: dict[str, str] = {}
+
+    def all(self, members: tarfile.TarFile) -> None:
+        for member in members:
+            path = self.checked_path(member)
+            if path:
+                self.member(members, member, path)
+        check_links(self.links)
+        for path, target in self.links.items():
+            with _taken(path):
+                (self.folder / path).symlink_to(target)
+
+    def member(self, members: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
+        self.meter.entry(path)
+        self.make_folder(path.rpartition("/")[0])
+        if member.isdir():
+            self.make_folder(path)
+        elif member.issym():
+            raw = member.linkname.encode(errors="surrogateescape")
+            if path in self.links:
+                raise refuse(path, "stands twice in the archive")
+            self.links[path] = tree.check_target(raw, path)
+        elif member.isreg() and not member.issparse():
+            self.meter.file(path, member.size)
+            self.file(members, member, path)
+        else:
+            raise refuse(path, "is neither file, folder nor symbolic link")
+
+    def checked_path(self, member: tarfile.TarInfo) -> str:
+        path = member.name.removeprefix("./").rstrip("/")
+        if member.isdir() and path in ("", "."):
+            return ""
+        for name in path.split("/"):
+            try:
+                tree.check_name(name.encode(errors="surrogateescape"))
+            except InvalidBundle:
+                raise refuse(member.name, "has a path that no bundle may hold") from None
+        return path
+
+    def make_folder(self, path: str) -> None:
+        if path in self.folders:
+            return
+        self.make_folder(path.rpartition("/")[0])
+        with _taken(path):
+            (self.folder / path).mkdir(0o755)
+        self.folders.add(path)
+
+    def file(self, members: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        mode = 0o755 if member.mode & 0o100 else 0o644
+        content = members.extractfile(member)
+        with _taken(path):
+            descriptor = os.open(self.folder / path, flags, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            while content is not None and (piece := content.read(CHUNK)):
+                file.write(piece)
+            written = file.tell()
+        if written != member.size:
+            raise refuse(path, "is cut off: the archive ends too early")
+
+
+@contextlib.contextmanager
+def _taken(path: str) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError:
+        raise refuse(path, "stands twice in the archive") from None
