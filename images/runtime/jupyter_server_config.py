@@ -1,0 +1,14 @@
+"""What every Jupyter server of the runtime does, however it was started."""
+
+import os
+
+from kaos_hub.inside import kernels, variables
+
+# From here on the server's environment is the image's again: for kernels of any kind, terminals and git.
+variables.restore(os.environ)
+kernels.prepare(os.environ)
+
+c = get_config()  # noqa: F821
+c.ServerApp.kernel_spec_manager_class = "kaos_hub.inside.kernelspecs.ImageKernelSpecs"
+# Not a login shell: /etc/profile would throw the image's PATH away.
+c.ServerApp.terminado_settings = {"shell_command": variables.shell(os.environ)}

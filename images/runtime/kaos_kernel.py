@@ -1,0 +1,8 @@
+#!/opt/kaos/bin/python -I
+"""The default kernel: the Python of the image, or the runtime's own where there is none that can be used."""
+
+import sys
+
+from kaos_hub.inside.kernels import run
+
+run(sys.argv[1:])

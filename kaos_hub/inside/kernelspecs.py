@@ -1,0 +1,17 @@
+"""Names the default kernel after what it really is."""
+
+import os
+
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+
+from kaos_hub.inside import kernels
+
+
+class ImageKernelSpecs(KernelSpecManager):
+    """The stock manager, but where the image's Python cannot be used the default kernel's name says so."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        spec = super().get_kernel_spec(kernel_name)
+        if kernel_name == kernels.NAME and spec.display_name == kernels.TITLE:
+            spec.display_name = kernels.choose(os.environ).title
+        return spec

@@ -1,0 +1,239 @@
+"""The runtime: the image and volume that make a notebook of any other image. See ``images/README.md``.
+
+Its tag is the version of kaos_hub and a hash of everything that goes in, so a change is a new runtime beside
+the old one, and running notebooks keep theirs. Building twice, or at the same time, is harmless.
+"""
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kaos_hub import __version__
+from kaos_hub.errors import BuildFailed, EngineUnavailable, NotFound
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+REPOSITORY = "kaos-hub/runtime"
+LABEL = "kaos.runtime"
+ROOT = "/opt/kaos"
+"""Where the volume has to be mounted, read-only."""
+COMMAND = f"{ROOT}/bin/kaos-notebook"
+"""The command of a notebook's container."""
+
+_PACKAGE = Path(__file__).parent
+# What a notebook needs of kaos_hub: the SDK, the command line and what runs inside. A change of the service is
+# no new runtime.
+_PARTS = (
+    "__init__.py",
+    "py.typed",
+    "errors.py",
+    "models.py",
+    "datadir.py",
+    "bundles",
+    "cli",
+    "client",
+    "inside",
+)
+_FILES = "images/runtime"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One state of the runtime: what it is built from, and how that is called."""
+
+    files: tuple[tuple[str, bytes], ...]
+    hub: str
+    """The release series of JupyterHub, like ``6.1``."""
+
+    @cached_property
+    def tag(self) -> str:
+        digest = hashlib.sha256(f"{self.hub}\n".encode())
+        for name, content in self.files:
+            digest.update(f"{name}\0{len(content)}\0".encode())
+            digest.update(content)
+        return f"{__version__}-{digest.hexdigest()[:12]}"
+
+    @property
+    def image(self) -> str:
+        return f"{REPOSITORY}:{self.tag}"
+
+    @property
+    def volume(self) -> str:
+        return f"kaos-runtime-{self.tag}"
+
+    def archive(self) -> bytes:
+        """The build's context as a tar."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
+            for name, content in self.files:
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        return buffer.getvalue()
+
+
+def current() -> Runtime:
+    """The runtime as this installation would build it now.
+
+    Raises:
+        NotFound: the files to build from are not installed, or JupyterHub is not.
+    """
+    return Runtime(tuple(_context()), _hub_series())
+
+
+def tag() -> str:
+    """Version and hash of all that goes into the runtime; see :func:`current` for errors."""
+    return current().tag
+
+
+def volume() -> str:
+    """The name of the volume to mount at :data:`ROOT`.
+
+    ``KAOS_RUNTIME_VOLUME`` names it for processes whose parent has called :func:`ensure`, so that all mean
+    the same one even while somebody edits the sources. See :func:`current` for errors.
+    """
+    return os.environ.get("KAOS_RUNTIME_VOLUME") or current().volume
+
+
+def ensure(client: "DockerClient", log: Callable[[str], None]) -> str:
+    """Build the image and fill the volume, each if it is not there; returns the volume's name.
+
+    Takes a minute or two the first time, about a second after that. Blocks. Each line of the build's output
+    goes to ``log``.
+
+    Raises:
+        BuildFailed: with the last lines of the build's output.
+        EngineUnavailable: the Docker Engine does not answer, or refuses.
+        NotFound: the files to build from are not installed, or JupyterHub is not.
+    """
+    from docker.errors import DockerException
+
+    runtime = current()
+    try:
+        if not client.images.list(name=runtime.image):
+            _build(client, runtime, log)
+        _fill(client, runtime)
+    except DockerException as e:
+        raise EngineUnavailable(f"the Docker Engine cannot make the runtime: {e}") from e
+    return runtime.volume
+
+
+def prune(client: "DockerClient") -> list[str]:
+    """Remove runtimes of other versions that no container uses; returns the names of what went.
+
+    Raises:
+        EngineUnavailable: the Docker Engine does not answer.
+    """
+    from docker.errors import APIError, DockerException
+
+    runtime = current()
+    gone: list[str] = []
+    try:
+        for held in client.volumes.list(filters={"label": LABEL}):
+            if held.name != runtime.volume:
+                try:
+                    held.remove()
+                    gone.append(held.name)
+                except APIError:  # in use
+                    continue
+        for name in [t for image in client.images.list(name=REPOSITORY) for t in image.tags]:
+            if name != runtime.image:
+                try:
+                    client.images.remove(name)
+                    gone.append(name)
+                except APIError:  # in use
+                    continue
+    except DockerException as e:
+        raise EngineUnavailable(f"the Docker Engine cannot remove old runtimes: {e}") from e
+    return gone
+
+
+def _build(client: "DockerClient", runtime: Runtime, log: Callable[[str], None]) -> None:
+    """Build the image, with whichever builder the Engine's API has."""
+    tail: list[str] = []
+    stream = client.api.build(
+        fileobj=io.BytesIO(runtime.archive()),
+        custom_context=True,
+        encoding="gzip",
+        tag=runtime.image,
+        buildargs={"JUPYTERHUB_VERSION": runtime.hub, "VERSION": runtime.tag},
+        labels={LABEL: runtime.tag},
+        rm=True,
+        forcerm=True,
+        decode=True,
+    )
+    for event in stream:
+        for line in str(event.get("stream") or event.get("status") or "").splitlines():
+            if line.strip():
+                log(line)
+                tail = [*tail[-9:], line]
+        if event.get("error"):
+            raise BuildFailed(
+                f"the runtime could not be built: {event['error']}\n" + "\n".join(tail)
+            )
+
+
+def _fill(client: "DockerClient", runtime: Runtime) -> None:
+    """Fill the volume from the image; the container sees for itself whether that was done before."""
+    client.volumes.create(name=runtime.volume, labels={LABEL: runtime.tag})
+    client.containers.run(
+        runtime.image,
+        remove=True,
+        network_mode="none",
+        labels={LABEL: runtime.tag},
+        volumes={runtime.volume: {"bind": "/volume", "mode": "rw"}},
+    )
+
+
+def _hub_series() -> str:
+    """The release series of the Hub that the notebooks of this machine talk to, like ``6.1``."""
+    try:
+        return ".".join(metadata.version("jupyterhub").split(".")[:2])
+    except metadata.PackageNotFoundError:
+        raise NotFound("JupyterHub is not installed; install kaos-hub[hub]") from None
+
+
+def _context() -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file of the build's context, always in the same order."""
+    files = _find_files()
+    for path in sorted(p for p in files.iterdir() if p.is_file()):
+        yield path.name, path.read_bytes()
+    yield "sdk-requirements.txt", "\n".join(_requirements()).encode() + b"\n"
+    for part in _PARTS:
+        top = _PACKAGE / part
+        for path in [top] if top.is_file() else sorted(top.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield f"package/kaos_hub/{path.relative_to(_PACKAGE)}", path.read_bytes()
+    yield f"package/kaos_hub-{__version__}.dist-info/METADATA", _metadata().encode()
+
+
+def _find_files() -> Path:
+    """The files of ``images/runtime``: in a checkout, or where an installation puts its data."""
+    checkout = _PACKAGE.parent / _FILES
+    if (checkout / "Dockerfile").exists():
+        return checkout
+    for file in metadata.files("kaos-hub") or ():
+        if str(file).endswith(f"share/kaos_hub/{_FILES}/Dockerfile"):
+            return Path(str(file.locate())).resolve().parent
+    raise NotFound(
+        f"share/kaos_hub/{_FILES} is not installed with kaos_hub; the Docker engine needs it:"
+        " install kaos-hub again, from a wheel or its repository"
+    )
+
+
+def _requirements() -> list[str]:
+    """What the light install of kaos_hub needs."""
+    return sorted(r for r in metadata.requires("kaos-hub") or () if "extra ==" not in r)
+
+
+def _metadata() -> str:
+    needs = "".join(f"Requires-Dist: {r}\n" for r in _requirements())
+    return f"Metadata-Version: 2.1\nName: kaos-hub\nVersion: {__version__}\n{needs}"
