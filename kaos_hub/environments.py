@@ -1,0 +1,216 @@
+"""Environments: what a source bundle needs to run, and whether that is there already.
+
+The key of an environment says all that its build depends on. A key that was built once is never built
+again, and no builder is asked.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from kaos_hub import images
+from kaos_hub.database import BaseRow, Database, ImageRow, JobRow, VersionRow, now
+from kaos_hub.engines.base import Build, Engine
+from kaos_hub.errors import BuildFailed, KaosError, Unavailable, Unsupported
+from kaos_hub.jobs import Jobs
+from kaos_hub.models import JobKind
+from kaos_hub.versions import Versions
+
+CODE = "/opt/program"
+"""Where the code of a bundle is seen on engines without images; the ancestor's place."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a notebook or training runs in."""
+
+    key: str
+    result: dict[str, Any] | None
+    """What its build left, if it is there: an image or an interpreter, and where code goes over it."""
+    work: Build | None = None
+    inputs: dict[str, Any] = field(default_factory=dict)
+    why: str = "nothing to build"
+    advice: tuple[str, ...] = ()
+
+
+class Environments:
+    """Finds environments, has them built, and remembers them.
+
+    Args:
+        db, engine, jobs, versions: what it works with.
+        trees: where bundles are laid out.
+        default_image: what notebooks without a source run in, on engines with images.
+        deadline: seconds that a build may take.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        engine: Engine,
+        jobs: Jobs,
+        versions: Versions,
+        trees: Path,
+        default_image: str,
+        deadline: int,
+    ) -> None:
+        self._db, self._engine, self._jobs, self._versions = db, engine, jobs, versions
+        self._trees, self._default_image, self._deadline = trees, default_image, deadline
+
+    async def find(self, owner: str, source: VersionRow | None, pull: bool = False) -> Environment:
+        """The environment of a source bundle; of none, the default.
+
+        Raises:
+            Unsupported: the Dockerfile asks for what this engine cannot do; names the line.
+            NotFound: a base image is nowhere to be found.
+        """
+        if not self._engine.images:
+            environment = await self._packages(source)
+        elif source is None:
+            image = await self._resolve(self._default_image, pull)
+            return Environment(key=images.short_key(image), result={"image": image})
+        else:
+            environment = await self._image(owner, source, pull)
+        return await self._known(owner, environment)
+
+    async def _packages(self, source: VersionRow | None) -> Environment:
+        """Without images: the packages that requirements.txt names, for one Python."""
+        root = self._trees / "none"
+        dockerfile = requirements = None
+        if source is None:
+            root.mkdir(exist_ok=True)
+        else:
+            root = self._tree(source)
+            files = await self._versions.files(source.digest)
+            dockerfile = await self._text(files, "Dockerfile")
+            requirements = await self._text(files, "model/requirements.txt")
+        base = images.final_base(dockerfile) if dockerfile else ""
+        python = await self._engine.resolve(base)
+        key, inputs = images.local_key(requirements, python, self._engine.platform)
+        work = Build(source=root, key=key, image="")
+        environment = Environment(key=key, result=None, work=work, inputs=inputs)
+        return replace(environment, why="its packages are not installed yet")
+
+    async def _image(self, owner: str, source: VersionRow, pull: bool) -> Environment:
+        files = await self._versions.files(source.digest)
+        dockerfile = await self._text(files, "Dockerfile") or ""
+        problems = images.refusals(dockerfile, classic=self._engine.classic_builder)
+        if problems:
+            raise Unsupported("; ".join(problems))
+        plan = images.analyse(dockerfile, files)
+        bases = {base: await self._resolve(base, pull) for base in plan.bases}
+        key, inputs = plan.key(bases, self._engine.platform)
+        work = Build(
+            source=self._tree(source),
+            key=key,
+            image=images.image_name(owner, key),
+            context=plan.context,
+            bases=bases,
+        )
+        return Environment(
+            key=key,
+            result=None,
+            work=work,
+            inputs=inputs | {"code_overlay": plan.code_overlay, "context": plan.context},
+            why="its image is not built yet",
+            advice=tuple(plan.advice),
+        )
+
+    async def _known(self, owner: str, environment: Environment) -> Environment:
+        def look(session: Session) -> tuple[ImageRow | None, ImageRow | None]:
+            latest = session.scalar(
+                select(ImageRow)
+                .where(ImageRow.owner == owner)
+                .order_by(ImageRow.created.desc())
+                .limit(1)
+            )
+            return session.get(ImageRow, (owner, environment.key)), latest
+
+        row, latest = await self._db.run(look)
+        if row is not None and await self._engine.has(row.result):
+            return replace(environment, result=row.result, why="nothing to build")
+        if row is not None:
+            return replace(environment, why="what was built before is gone")
+        if latest is not None:
+            changed = images.why_rebuilt(latest.inputs, environment.inputs)
+            return replace(environment, why=changed or environment.why)
+        return environment
+
+    async def build(self, owner: str, environment: Environment) -> str:
+        """The id of the job that builds it; whoever else asks for the same joins it."""
+        assert environment.work is not None
+        return await self._jobs.ensure(
+            JobKind.BUILD, owner, environment.key, environment.work, self._deadline
+        )
+
+    async def keep(self, owner: str, environment: Environment, job: JobRow) -> Environment:
+        """Remember what a job built.
+
+        Raises:
+            BuildFailed: it cannot be a notebook's.
+        """
+        if job.result.get("libc") == "musl":
+            raise BuildFailed(
+                "The image is built on musl (Alpine), where notebooks cannot run. Use a base with"
+                " glibc, e.g. python:3.13-slim or debian:trixie-slim."
+            )
+        result = dict(job.result)
+        if self._engine.images:
+            result |= {k: environment.inputs[k] for k in ("code_overlay", "context")}
+        else:
+            result |= {"code_overlay": CODE, "context": "model"}
+
+        def write(session: Session) -> None:
+            session.merge(
+                ImageRow(
+                    owner=owner, key=environment.key, engine=self._engine.name, result=result,
+                    inputs=environment.inputs, job=job.id, created=now(),
+                )
+            )  # fmt: skip
+
+        await self._db.run(write)
+        return replace(environment, result=result, why="nothing to build")
+
+    async def _resolve(self, reference: str, pull: bool) -> str:
+        """What an image reference means; once known, nobody is asked again."""
+        key = (self._engine.name, reference)
+        known = await self._db.run(lambda session: session.get(BaseRow, key))
+        if known is not None and not pull:
+            return known.resolved
+        try:
+            resolved = await self._engine.resolve(reference, pull)
+        except Unavailable:
+            raise
+        except KaosError:
+            if known is None:
+                raise
+            return known.resolved
+        await self._db.run(
+            lambda session: session.merge(
+                BaseRow(engine=key[0], reference=reference, resolved=resolved, at=now())
+            )
+        )
+        return resolved
+
+    async def _text(self, files: dict[str, str], path: str) -> str | None:
+        if path not in files:
+            return None
+        return (await self._versions.object(files[path])).decode(errors="replace")
+
+    def _tree(self, source: VersionRow) -> Path:
+        return self._trees / source.digest.removeprefix("blake3:")
+
+
+def explain(job: JobRow, lines: list[str]) -> str:
+    """What went wrong in a build, in a person's words."""
+    root = Path(job.work["source"])
+
+    def read(path: str) -> str | None:
+        try:
+            return (root / path).read_text(errors="replace")
+        except OSError:
+            return None
+
+    return images.explain_failure(lines, read)

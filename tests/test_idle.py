@@ -1,0 +1,113 @@
+"""The idle rule: each type, in words, from real evidence only."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from kaos_hub.database import NotebookRow
+from kaos_hub.models import Activity, IdleType, KernelEvidence, TerminalEvidence
+from kaos_hub.notebooks import idle
+
+START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+SILENCE = 3 * MINUTE
+
+
+def running(type: IdleType, timeout: int = 600) -> NotebookRow:
+    return NotebookRow(
+        idle_type=type, idle_timeout=timeout, started=START, admitted=START, active_at=None,
+        reported_at=None, idle_reason="",
+    )  # fmt: skip
+
+
+def report(
+    *, use: datetime = START, kernels: list[tuple[str, int]] = [], terminals: int = 0  # noqa: B006
+) -> Activity:
+    return Activity(
+        last_use=use,
+        kernels=[
+            KernelEvidence(execution_state=state, connections=n, last_activity=START)
+            for state, n in kernels
+        ],
+        terminals=[TerminalEvidence(last_activity=START)] * terminals,
+    )
+
+
+@pytest.mark.parametrize("type", IdleType)
+def test_a_silent_busy_kernel_is_use_under_every_type(type: IdleType) -> None:
+    row = running(type)
+    for minutes in range(0, 600, 10):
+        at = START + minutes * MINUTE
+        idle.judge(row, report(kernels=[("busy", 0)]), at)
+        assert idle.overdue(row, at, SILENCE) is None
+    assert idle.verdict(row, at).reason == "in use: 1 kernel busy"
+
+
+@pytest.mark.parametrize("type", IdleType)
+def test_an_unused_notebook_goes_with_its_reason(type: IdleType) -> None:
+    row = running(type)
+    for minutes in range(10):
+        at = START + minutes * MINUTE
+        idle.judge(row, report(), at)
+        assert idle.overdue(row, at, SILENCE) is None
+    at = START + 10 * MINUTE
+    idle.judge(row, report(), at)
+    why = idle.overdue(row, at, SILENCE)
+    assert why is not None
+    assert why.startswith("idle for 10 min (")
+    assert "since 12:00 UTC" in why
+
+
+@pytest.mark.parametrize(
+    ("type", "evidence", "kept"),
+    [
+        (IdleType.KERNELS_OR_TERMINALS, {"kernels": [("idle", 0)]}, True),
+        (IdleType.KERNELS_OR_TERMINALS, {"terminals": 1}, True),
+        (IdleType.KERNEL_CONNECTIONS, {"kernels": [("idle", 0)]}, False),
+        (IdleType.KERNEL_CONNECTIONS, {"kernels": [("idle", 1)]}, True),
+        (IdleType.KERNEL_CONNECTIONS, {"terminals": 1}, False),
+        (IdleType.ACTIVITY, {"kernels": [("idle", 5)], "terminals": 2}, False),
+    ],
+)
+def test_what_keeps_a_notebook_depends_on_its_type(
+    type: IdleType, evidence: dict[str, object], kept: bool
+) -> None:
+    row = running(type)
+    at = START + 60 * MINUTE
+    idle.judge(row, report(**evidence), at)  # type: ignore[arg-type]
+    assert (idle.overdue(row, at, SILENCE) is None) == kept
+
+
+@pytest.mark.parametrize("type", IdleType)
+def test_a_write_is_use(type: IdleType) -> None:
+    row = running(type)
+    at = START + 60 * MINUTE
+    idle.judge(row, report(use=at - 5 * MINUTE), at)
+    assert idle.overdue(row, at, SILENCE) is None
+    verdict = idle.verdict(row, at)
+    assert verdict.idle
+    assert verdict.stops_at == at + 5 * MINUTE
+    assert verdict.reason.startswith("stops in 5 min: ")
+
+
+def test_a_clock_ahead_promises_nothing() -> None:
+    row = running(IdleType.ACTIVITY)
+    idle.judge(row, report(use=START + 1000 * MINUTE), START)
+    at = START + 11 * MINUTE
+    idle.judge(row, report(use=START), at)
+    assert idle.overdue(row, at, SILENCE) is not None
+
+
+def test_missing_evidence_stops_nothing() -> None:
+    row = running(IdleType.ACTIVITY)
+    assert idle.overdue(row, START + 100 * MINUTE, SILENCE) is None
+    idle.judge(row, report(), START)
+    assert idle.overdue(row, START + 100 * MINUTE, SILENCE) is None
+
+
+def test_no_timeout_never_stops() -> None:
+    row = running(IdleType.ACTIVITY, timeout=0)
+    at = START + 10000 * MINUTE
+    idle.judge(row, report(), at)
+    assert idle.overdue(row, at, SILENCE) is None
+    assert idle.verdict(row, at).reason.endswith("it may stay so")

@@ -1,0 +1,171 @@
+"""Jobs on the real local engine: driven to their end, through every crash."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import pytest_asyncio
+
+from kaos_hub.bundles.scan import scan
+from kaos_hub.database import Database, JobRow
+from kaos_hub.datadir import DataDir
+from kaos_hub.engines.base import Build, Materialise, Phase
+from kaos_hub.engines.local import LocalEngine
+from kaos_hub.errors import NotFound
+from kaos_hub.jobs import Jobs, workload_name
+from kaos_hub.ledger import Ledger
+from kaos_hub.logs import LogStore
+from kaos_hub.models import JobKind, JobState
+from kaos_hub.stores.file import FileStore
+
+ADA = "user:ada"
+
+
+def explain(row: JobRow, lines: list[str]) -> str:
+    return f"explained {len(lines)} lines"
+
+
+@pytest_asyncio.fixture
+async def world(tmp_path: Path) -> AsyncIterator[SimpleNamespace]:
+    """A service's parts that matter to jobs, and a way to make them anew, as after a crash."""
+    data = DataDir(tmp_path / "data")
+    db = Database(f"sqlite:///{tmp_path}/kaos.sqlite")
+    await db.migrate()
+    engine = LocalEngine(data_dir=str(data.path))
+    await engine.start()
+    opened: list[Jobs] = []
+
+    def jobs(limits: dict[str, object] | None = None, max_builds: int = 2) -> Jobs:
+        ledger = Ledger(db, {"default": limits or {}})
+        made = Jobs(db, engine, LogStore(data.logs), ledger, max_builds, explain)
+        opened.append(made)
+        return made
+
+    yield SimpleNamespace(db=db, engine=engine, data=data, jobs=jobs)
+    for made in opened:
+        await made.close()
+    await engine.close()
+    db.close()
+
+
+async def bundle(world: SimpleNamespace, directory: Path) -> Materialise:
+    """A folder in the store, and the work of laying it out."""
+    store = FileStore(world.data.store)
+    found = scan(directory)
+    for digest, size in found.objects.items():
+        upload = await store.upload(digest, size)
+        for piece in found.read(digest):
+            await upload.write(piece)
+        await upload.finish()
+    target = world.data.trees / found.root.removeprefix("blake3:")
+    return Materialise(digest=found.root, store=store.url, target=target)
+
+
+def source(path: Path, requirements: str) -> Path:
+    (path / "model").mkdir(parents=True)
+    (path / "Dockerfile").write_text("FROM python:3.11-slim\n")
+    (path / "model" / "requirements.txt").write_text(requirements)
+    return path
+
+
+async def test_a_tree_is_laid_out_and_nothing_is_left_behind(
+    world: SimpleNamespace, tmp_path: Path
+) -> None:
+    jobs = world.jobs()
+    work = await bundle(world, source(tmp_path / "s", "x"))
+    job_id = await jobs.ensure(JobKind.MATERIALISE, ADA, work.digest, work)
+    row = await jobs.wait(job_id)
+    assert (row.state, row.reason) == (JobState.SUCCEEDED, "")
+    assert (work.target / "model" / "requirements.txt").read_text() == "x"
+    await jobs.close()
+    name = workload_name(JobKind.MATERIALISE, job_id)
+    assert (await world.engine.observe(name)).phase is Phase.ABSENT
+
+
+async def test_whoever_asks_for_the_same_joins(world: SimpleNamespace, tmp_path: Path) -> None:
+    jobs = world.jobs()
+    work = await bundle(world, source(tmp_path / "s", ""))
+    ids = await asyncio.gather(
+        *(jobs.ensure(JobKind.MATERIALISE, ADA, work.digest, work) for _ in range(5))
+    )
+    assert len(set(ids)) == 1
+    await jobs.wait(ids[0])
+    with pytest.raises(NotFound):
+        await jobs.get("user:bob", ids[0])
+
+
+async def test_a_failed_build_is_explained_from_its_whole_log(
+    world: SimpleNamespace, tmp_path: Path
+) -> None:
+    jobs = world.jobs()
+    work = Build(source=source(tmp_path / "s", "no==such==thing\n"), key="a" * 32, image="")
+    job_id = await jobs.ensure(JobKind.BUILD, ADA, work.key, work)
+    row = await jobs.wait(job_id)
+    assert row.state == JobState.FAILED
+    lines = await LogStore(world.data.logs).lines(job_id)
+    assert row.reason == f"explained {len(lines)} lines"
+    assert "no==such==thing" in "\n".join(lines)
+
+
+async def test_a_killed_service_adopts_what_it_left(world: SimpleNamespace, tmp_path: Path) -> None:
+    """At each step the driver is gone without a word; the next one ends the job, once."""
+    work = Build(source=source(tmp_path / "s", ""), key="b" * 32, image="")
+    first = world.jobs()
+    job_id = await first.ensure(JobKind.BUILD, ADA, work.key, work)
+    for patience in (0.0, 0.05, 0.2, 0.4):
+        await asyncio.sleep(patience)
+        await first.close()  # nothing is written when a driver is ended
+        first = world.jobs()
+        await first.recover()
+    row = await first.wait(job_id)
+    assert (row.state, row.attempt) == (JobState.SUCCEEDED, 1)
+    assert Path(row.result["python"]).exists()
+    text = (world.data.logs / f"{job_id}.log").read_text().splitlines()
+    assert len(text) == len(set(text)), "a line was kept twice"
+
+
+async def test_cancelling_ends_the_work(world: SimpleNamespace, tmp_path: Path) -> None:
+    jobs = world.jobs(max_builds=1)
+    works = [
+        Build(source=source(tmp_path / key, "jupyterlab\n"), key=key * 32, image="")
+        for key in ("c", "d")
+    ]
+    ids = [await jobs.ensure(JobKind.BUILD, ADA, work.key, work) for work in works]
+    async with asyncio.timeout(20):
+        while (await jobs.row(ids[0])).state != JobState.RUNNING:
+            await asyncio.sleep(0.05)
+    waiting = await jobs.row(ids[1])
+    assert waiting.state == JobState.QUEUED
+    assert "1 of 1 builds run" in waiting.reason
+    for job_id in reversed(ids):
+        await jobs.cancel(job_id)
+        assert (await jobs.wait(job_id)).state == JobState.CANCELLED
+        name = workload_name(JobKind.BUILD, job_id)
+        assert not (await world.engine.observe(name)).phase is Phase.RUNNING
+    # the same may be asked for again
+    again = await jobs.ensure(JobKind.BUILD, ADA, works[0].key, works[0])
+    assert again not in ids
+    await jobs.cancel(again)
+
+
+async def test_what_the_machine_lost_is_tried_again(world: SimpleNamespace, tmp_path: Path) -> None:
+    """Its supervisor is killed as by a machine that dies: the job runs once more and succeeds."""
+    import os
+    import signal
+    import subprocess
+
+    jobs = world.jobs()
+    work = Build(source=source(tmp_path / "s", "humanize\n"), key="e" * 32, image="")
+    job_id = await jobs.ensure(JobKind.BUILD, ADA, work.key, work)
+    async with asyncio.timeout(20):
+        while (await jobs.row(job_id)).state != JobState.RUNNING:
+            await asyncio.sleep(0.02)
+    name = workload_name(JobKind.BUILD, job_id)
+    found = subprocess.run(["pgrep", "-f", f"supervisor.*{name}"], capture_output=True, text=True)
+    for pid in found.stdout.split():
+        os.kill(int(pid), signal.SIGKILL)
+    row = await asyncio.wait_for(jobs.wait(job_id), 60)
+    assert row.state == JobState.SUCCEEDED
+    assert row.attempt == 2
