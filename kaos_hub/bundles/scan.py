@@ -239,14 +239,14 @@ def _verified(
 ) -> Iterator[bytes]:
     hasher = tree.Hasher()
     held = b""
-    while hasher.size <= size:
+    while True:
         with _naming(path):
             piece = read(CHUNK)
-        if not piece:
+        hasher.update(piece or b"")
+        if not piece or hasher.size > size:
             break
         if held:
             yield held
-        hasher.update(piece)
         held = piece
     if hasher.size != size or hasher.digest() != digest:
         _changed(path)

@@ -51,7 +51,7 @@ _LETTERS = {
     EntryKind.DIRECTORY: "d",
 }
 _KINDS = {letter: kind for kind, letter in _LETTERS.items()}
-_LINE = re.compile(rb"([fxld]) ([0-9a-f]{64}) (0|[1-9][0-9]{0,18}) ([^\n]*)")
+_LINE = re.compile(rb"([fxld]) ([0-9a-f]{64}) (0|[1-9][0-9]{0,18}) ([^\n]+)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 
