@@ -1,7 +1,7 @@
 """Environments: what a source bundle needs to run, and whether that is there already.
 
-The key of an environment says all that its build depends on. A key that was built once is never built
-again, and no builder is asked.
+The key of an environment says all that its build depends on. A key that was built once is never
+built again, and no builder is asked.
 """
 
 from dataclasses import dataclass, field, replace
@@ -29,7 +29,7 @@ class Environment:
 
     key: str
     result: dict[str, Any] | None
-    """What its build left, if it is there: an image or an interpreter, and where code goes over it."""
+    """What its build left, if it is there: an image or an interpreter, and where code goes."""
     work: Build | None = None
     inputs: dict[str, Any] = field(default_factory=dict)
     why: str = "nothing to build"

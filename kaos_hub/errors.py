@@ -1,8 +1,9 @@
 """The one tree of errors.
 
 Every class has a ``code`` (stable, for programs), an HTTP ``status`` and an ``exit_code`` for the
-command line. The message is for people: what went wrong, where, and what to do about it. The service
-renders an error as ``{"code", "message", "details"}``; the client turns that back into the same class.
+command line. The message is for people: what went wrong, where, and what to do about it. The
+service renders an error as ``{"code", "message", "details"}``; the client turns that back into the
+same class.
 
     KaosError
     ├── InvalidRequest         400  the request itself is wrong

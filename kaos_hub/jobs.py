@@ -2,9 +2,10 @@
 
     QUEUED ──► SUBMITTED ──► RUNNING ──► SUCCEEDED | FAILED | CANCELLED
 
-Every active job has one task, its driver, which brings it a step further and may be killed between any
-two steps: a state is written before the engine is asked for what it implies, and engines adopt what is
-already there. So a restart is nothing but driving every active row again.
+Every active job has one task, its driver, which brings it a step further and may be killed between
+any
+two steps: a state is written before the engine is asked for what it implies, and engines adopt what
+    is already there. So a restart is nothing but driving every active row again.
 """
 
 import asyncio
@@ -210,7 +211,8 @@ class Jobs:
                 return
             except Unavailable as e:
                 log.warning("job %s: %s", job_id, e)
-                await self._note(job_id, reason=f"waiting: {e}")
+                with contextlib.suppress(Unavailable):
+                    await self._note(job_id, reason=f"waiting: {e}")
             except Exception:
                 # one broken job must not stop the others, nor be forgotten
                 log.exception("job %s: driving failed, trying again", job_id)
@@ -377,8 +379,7 @@ class Jobs:
                 query = query.where(JobRow.state.in_(ACTIVE_JOBS))
             session.execute(query.values(**values))
 
-        with contextlib.suppress(Unavailable) if "state" not in values else contextlib.nullcontext():
-            await self._db.run(write)
+        await self._db.run(write)
         self._wake(job_id)
 
     def _wake(self, job_id: str) -> None:
@@ -404,5 +405,3 @@ def _from_json(kind: str, work: dict[str, Any]) -> Work:
     if kind == JobKind.BUILD:
         return Build(**{**work, "source": Path(work["source"])})
     return Materialise(**{**work, "target": Path(work["target"])})
-
-

@@ -1,7 +1,7 @@
 """The ledger: what everybody holds, and may hold.
 
-What is held is always added up from the rows that hold it, inside the transaction that decides; there
-is no counter that could drift.
+What is held is always added up from the rows that hold it, inside the transaction that decides;
+there is no counter that could drift.
 """
 
 from collections.abc import Mapping
@@ -115,10 +115,6 @@ def _refuse_over(limit, held, asked, what, show) -> None:  # type: ignore[no-unt
         f"Your limit is {show(limit)} {what}: {show(held)} held, {show(asked)} asked for{fits}."
         " Stop a notebook (kaos notebook list), or ask for less."
         if what != "storage"
-        else f"Your limit is {show(limit)} of storage: {show(held)} held, {show(asked)} to be added."
-        " Ask your admin for more.",
-        limit=limit,
-        held=held,
-        asked=asked,
-        what=what,
+        else f"Your limit is {show(limit)} of storage: {show(held)} held, {show(asked)} to be
+        added." " Ask your admin for more.", limit=limit, held=held, asked=asked, what=what,
     )

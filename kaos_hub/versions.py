@@ -405,5 +405,3 @@ def as_model(row: VersionRow) -> BundleVersion:
         owner=row.owner, author=row.author, created=row.created, size=row.size, files=row.files,
         current=row.current,
     )  # fmt: skip
-
-

@@ -1,8 +1,8 @@
 """The contract of an engine: where work runs.
 
-An engine knows workloads by name (``kaos-<kind>-<id>``). Every verb may be repeated: submitting what is
-already there adopts it, cancelling or removing what is gone succeeds. So whoever drives an engine may die
-at any moment and simply begin again.
+An engine knows workloads by name (``kaos-<kind>-<id>``). Every verb may be repeated: submitting
+what is already there adopts it, cancelling or removing what is gone succeeds. So whoever drives an
+engine may die at any moment and simply begin again.
 """
 
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ class Phase(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     LOST = "lost"
-    """It vanished without an ending of its own: machine restarted, supervisor or container killed."""
+    """It vanished without an ending of its own: machine restarted, supervisor killed."""
 
     @property
     def ended(self) -> bool:
@@ -68,9 +68,10 @@ class Observation:
 class Build:
     """Make the environment that a source bundle asks for.
 
-    ``source`` is the laid-out bundle: ``Dockerfile`` beside ``context`` (a folder in it, ``"."`` for the
-    whole). ``key`` names the environment: two builds of one key are the same. ``bases`` maps each base
-    image the Dockerfile names to what it was resolved to. ``lines`` is where RUN steps stand, for messages.
+    ``source`` is the laid-out bundle: ``Dockerfile`` beside ``context`` (a folder in it, ``"."``
+    for the whole). ``key`` names the environment: two builds of one key are the same. ``bases``
+    maps each base image the Dockerfile names to what it was resolved to. ``lines`` is where RUN
+    steps stand, for messages.
     """
 
     source: Path
@@ -109,7 +110,7 @@ class JobSpec:
     name: str
     owner: str
     work: Build | Materialise | Run
-    resources: Resources = Resources()
+    resources: Resources = field(default_factory=Resources)
     deadline: int = 3600
     """Seconds after which the work is ended with cause ``deadline``."""
 
@@ -118,15 +119,17 @@ class Engine(ABC):
     """Where work runs."""
 
     name: ClassVar[str]
+    images: ClassVar[bool] = True
+    """Whether builds leave images; else they leave an environment of Python packages."""
 
-    async def start(self) -> None:
+    async def start(self) -> None:  # noqa: B027 - most have nothing to do
         """Make ready; called once.
 
         Raises:
             EngineUnavailable: says what is missing and how to get it.
         """
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 - most have nothing to do
         """Let go of connections. Work goes on."""
 
     @abstractmethod
@@ -135,7 +138,8 @@ class Engine(ABC):
 
         Raises:
             EngineUnavailable: the engine does not answer; nothing is known.
-            Unsupported: this engine can never do that; says why, with file and line where there is one.
+            Unsupported: this engine can never do that; says why, with file and line where there is
+                one.
         """
 
     @abstractmethod
@@ -162,9 +166,10 @@ class Engine(ABC):
     def logs(self, name: str, offset: int = 0) -> AsyncIterator[bytes]:
         """The workload's output from ``offset`` on, followed until it ends.
 
-        The output is one stream of stamped lines (``2026-01-31T12:00:00.123456Z text\\n``); an offset counts
-        bytes of that stream, which never changes once seen. Invalid UTF-8 is replaced, very long lines are
-        broken. A workload that is not there (any more) has an empty stream.
+        The output is one stream of stamped lines (``2026-01-31T12:00:00.123456Z text\\n``); an
+        offset counts bytes of that stream, which never changes once seen. Invalid UTF-8 is
+        replaced, very long lines are broken. A workload that is not there (any more) has an empty
+        stream.
         """
 
     @abstractmethod

@@ -22,6 +22,7 @@ class LocalEngine(ProcessEngine):
     """Builds virtual environments; runs commands in a sandbox where bubblewrap works."""
 
     name: ClassVar[str] = "local"
+    images: ClassVar[bool] = False
 
     use_sandbox = Bool(
         True,

@@ -7,9 +7,9 @@ A request writes what is wanted; :mod:`.hosting` makes it so. What may start is 
 import asyncio
 import getpass
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from secrets import token_hex
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import delete, select
@@ -60,6 +60,8 @@ from kaos_hub.notebooks.records import (
 from kaos_hub.versions import Versions, select_version
 
 __all__ = ["Bell", "Hosting", "Notebooks"]
+
+N = TypeVar("N", int, float)
 
 
 class Notebooks:
@@ -277,20 +279,9 @@ class Notebooks:
     def _cap(self, row: NotebookRow) -> None:
         """Refuse at once what can never be admitted, and keep the idle timeout within its cap."""
         limits = self._ledger.limits(row.owner)
-        for what, asked, limit in (
-            ("cpu", row.cpu, limits.cpu),
-            ("memory", row.memory, limits.memory),
-            ("gpu", row.gpu, limits.gpu),
-        ):
-            if limit is None:
-                continue
-            show = show_memory if what == "memory" else lambda v: f"{v:g}"
-            if asked is None:
-                raise InvalidResources(f"Say how much {what} it needs; your limit is {show(limit)}.")
-            if asked > limit:
-                raise InvalidResources(
-                    f"{what} {show(asked)} is more than your limit of {show(limit)}; ask for less."
-                )
+        _refuse_never("cpu", row.cpu, limits.cpu, str)
+        _refuse_never("memory", row.memory, limits.memory, show_memory)
+        _refuse_never("gpu", row.gpu, limits.gpu, str)
         cap = limits.idle_timeout
         if cap is not None and (row.idle_timeout == 0 or row.idle_timeout > cap):
             row.idle_timeout = cap
@@ -352,21 +343,12 @@ class Notebooks:
     async def stop(self, owner: str, name: str, by: str | None = None) -> Notebook:
         """Stop it (a build it waits for, too). Its home stays."""
 
-        def wish(session: Session, row: NotebookRow) -> None:
-            row.wanted, row.restart = "STOPPED", False
-            row.stop_reason = f"stopped by {by or user_of(owner)}"
-            if row.state == NotebookState.QUEUED:
-                set_state(session, row, NotebookState.STOPPING, row.stop_reason)
-
-        return await self._wish(owner, name, wish)
+        return await self._wish(owner, name, _wish_stop(f"stopped by {by or user_of(owner)}"))
 
     async def kill(self, owner: str, name: str) -> Notebook:
         """Stop it without waiting for it: nothing it runs gets time to finish. Its home stays."""
 
-        def wish(session: Session, row: NotebookRow) -> None:
-            row.wanted, row.restart = "STOPPED", False
-            row.stop_reason = f"killed by {user_of(owner)}"
-
+        wish = _wish_stop(f"killed by {user_of(owner)}")
         model = await self._wish(owner, name, wish)
         row = await self._db.run(lambda session: find(session, owner, name))
         await self._hosting.end(row.workload if row.held else "")
@@ -417,16 +399,16 @@ class Notebooks:
         """Whether a server may start, and as what.
 
         Raises:
-            NotBuilt: something has to be done first; it is done now, and the start follows by itself.
-            LimitExceeded: it would not fit.
-            Forbidden: this engine does not serve that user.
+            NotBuilt: something has to be done first; it is done now, and the start follows by
+                itself. LimitExceeded: it would not fit. Forbidden: this engine does not serve that
+                user.
         """
         self._refuse_stranger(asked.user)
         owner, name = f"user:{asked.user}", asked.server or DEFAULT_SERVER
         if asked.server == DEFAULT_SERVER:
             raise Forbidden(f"A server cannot be called {DEFAULT_SERVER!r}: the default server is.")
-        options = {k: v for k, v in asked.options.items() if k != "notebook" and v not in (None, "")}
-        wish = parse_request(NotebookRequest, {**options, "name": name})
+        asks = {k: v for k, v in asked.options.items() if k != "notebook" and v not in (None, "")}
+        wish = parse_request(NotebookRequest, {**asks, "name": name})
 
         def write(session: Session) -> NotebookRow:
             row, _ = self._wished(session, owner, wish, name)
@@ -559,6 +541,28 @@ def _wish_run(session: Session, row: NotebookRow) -> None:
     row.wanted, row.stop_reason = "RUNNING", ""
     if not row.held:
         set_state(session, row, NotebookState.QUEUED, "on its way")
+
+
+def _wish_stop(reason: str) -> Callable[[Session, NotebookRow], None]:
+    def wish(session: Session, row: NotebookRow) -> None:
+        row.wanted, row.restart = "STOPPED", False
+        if row.held or not NotebookState(row.state).settled:
+            row.stop_reason = reason
+            set_state(session, row, NotebookState.STOPPING, reason)
+
+    return wish
+
+
+def _refuse_never(what: str, asked: N | None, limit: N | None, show: Callable[[N], str]) -> None:
+    """Refuse what could never be admitted, however little else is held."""
+    if limit is None:
+        return
+    if asked is None:
+        raise InvalidResources(f"Say how much {what} it needs; your limit is {show(limit)}.")
+    if asked > limit:
+        raise InvalidResources(
+            f"{what} {show(asked)} is more than your limit of {show(limit)}; ask for less."
+        )
 
 
 def only_user() -> str:

@@ -1,7 +1,7 @@
 """Admission: the one place where a server is allowed to start, and told as what.
 
-Users may ask the Hub for servers directly, so the spawner asks here before every start, however it was
-asked for. What is admitted is held in the ledger until it is released.
+Users may ask the Hub for servers directly, so the spawner asks here before every start, however it
+was asked for. What is admitted is held in the ledger until it is released.
 """
 
 from dataclasses import dataclass

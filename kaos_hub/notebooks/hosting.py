@@ -1,8 +1,8 @@
 """Build, then Host: what is wanted of a notebook is made so, step by step.
 
 Each notebook that is on its way somewhere has one driver task. A driver may be ended and begun anew
-between any two steps (a changed wish does just that, and so does a crash): every step looks first at
-what is already so.
+between any two steps (a changed wish does just that, and so does a crash): every step looks first
+at what is already so.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database, JobRow, NotebookRow, VersionRow, now
+from kaos_hub.database import ACTIVE_JOBS, Database, JobRow, NotebookRow, VersionRow, now
 from kaos_hub.engines.base import Engine, Materialise
 from kaos_hub.environments import Environment, Environments
 from kaos_hub.errors import BuildFailed, KaosError, Unavailable
@@ -44,8 +44,8 @@ class Hosting:
         db, bell, jobs, engine, environments, logs, hub: what it works with.
         store_url: where bundles' bytes rest, for jobs that lay them out.
         places: where trees and homes lie.
-        resync: seconds between two looks at all of the Hub's servers. Events come much sooner; this is
-            for those that were lost.
+        resync: seconds between two looks at all of the Hub's servers. Events come much sooner; this
+            is for those that were lost.
         silence: seconds after which a notebook that does not report is no longer judged idle.
     """
 
@@ -165,7 +165,8 @@ class Hosting:
                 return
             except Unavailable as e:
                 log.warning("notebook %s: %s", notebook_id, e)
-                await self._set(notebook_id, None, f"waiting: {e.message}")
+                with contextlib.suppress(Unavailable):
+                    await self._set(notebook_id, None, f"waiting: {e.message}")
             except KaosError as e:
                 await self._refused(notebook_id, e.message)
                 return
@@ -316,17 +317,20 @@ class Hosting:
 
     async def _stop(self, row: NotebookRow) -> None:
         """End the build it waits for (unless others wait too) and its server."""
-        if row.build_job and row.state in (NotebookState.BUILDING, NotebookState.QUEUED):
-            others = await self.db.run(lambda session: _others_wait(session, row))
-            if not others:
-                await self.jobs.cancel(row.build_job)
-                job = await self.jobs.wait(row.build_job)
-                await self._built(row.id, None, job)
-        reason = row.stop_reason or "stopped"
-        if row.held:
-            await self._set(row.id, NotebookState.STOPPING, reason)
+        job = await self._unfinished_build(row)
+        if job is not None:
+            await self.jobs.cancel(job)
+            await self._built(row.id, None, await self.jobs.wait(job))
         await self._hub_stop(row)
-        await self._released(row.id, NotebookState.STOPPED, reason)
+        if row.held or not NotebookState(row.state).settled:
+            await self._released(row.id, NotebookState.STOPPED, row.stop_reason or "stopped")
+
+    async def _unfinished_build(self, row: NotebookRow) -> str | None:
+        """The build that only this notebook still waits for."""
+        if not row.build_job or row.build_state not in ACTIVE_JOBS:
+            return None
+        others = await self.db.run(lambda session: _others_wait(session, row))
+        return None if others else row.build_job
 
     async def _hub_stop(self, row: NotebookRow) -> None:
         user, server = user_of(row.owner), server_of(row.name)

@@ -1,8 +1,8 @@
 """The idle rule: from evidence to a verdict in words.
 
-A notebook is idle when nobody uses it *and* the condition of its idle type does not hold. Under every
-type a write or an execution is use and a busy kernel is use, however silent; background polling never
-is. Missing evidence stops nothing.
+A notebook is idle when nobody uses it *and* the condition of its idle type does not hold. Under
+every type a write or an execution is use and a busy kernel is use, however silent; background
+polling never is. Missing evidence stops nothing.
 """
 
 from datetime import datetime, timedelta

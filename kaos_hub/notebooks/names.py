@@ -3,13 +3,13 @@
 import random
 from collections.abc import Container
 
-_FIRST = (
+_FIRST = (  # noqa: SIM905 - a list of words is read best as a text
     "able bold brave bright calm clever cosy curious daring eager early fair fleet fond frank free"
     " gentle glad golden happy hardy honest jolly keen kind lively lucky lunar mellow merry mighty"
     " modest neat nimble noble patient plucky polar prompt proud quick quiet rapid ready royal sage"
     " shiny silent silver smart snug solar solid spry steady stout sunny swift tidy vivid warm wise"
 ).split()
-_SECOND = (
+_SECOND = (  # noqa: SIM905
     "ant badger bat bear beaver bee bison boar crane crow deer dingo dove duck eagle eel elk ermine"
     " falcon ferret finch fox frog gecko goat goose hare hawk heron ibex jackal jay kite koala lark"
     " lemur lion llama lynx marten mole moose newt orca otter owl panda perch pike puffin quail"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from urllib.parse import quote
 
 from sqlalchemy import delete, select
@@ -185,17 +186,17 @@ async def stream(
 
     Without ``after`` it begins with the present state of each.
     """
-    if after is None:
-        present, after = await db.run(lambda session: _present(session, owner, name))
+    last = after
+    if last is None:
+        present, last = await db.run(lambda session: _present(session, owner, name))
         for event in present:
             yield event
     while True:
         ring = bell.listen()
-        last = after
-        news = await db.run(lambda session, last=last: _since(session, owner, name, last))
+        news = await db.run(partial(_since, owner=owner, name=name, after=last))
         for event in news:
             yield event
-            after = event.id
+            last = event.id
         if not news:
             await ring.wait()
 
