@@ -1,0 +1,1 @@
+"""The kaos service: REST, pages and admission, as a managed service of JupyterHub."""

@@ -1,0 +1,146 @@
+"""The private listener: spawners ask here what may start. The proxy never routes to it."""
+
+import hmac
+import json
+from typing import Any
+
+from tornado.web import Application, HTTPError, RequestHandler
+
+from kaos_hub.errors import Forbidden, InvalidRequest, KaosError, NotFound
+from kaos_hub.models import (
+    DEFAULT_SERVER,
+    AdmissionRequest,
+    BundleKind,
+    Notebook,
+    ReleaseRequest,
+    parse_request,
+)
+from kaos_hub.service.core import Core
+from kaos_hub.service.health import Health, HealthHandler
+from kaos_hub.service.metrics import CONTENT_TYPE, Metrics
+from kaos_hub.service.routes import any_json
+from kaos_hub.service.web import as_kaos_error, log_request, status_of
+
+_OFFERED = 200
+"""Versions of bundles that a form offers."""
+
+
+class _Private(RequestHandler):
+    """Lets in only who knows the secret; anything unclear is a refusal."""
+
+    @property
+    def core(self) -> Core:
+        """The service behind the handlers."""
+        core: Core = self.settings["core"]
+        return core
+
+    def prepare(self) -> None:
+        given = self.request.headers.get("Authorization", "").encode("utf-8", "replace")
+        expected = f"Bearer {self.settings['admission_secret']}".encode()
+        # In constant time, or the secret could be found byte by byte.
+        if not hmac.compare_digest(given, expected):
+            raise Forbidden("This address is for spawners only.")
+
+    def json_body(self) -> Any:
+        """The request's body.
+
+        Raises:
+            InvalidRequest: it is not JSON.
+        """
+        try:
+            return json.loads(self.request.body)
+        except ValueError:
+            raise InvalidRequest("The body is not JSON.") from None
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """Logged, if at all, where an incident gets its id."""
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Any error, as JSON."""
+        exc_info = kwargs.get("exc_info")
+        cause = exc_info[1] if exc_info else HTTPError(status_code)
+        error: KaosError = as_kaos_error(cause)
+        self.set_status(status_of(cause))
+        self.finish(error.body())
+
+
+class StartHandler(_Private):
+    """``POST /admission/start``: may this server start, and as what?"""
+
+    route_name = "/admission/start"
+
+    async def post(self) -> None:
+        """An :class:`AdmissionRequest`; answers a :class:`NotebookSpec`, or why not."""
+        request = parse_request(AdmissionRequest, self.json_body())
+        spec = await self.core.notebooks.admit(request)
+        self.set_header("Content-Type", "application/json")
+        self.finish(spec.model_dump_json())
+
+
+class ReleaseHandler(_Private):
+    """``POST /admission/release``: a server is gone."""
+
+    route_name = "/admission/release"
+
+    async def post(self) -> None:
+        """A :class:`ReleaseRequest`."""
+        await self.core.notebooks.release(parse_request(ReleaseRequest, self.json_body()))
+        self.finish({})
+
+
+class OptionsHandler(_Private):
+    """``GET /admission/options?user=&server=``: what that user's spawn form offers."""
+
+    route_name = "/admission/options"
+
+    async def get(self) -> None:
+        """Bundles, sizes, limits, use, and the notebook as it is, if there is one."""
+        core, user = self.core, self.get_query_argument("user")
+        owner, server = f"user:{user}", self.get_query_argument("server", "")
+        sources = await core.versions.list(owner, BundleKind.SOURCE, None, _OFFERED)
+        data = await core.versions.list(owner, BundleKind.DATA, None, _OFFERED)
+        answer = {
+            "sources": sources,
+            "data": data,
+            "info": core.info,
+            "limits": core.ledger.limits(owner),
+            "usage": await core.ledger.usage(owner),
+            "notebook": await self._notebook(owner, server or DEFAULT_SERVER),
+        }
+        self.set_header("Content-Type", "application/json")
+        self.finish(any_json().dump_json(answer))
+
+    async def _notebook(self, owner: str, name: str) -> Notebook | None:
+        try:
+            return await self.core.notebooks.get(owner, name)
+        except NotFound:
+            return None
+
+
+class MetricsHandler(_Private):
+    """``GET /metrics`` for Prometheus, with the same secret."""
+
+    route_name = "/metrics"
+
+    async def get(self) -> None:
+        """All metrics."""
+        metrics: Metrics = self.settings["metrics"]
+        self.set_header("Content-Type", CONTENT_TYPE)
+        self.finish(await metrics.render(self.core.db))
+
+
+def admission_app(core: Core, secret: str, metrics: Metrics, health: Health) -> Application:
+    """The private application."""
+    return Application(
+        [
+            ("/admission/start", StartHandler),
+            ("/admission/release", ReleaseHandler),
+            ("/admission/options", OptionsHandler),
+            ("/metrics", MetricsHandler),
+            ("/health", HealthHandler, {"health": health}),
+        ],
+        core=core,
+        admission_secret=secret,
+        metrics=metrics,
+        log_function=log_request,
+    )

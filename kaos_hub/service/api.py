@@ -1,0 +1,243 @@
+"""The one handler of the REST API: it checks, parses, calls the route's endpoint and answers.
+
+All bodies are streamed: whoever may not ask is refused before a body is read, and no body is held
+that is larger than its route allows.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+from tornado.http1connection import HTTP1Connection
+from tornado.iostream import StreamClosedError
+from tornado.web import HTTPError, stream_request_body
+
+from kaos_hub.errors import InvalidRequest, KaosError, TooLarge
+from kaos_hub.models import Model, parse_request, show_memory
+from kaos_hub.service import sse
+from kaos_hub.service.routes import Answer, Call, Download, Events, Route, any_json
+from kaos_hub.service.uploads import BodyReader, JsonReader, ObjectReader
+from kaos_hub.service.web import Handler, as_kaos_error
+
+_DRAIN = 64 << 20
+"""Bytes of a refused body that are read and thrown away, so that the client hears why: a connection
+closed under a client that still sends shows it a broken pipe, and a proxy an error of its own."""
+
+_STALLED = 300.0
+"""Seconds for which a client may take nothing of a streamed answer."""
+
+
+@stream_request_body
+class ApiHandler(Handler):
+    """Answers one path of the API.
+
+    Args:
+        routes: the path's routes by method.
+    """
+
+    def initialize(self, routes: dict[str, Route]) -> None:
+        self.routes = routes
+        self._refusal: KaosError | HTTPError | None = None
+        self._reader: BodyReader | None = None
+        self._drained = 0
+        self._gone = asyncio.Event()
+
+    @property
+    def route(self) -> Route:
+        """The route that was asked for."""
+        route = self.routes.get(self.request.method or "")
+        if route is None:
+            raise HTTPError(405)
+        return route
+
+    @property
+    def route_name(self) -> str:
+        """The path with its parameters' names, for metrics."""
+        return next(iter(self.routes.values())).path
+
+    def allowed_methods(self) -> list[str]:
+        return sorted(self.routes)
+
+    async def prepare(self) -> None:
+        # Must come before the first await: tornado compares with its own limit right after.
+        cast(HTTP1Connection, self.request.connection).set_max_body_size(1 << 60)
+        try:
+            await self._let_in()
+        except (KaosError, HTTPError) as e:
+            if not self._has_body():
+                raise
+            self._refusal = e
+
+    async def _let_in(self) -> None:
+        route = self.route
+        caller = await self.admit(route.right)
+        if caller is not None:
+            caller.require(route.right, self.path_kwargs.get("name"))
+        announced = self.request.headers.get("Content-Length", "")
+        if announced.isdigit() and int(announced) > route.limit:
+            raise TooLarge(
+                f"The body is larger than the {show_memory(route.limit)} that this address takes."
+            )
+        if route.reader == "objects" and caller is not None:
+            self._reader = ObjectReader(self.core.versions.receive(caller.owner), self.settings)
+        elif route.body is not None:
+            self._reader = JsonReader(route.limit)
+
+    def _has_body(self) -> bool:
+        headers = self.request.headers
+        return headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers
+
+    async def data_received(self, chunk: bytes) -> None:
+        """Take a piece of the body; tornado reads on when this returns.
+
+        Never raises: an exception from here would cut the connection instead of answering.
+        """
+        if self._refusal is None and self._reader is not None:
+            try:
+                await self._reader.feed(chunk)
+                return
+            except KaosError as e:
+                self._refusal = e
+            except Exception as e:  # the guard of tornado's reading loop; as_kaos_error logs it
+                self._refusal = as_kaos_error(e)
+            await self._reader.abort()
+        self._drained += len(chunk)
+        if self._drained > _DRAIN and self._refusal is not None and not self._finished:
+            self.send_error(400, exc_info=(type(self._refusal), self._refusal, None))
+
+    async def _answer(self, **_: str) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+        route = self.route
+        call = Call(
+            core=self.core,
+            asker=self.caller,
+            path=self.path_kwargs,
+            query=self._query(route),
+            body=await self._body(route),
+            accept=self.request.headers.get("Accept", ""),
+            last_event_id=_event_id(self.request.headers.get("Last-Event-ID")),
+            remote_ip=self.request.remote_ip or "",
+        )
+        self.set_status(route.status)
+        await self._send(await route.endpoint(call))
+
+    get = post = put = patch = delete = _answer
+
+    def _query(self, route: Route) -> Model | None:
+        given = {
+            k: self.get_query_argument(k) for k in self.request.query_arguments if k != "_xsrf"
+        }
+        if route.query is None:
+            if given:
+                raise InvalidRequest(f"unknown parameter: {', '.join(sorted(given))}")
+            return None
+        return parse_request(route.query, given)
+
+    async def _body(self, route: Route) -> Any:
+        if self._reader is None:
+            return None
+        content = await self._reader.finish()
+        self._reader = None
+        return content if route.body is None else parse_request(route.body, content)
+
+    async def _send(self, answer: Answer) -> None:
+        if isinstance(answer, Download):
+            await self._send_download(answer)
+        elif isinstance(answer, Events):
+            await self._send_events(answer)
+        else:
+            self.set_header("Content-Type", "application/json; charset=utf-8")
+            self.finish(any_json().dump_json(answer, by_alias=True))
+
+    async def _send_download(self, download: Download) -> None:
+        self.set_header("Content-Type", download.media_type)
+        self.set_header("X-Accel-Buffering", "no")
+        if download.filename is not None:
+            name = download.filename.encode("ascii", "replace").decode().replace('"', "")
+            self.set_header("Content-Disposition", f'attachment; filename="{name}"')
+        await self._stream(download.content)
+
+    async def _send_events(self, events: Events) -> None:
+        for name, value in sse.HEADERS.items():
+            self.set_header(name, value)
+        # Headers go out at once: a client must see that it is connected before anything happens.
+        self.write(sse.COMMENT)
+        await self.flush()
+        await self._stream(_encoded(events.messages))
+
+    async def _stream(self, content: AsyncIterator[bytes]) -> None:
+        """Send pieces as fast as this client takes them, and stop as soon as it is gone."""
+        try:
+            while (piece := await self._next(content)) is not None:
+                self.write(piece)
+                await asyncio.wait_for(self.flush(), _STALLED)
+        except StreamClosedError:
+            return
+        except Exception as e:
+            if not self._headers_written:
+                raise
+            self.cut(as_kaos_error(e))
+        finally:
+            await sse.close(content)
+        if not self._gone.is_set():
+            self.finish()
+
+    async def _next(self, content: AsyncIterator[bytes]) -> bytes | None:
+        """The next piece; None at the end, or when the client is gone meanwhile."""
+        piece = asyncio.ensure_future(anext(content, None))
+        gone = asyncio.ensure_future(self._gone.wait())
+        try:
+            await asyncio.wait({piece, gone}, return_when=asyncio.FIRST_COMPLETED)
+            return None if self._gone.is_set() else piece.result()
+        finally:
+            gone.cancel()
+            if not piece.done():
+                piece.cancel()
+                await asyncio.wait({piece})
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        self._gone.set()
+        if self._reader is not None:
+            reader, self._reader = self._reader, None
+            keep = asyncio.ensure_future(reader.abort())
+            self.settings["loose_ends"].add(keep)
+            keep.add_done_callback(self.settings["loose_ends"].discard)
+
+
+class UnknownAddress(Handler):
+    """Anything under the API that is no route."""
+
+    async def prepare(self) -> None:
+        raise HTTPError(404, f"{self.request.path} is not part of this API")
+
+
+async def _encoded(messages: AsyncIterator[sse.Message]) -> AsyncIterator[bytes]:
+    """Messages as bytes. An error becomes the last message: the status line is long sent."""
+    try:
+        async for message in sse.with_keepalive(messages):
+            yield sse.COMMENT if message is None else message.encode()
+    except KaosError as e:
+        yield sse.Message("error", json.dumps(e.body())).encode()
+
+
+def _event_id(value: str | None) -> int | None:
+    if not value:
+        return None
+    if not value.isascii() or not value.isdigit() or len(value) > 18:
+        raise InvalidRequest("Last-Event-ID is not one of ours")
+    return int(value)
+
+
+def api_rules(
+    table: dict[str, dict[str, Route]], prefix: str
+) -> list[tuple[str, Any, dict[str, Any]]]:
+    """Tornado's rules for the routes below ``prefix``."""
+    rules: list[tuple[str, Any, dict[str, Any]]] = []
+    for methods in table.values():
+        route = next(iter(methods.values()))
+        rules.append((prefix + route.pattern, ApiHandler, {"routes": methods}))
+    rules.append((prefix + "/.*", UnknownAddress, {}))
+    return rules

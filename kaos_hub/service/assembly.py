@@ -1,0 +1,165 @@
+"""Puts the service's parts together, starts them in order and ends them in the opposite one."""
+
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from traitlets.config import Configurable
+
+from kaos_hub import __version__
+from kaos_hub.database import Database
+from kaos_hub.datadir import DataDir
+from kaos_hub.engines.base import Engine
+from kaos_hub.environments import Environments, explain
+from kaos_hub.errors import KaosError
+from kaos_hub.hub import Hub
+from kaos_hub.jobs import Jobs
+from kaos_hub.ledger import Ledger
+from kaos_hub.logs import LogStore
+from kaos_hub.models import Info
+from kaos_hub.notebooks import Bell, Hosting, Notebooks
+from kaos_hub.notebooks.admission import Places
+from kaos_hub.service.core import Core
+from kaos_hub.stores.base import Store
+from kaos_hub.versions import Versions
+
+if TYPE_CHECKING:
+    from kaos_hub.service.config import ServiceConfig
+
+log = logging.getLogger("kaos.service")
+
+Part = TypeVar("Part")
+
+
+def find_class(group: str, name: str, base: type[Part]) -> type[Part]:
+    """A class by entry point name or import path.
+
+    Raises:
+        KaosError: there is none; says what there is.
+    """
+    known = {entry.name: entry for entry in entry_points(group=group)}
+    try:
+        if name in known:
+            found = known[name].load()
+        else:
+            module, _, attribute = name.rpartition(".")
+            if not module:
+                raise ImportError(f"there is {', '.join(sorted(known))}")
+            found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as e:
+        raise KaosError(f"Cannot use {name!r} ({group}): {e}") from None
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise KaosError(f"{name!r} ({group}) is no {base.__name__}")
+    return found
+
+
+class Parts:
+    """Everything that runs in the service.
+
+    Args:
+        config: the settings.
+        data: the data directory, locked.
+    """
+
+    core: Core
+
+    def __init__(self, config: "ServiceConfig", data: DataDir) -> None:
+        self._config, self._data = config, data
+        self._closers: list[Callable[[], Awaitable[None] | None]] = []
+
+    async def start(self) -> None:
+        """Open and start everything, and take up what was going on.
+
+        Raises:
+            KaosError: something is missing or wrong.
+        """
+        config = self._config
+        sizes, idle = config.all_sizes(), config.idle_policy()
+        default_size = config.default_size or (sizes[0].name if sizes else "")
+        if default_size and default_size not in {size.name for size in sizes}:
+            raise KaosError(f"default_size: there is no size {default_size!r} among `sizes`")
+        store = self._open_store()
+        db = await self._open_database()
+        engine = await self._start_engine()
+        ledger = Ledger(db, config.limits)
+        versions = Versions(db, store, ledger, config.file_limit(), config.max_files)
+        info = Info(
+            version=__version__,
+            engine=engine.name,
+            sizes=sizes,
+            default_size=default_size,
+            gpu=await engine.gpus() > 0,
+            idle=idle,
+            max_file_size=config.file_limit(),
+            max_files=config.max_files,
+        )
+        jobs, hosting = await self._start_work(db, engine, ledger, versions, store)
+        only = self._data.user if engine.name == "local" and not config.trust_all_users else None
+        public_url = config.public_url.rstrip("/")
+        notebooks = Notebooks(
+            hosting, versions, ledger, sizes, default_size, idle, public_url, trusted=only
+        )
+        self.core = Core(info, public_url, only, db, engine, ledger, versions, jobs, notebooks)
+
+    async def close(self) -> None:
+        """End in the opposite order. Jobs and notebooks go on in the engine."""
+        for closer in reversed(self._closers):
+            try:
+                ending = closer()
+                if ending is not None:
+                    await ending
+            except Exception:  # what cannot be closed must not keep the rest from being closed
+                log.exception("Could not close a part of the service")
+        self._closers.clear()
+
+    def _open_store(self) -> Store:
+        kind: Any = find_class("kaos_hub.stores", self._config.store, Store)
+        store: Store = kind.from_url(self._data.store.as_uri())
+        return store
+
+    async def _open_database(self) -> Database:
+        db = Database(self._config.database_url or f"sqlite:///{self._data.database}")
+        self._closers.append(db.close)
+        await db.migrate()
+        return db
+
+    async def _start_engine(self) -> Engine:
+        kind: Any = find_class("kaos_hub.engines", self._config.engine, Engine)
+        engine: Engine = (
+            kind(parent=self._config, data_dir=str(self._data.path))
+            if issubclass(kind, Configurable)
+            else kind()
+        )
+        await engine.start()
+        self._closers.append(engine.close)
+        for problem in engine.problems():
+            log.warning("%s", problem)
+        return engine
+
+    async def _start_work(
+        self, db: Database, engine: Engine, ledger: Ledger, versions: Versions, store: Store
+    ) -> tuple[Jobs, Hosting]:
+        config, data = self._config, self._data
+        logs, bell = LogStore(data.logs), Bell()
+        hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])
+        self._closers.append(hub.close)
+        jobs = Jobs(db, engine, logs, ledger, config.max_builds, explain)
+        self._closers.append(jobs.close)
+        places = Places(
+            trees=data.trees,
+            homes=data.homes,
+            kernels=data.path / "kernels",
+            inside_url=config.inside_url,
+            uid=None if engine.name == "local" else (os.getuid() or 1000),
+        )
+        environments = Environments(
+            db, engine, jobs, versions, data.trees, config.default_image, config.build_deadline
+        )
+        hosting = Hosting(db, bell, jobs, engine, environments, logs, hub, store.url, places)
+        await jobs.recover()
+        await hosting.start()
+        self._closers.append(hosting.close)
+        return jobs, hosting

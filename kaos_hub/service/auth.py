@@ -1,0 +1,182 @@
+"""Who asks: Hub tokens for the API, Hub OAuth for pages, and what each kind of token may do."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from jupyterhub.services.auth import HubOAuth, _ExpiringDict
+from jupyterhub.utils import url_path_join
+from tornado.web import HTTPError, RequestHandler
+from traitlets import Instance, Integer, default
+
+from kaos_hub.errors import Forbidden, HubUnavailable, NotAuthenticated
+from kaos_hub.models import DEFAULT_SERVER
+
+_OWN_SERVER = re.compile(r"access:servers!server=(?P<user>[^/]+)/(?P<server>[^/]*)")
+
+
+class Right(IntEnum):
+    """What a request needs, from nothing to everything."""
+
+    ANYONE = 0
+    """No login."""
+    USE = 1
+    """Read, submit, deploy: what a notebook's own token may do as well."""
+    MANAGE = 2
+    """Kill, delete, stop others, let somebody in: never with a notebook's own token."""
+    REPORT = 3
+    """Say what a server does: only with the token of that very server."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whoever sent a request."""
+
+    user: str
+    admin: bool = False
+    notebook: str | None = None
+    """Set if the token is a notebook's own: which one. It may read, submit and deploy."""
+    cookie: bool = False
+    """A browser's session, not a token."""
+
+    @property
+    def owner(self) -> str:
+        """The owner of what this user makes."""
+        return f"user:{self.user}"
+
+    def require(self, right: Right, notebook: str | None = None) -> None:
+        """Check a right, for the notebook of that name where one is meant.
+
+        Raises:
+            Forbidden: says which token would do.
+        """
+        if right is Right.REPORT and (self.notebook is None or self.notebook != notebook):
+            raise Forbidden("Only the notebook's own server may report its activity.")
+        if right is Right.MANAGE and self.notebook is not None:
+            raise Forbidden(
+                f"The token of notebook {self.notebook!r} may read, submit and deploy, not do this."
+                " Use the pages, or `kaos login` on your own machine."
+            )
+
+
+def caller_of(model: dict[str, Any], *, service: str, cookie: bool) -> Caller:
+    """The caller behind what the Hub says of a token.
+
+    A server's own token is known by its scope ``access:servers!server=user/name``: tokens that
+    people make, and those of browser sessions, reach all servers of the user or none.
+
+    Raises:
+        Forbidden: the token lacks the right to use this service, or is another service's.
+    """
+    scopes = set(model.get("scopes") or ())
+    if not scopes & {"access:services", f"access:services!service={service}"}:
+        raise Forbidden(
+            f"This token may not use kaos: it lacks the scope access:services!service={service}."
+            " Run `kaos login`, or ask the admin for that scope."
+        )
+    if model.get("kind", "user") != "user":
+        raise Forbidden("Only users have bundles and notebooks; this token is a service's.")
+    user = str(model["name"])
+    return Caller(user, bool(model.get("admin")), _own_server(user, scopes), cookie)
+
+
+def _own_server(user: str, scopes: Iterable[str]) -> str | None:
+    for scope in scopes:
+        match = _OWN_SERVER.fullmatch(scope)
+        if match and match["user"] == user:
+            return match["server"] or DEFAULT_SERVER
+    return None
+
+
+class BoundedCache(_ExpiringDict):
+    """The Hub's answers for a short while, never more than ``size`` of them.
+
+    Tokens and session ids come from strangers: without a bound they could fill our memory.
+    """
+
+    def __init__(self, max_age: int, size: int) -> None:
+        super().__init__(max_age)
+        self._size = size
+
+    def __setitem__(self, key: str, value: object) -> None:
+        while len(self.values) >= self._size and key not in self.values:
+            oldest = next(iter(self.values))
+            del self[oldest]
+        super().__setitem__(key, value)
+
+
+class KaosHubAuth(HubOAuth):
+    """Hub OAuth that forgets soon, and asks the Hub without blocking the event loop."""
+
+    cache_max_age = Integer(
+        20,
+        help="""Seconds for which the Hub's answer about a token is believed.
+
+        A revoked token works that long. Shorter is safer, longer spares the Hub a request
+        (a few milliseconds) per token and period.""",
+    ).tag(config=True)
+
+    cache_size = Integer(
+        2000,
+        help="""Tokens (count) of which the Hub's answer is remembered at once.
+
+        Beyond it the oldest is forgotten and asked again. 2000 take about 2 MB.""",
+    ).tag(config=True)
+
+    cache = Instance(_ExpiringDict, allow_none=False)
+
+    @default("cache")
+    def _bounded_cache(self) -> BoundedCache:
+        return BoundedCache(self.cache_max_age, self.cache_size)
+
+    async def caller(self, handler: RequestHandler, service: str) -> Caller | None:
+        """Who sent the request, or None if nobody known did.
+
+        A request with a cookie must carry the XSRF token unless it is a plain page view: the
+        Hub's rule. One with a token never needs it; tornado's own check would come too early to
+        know, so applications here must not set ``xsrf_cookies``.
+
+        Raises:
+            HubUnavailable: the Hub did not answer.
+            Forbidden: known, but not allowed here; or a cookie without its XSRF token.
+        """
+        try:
+            model = await self.get_user(handler, sync=False)
+        except HTTPError as e:
+            raise HubUnavailable(
+                "The Hub did not answer when asked who you are. Try again in a moment."
+            ) from e
+        if model:
+            token = bool(getattr(handler, "_token_authenticated", False))
+            return caller_of(model, service=service, cookie=not token)
+        self._explain_xsrf(handler)
+        return None
+
+    def _explain_xsrf(self, handler: RequestHandler) -> None:
+        """A logged-in browser without XSRF token is told so, not asked to log in."""
+        if self.get_token(handler, in_cookie=False) or not self._get_token_cookie(handler):
+            return
+        try:
+            handler.check_xsrf_cookie()
+        except HTTPError:
+            raise Forbidden(
+                "The request lacks the page's XSRF token. Reload the page and try again."
+            ) from None
+
+    def page_token(self, handler: RequestHandler) -> str:
+        """The access token behind a browser's session.
+
+        Raises:
+            NotAuthenticated: there is none.
+        """
+        token = self._get_token_cookie(handler)
+        if not token:
+            raise NotAuthenticated("This needs a login in the browser.")
+        return str(token)
+
+
+def login_path(hub_prefix: str) -> str:
+    """Where the Hub logs people in."""
+    return str(url_path_join(hub_prefix, "login"))

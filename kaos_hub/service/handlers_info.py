@@ -1,0 +1,38 @@
+"""What the service is, who asks, and what the API can do."""
+
+from kaos_hub.errors import Unavailable
+from kaos_hub.models import Info, Whoami
+from kaos_hub.service.auth import Right
+from kaos_hub.service.routes import Call, Route
+
+
+async def info(call: Call) -> Info:
+    """What this service offers."""
+    return call.core.info
+
+
+async def whoami(call: Call) -> Whoami:
+    """The asker, with limits and use."""
+    caller = call.caller
+    return Whoami(
+        user=caller.user,
+        owner=caller.owner,
+        admin=caller.admin,
+        limits=call.core.ledger.limits(caller.owner),
+        usage=await call.core.ledger.usage(caller.owner),
+    )
+
+
+ROUTES = [
+    Route(
+        "GET", "/info", info, "What this service is and offers.", right=Right.ANYONE, answer=Info
+    ),
+    Route(
+        "GET",
+        "/whoami",
+        whoami,
+        "The asking user, with limits and use.",
+        answer=Whoami,
+        errors=(Unavailable,),
+    ),
+]

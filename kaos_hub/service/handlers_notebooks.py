@@ -1,0 +1,274 @@
+"""Notebooks over REST."""
+
+from collections.abc import AsyncIterator
+
+from pydantic import Field
+
+from kaos_hub.errors import (
+    Conflict,
+    Forbidden,
+    HubUnavailable,
+    LimitExceeded,
+    NotFound,
+    RestartRequired,
+    Unsupported,
+)
+from kaos_hub.models import (
+    Activity,
+    ActivityAnswer,
+    DeployAnswer,
+    Event,
+    Model,
+    Notebook,
+    NotebookRequest,
+)
+from kaos_hub.service import sse
+from kaos_hub.service.auth import Right
+from kaos_hub.service.routes import Call, Download, Events, Route
+
+_LOG_MEDIA = ("text/plain", "text/event-stream")
+
+
+class ReadLog(Model):
+    """Which part of a log, and whether to wait for more."""
+
+    offset: int = Field(0, ge=0, description="bytes to leave out at the beginning")
+    follow: bool = Field(False, description="go on until the work ends; events always do")
+
+
+class Gone(Model):
+    """The notebook is deleted."""
+
+    deleted: str
+
+
+async def list_notebooks(call: Call) -> list[Notebook]:
+    """All of the owner's."""
+    return await call.core.notebooks.list(call.owner)
+
+
+async def deploy(call: Call) -> DeployAnswer:
+    """Record the wish; building and starting follow by themselves."""
+    request: NotebookRequest = call.body
+    own = call.caller.notebook
+    if request.restart and own is not None and request.name != own:
+        raise Forbidden("A notebook's own token may restart no other notebook.")
+    return await call.core.notebooks.deploy(call.owner, call.caller.user, request)
+
+
+async def get_notebook(call: Call) -> Notebook:
+    """One of them."""
+    return await call.core.notebooks.get(call.owner, call.path["name"])
+
+
+async def start(call: Call) -> Notebook:
+    """Start it as it is."""
+    return await call.core.notebooks.start(call.owner, call.path["name"])
+
+
+async def stop(call: Call) -> Notebook:
+    """Stop it, or cancel what runs towards it. A notebook may stop itself."""
+    if call.caller.notebook != call.path["name"]:
+        call.caller.require(Right.MANAGE)
+    return await call.core.notebooks.stop(call.owner, call.path["name"])
+
+
+async def kill(call: Call) -> Notebook:
+    """End it at once."""
+    return await call.core.notebooks.kill(call.owner, call.path["name"])
+
+
+async def retry(call: Call) -> Notebook:
+    """Try again what failed."""
+    return await call.core.notebooks.retry(call.owner, call.path["name"])
+
+
+async def delete(call: Call) -> Gone:
+    """Remove it with its home."""
+    await call.core.notebooks.delete(call.owner, call.path["name"])
+    return Gone(deleted=call.path["name"])
+
+
+def _log(call: Call, log: AsyncIterator[tuple[int, bytes]]) -> Download | Events:
+    if _wants_events(call):
+        return Events(sse.lines_of_log(log))
+    return Download(_bytes_of(log), "text/plain; charset=utf-8")
+
+
+def _wants_events(call: Call) -> bool:
+    return "text/event-stream" in call.accept
+
+
+def _from_where(call: Call) -> tuple[int, bool]:
+    query: ReadLog = call.query
+    if not _wants_events(call):
+        return query.offset, query.follow
+    return (query.offset if call.last_event_id is None else call.last_event_id), True
+
+
+async def _bytes_of(log: AsyncIterator[tuple[int, bytes]]) -> AsyncIterator[bytes]:
+    try:
+        async for _, piece in log:
+            yield piece
+    finally:
+        await sse.close(log)
+
+
+async def build_log(call: Call) -> Download | Events:
+    """What the build said."""
+    offset, follow = _from_where(call)
+    log = await call.core.notebooks.build_log(call.owner, call.path["name"], offset, follow)
+    return _log(call, log)
+
+
+async def host_log(call: Call) -> Download | Events:
+    """What the server said."""
+    offset, follow = _from_where(call)
+    log = await call.core.notebooks.host_log(call.owner, call.path["name"], offset, follow)
+    return _log(call, log)
+
+
+async def _event_messages(events: AsyncIterator[Event]) -> AsyncIterator[sse.Message]:
+    try:
+        async for event in events:
+            yield sse.Message("notebook", event.model_dump_json(), event.id)
+    finally:
+        await sse.close(events)
+
+
+async def all_events(call: Call) -> Events:
+    """What happens to any of the owner's notebooks."""
+    return Events(_event_messages(call.core.notebooks.events(call.owner, None, call.last_event_id)))
+
+
+async def events(call: Call) -> Events:
+    """What happens to one notebook."""
+    # Asked first, so that what is not there is a 404 and not a stream without end.
+    await get_notebook(call)
+    name = call.path["name"]
+    return Events(_event_messages(call.core.notebooks.events(call.owner, name, call.last_event_id)))
+
+
+async def activity(call: Call) -> ActivityAnswer:
+    """The server extension reports, and learns the verdict."""
+    return await call.core.notebooks.activity(call.owner, call.path["name"], call.body)
+
+
+async def source(call: Call) -> Download:
+    """The source bundle the notebook follows."""
+    digest = await call.core.notebooks.source_digest(call.owner, call.path["name"])
+    content = call.core.versions.archive(digest)
+    return Download(content, "application/x-tar", f"{call.path['name']}-source.tar")
+
+
+_ONE = "/notebooks/{name}"
+
+ROUTES = [
+    Route("GET", "/notebooks", list_notebooks, "All notebooks.", answer=list[Notebook]),
+    Route(
+        "POST",
+        "/notebooks",
+        deploy,
+        "Deploy a notebook, or deploy it again. The answer comes at once; build and start follow.",
+        body=NotebookRequest,
+        answer=DeployAnswer,
+        status=202,
+        errors=(LimitExceeded, NotFound, RestartRequired, Unsupported),
+    ),
+    Route(
+        "GET",
+        "/notebooks/events",
+        all_events,
+        "What happens to all notebooks, as server-sent events. Begins with the present state, or"
+        " after Last-Event-ID.",
+        media=("text/event-stream",),
+    ),
+    Route("GET", _ONE, get_notebook, "One notebook.", answer=Notebook, errors=(NotFound,)),
+    Route(
+        "DELETE",
+        _ONE,
+        delete,
+        "Delete a notebook and its home directory.",
+        right=Right.MANAGE,
+        answer=Gone,
+        errors=(NotFound, HubUnavailable),
+    ),
+    Route(
+        "POST",
+        _ONE + "/start",
+        start,
+        "Start a stopped notebook.",
+        answer=Notebook,
+        errors=(NotFound, Conflict, LimitExceeded, HubUnavailable),
+    ),
+    Route(
+        "POST",
+        _ONE + "/stop",
+        stop,
+        "Stop a notebook, or cancel its build. A notebook's own token may stop that notebook only.",
+        answer=Notebook,
+        errors=(NotFound, Forbidden, HubUnavailable),
+    ),
+    Route(
+        "POST",
+        _ONE + "/kill",
+        kill,
+        "End a notebook at once, without asking it.",
+        right=Right.MANAGE,
+        answer=Notebook,
+        errors=(NotFound, HubUnavailable),
+    ),
+    Route(
+        "POST",
+        _ONE + "/retry",
+        retry,
+        "Try a failed notebook again, from the stage that failed.",
+        answer=Notebook,
+        errors=(NotFound, Conflict, LimitExceeded),
+    ),
+    Route(
+        "GET",
+        _ONE + "/build-log",
+        build_log,
+        "The log of the build: stamped lines as text, or events whose id is the offset after them.",
+        query=ReadLog,
+        media=_LOG_MEDIA,
+        errors=(NotFound,),
+    ),
+    Route(
+        "GET",
+        _ONE + "/host-log",
+        host_log,
+        "The server's log: stamped lines as text, or events whose id is the offset after them.",
+        query=ReadLog,
+        media=_LOG_MEDIA,
+        errors=(NotFound,),
+    ),
+    Route(
+        "GET",
+        _ONE + "/events",
+        events,
+        "What happens to one notebook, as server-sent events. Begins with the present state, or"
+        " after Last-Event-ID.",
+        media=("text/event-stream",),
+        errors=(NotFound,),
+    ),
+    Route(
+        "POST",
+        _ONE + "/activity",
+        activity,
+        "The notebook's own server reports kernels, terminals and last use.",
+        right=Right.REPORT,
+        body=Activity,
+        answer=ActivityAnswer,
+        errors=(NotFound,),
+    ),
+    Route(
+        "GET",
+        _ONE + "/source",
+        source,
+        "The source bundle that the notebook follows, as a tar archive.",
+        media=("application/x-tar",),
+        errors=(NotFound,),
+    ),
+]

@@ -1,0 +1,186 @@
+"""Logging a command line in: it asks, a person confirms in a browser, it fetches the token.
+
+In the spirit of RFC 8628. The command line keeps a secret, the *verifier*, and sends only its
+SHA-256, the *challenge*: whoever sees the page's address or code still cannot fetch the token. The
+token is the access token of the person's browser session with this service; the Hub ends both
+together when the person logs out there. Tokens stand in no URL and in no log.
+"""
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+from kaos_hub.errors import Forbidden, NotAuthenticated, NotFound, Unavailable
+from kaos_hub.models import LoginAnswer, LoginPoll, LoginRequest, LoginStarted
+from kaos_hub.service.auth import Right
+from kaos_hub.service.routes import Call, Route
+
+LIFETIME = 600
+"""Seconds for which a login waits for its confirmation."""
+
+_MOST = 500
+"""Logins that wait at once."""
+
+_RATE, _PERIOD = 10, 60.0
+"""So many may be begun from one address in so many seconds."""
+
+_ADDRESSES = 1000
+"""Addresses whose rate is remembered."""
+
+# Letters only, without vowels: no words come out, and none looks like a digit (RFC 8628, 6.1).
+_ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"
+
+
+@dataclass
+class Pending:
+    """A login that waits, or was just decided."""
+
+    challenge: str
+    user_code: str
+    client: str
+    remote_ip: str
+    expires: float
+    denied: bool = False
+    token: str | None = None
+
+
+class Logins:
+    """The logins that wait. In memory only: after a restart people simply begin again."""
+
+    def __init__(self) -> None:
+        self._by_code: OrderedDict[str, Pending] = OrderedDict()
+        self._by_challenge: dict[str, Pending] = {}
+        self._begun: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def begin(self, request: LoginRequest, remote_ip: str) -> Pending:
+        """A new one.
+
+        Raises:
+            Unavailable: too many wait, or came from there.
+        """
+        self._forget_expired()
+        self._limit_rate(remote_ip)
+        if len(self._by_code) >= _MOST:
+            raise Unavailable("Too many logins wait for confirmation. Try again in some minutes.")
+        self._drop(self._by_challenge.get(request.challenge))
+        expires = time.monotonic() + LIFETIME
+        code = self._new_code()
+        pending = Pending(request.challenge, code, request.client, remote_ip, expires)
+        self._by_code[code] = self._by_challenge[request.challenge] = pending
+        return pending
+
+    def by_code(self, user_code: str) -> Pending:
+        """The one that waits under this code.
+
+        Raises:
+            NotFound: there is none, or not any more.
+        """
+        self._forget_expired()
+        pending = self._by_code.get(user_code.strip().upper())
+        if pending is None or pending.denied or pending.token is not None:
+            raise NotFound("This login is over, or was never asked for. Run `kaos login` again.")
+        return pending
+
+    def collect(self, verifier: str) -> str | None:
+        """The token for whoever knows the verifier; None while nobody has confirmed. Given once.
+
+        Raises:
+            NotAuthenticated: denied, expired, or never begun.
+        """
+        self._forget_expired()
+        challenge = hashlib.sha256(verifier.encode()).hexdigest()
+        pending = self._by_challenge.get(challenge)
+        if pending is None or not hmac.compare_digest(pending.challenge, challenge):
+            raise NotAuthenticated("This login has expired. Run `kaos login` again.")
+        if pending.denied:
+            self._drop(pending)
+            raise NotAuthenticated("The login was denied in the browser.")
+        if pending.token is not None:
+            self._drop(pending)
+        return pending.token
+
+    def _new_code(self) -> str:
+        while True:
+            letters = "".join(secrets.choice(_ALPHABET) for _ in range(8))
+            code = f"{letters[:4]}-{letters[4:]}"
+            if code not in self._by_code:
+                return code
+
+    def _limit_rate(self, remote_ip: str) -> None:
+        now = time.monotonic()
+        begun = self._begun.setdefault(remote_ip, deque(maxlen=_RATE))
+        self._begun.move_to_end(remote_ip)
+        if len(self._begun) > _ADDRESSES:
+            self._begun.popitem(last=False)
+        if len(begun) == _RATE and now - begun[0] < _PERIOD:
+            raise Unavailable("Too many logins from your address. Try again in a minute.")
+        begun.append(now)
+
+    def _forget_expired(self) -> None:
+        now = time.monotonic()
+        # In order of beginning, and all live equally long: the oldest expire first.
+        while self._by_code:
+            pending = next(iter(self._by_code.values()))
+            if pending.expires > now:
+                return
+            self._drop(pending)
+
+    def _drop(self, pending: Pending | None) -> None:
+        if pending is not None:
+            self._by_code.pop(pending.user_code, None)
+            self._by_challenge.pop(pending.challenge, None)
+
+
+def routes(logins: Logins) -> list[Route]:
+    """The routes a command line uses; the page is in :mod:`kaos_hub.service.pages`."""
+
+    async def begin(call: Call) -> LoginStarted:
+        request: LoginRequest = call.body
+        pending = logins.begin(request, call.remote_ip)
+        return LoginStarted(
+            url=f"{call.core.public_url}/services/kaos/login?code={pending.user_code}",
+            user_code=pending.user_code,
+            expires_in=LIFETIME,
+        )
+
+    async def poll(call: Call) -> LoginAnswer:
+        request: LoginPoll = call.body
+        return LoginAnswer(token=logins.collect(request.verifier))
+
+    return [
+        Route(
+            "POST",
+            "/login",
+            begin,
+            "A command line asks to be let in. A person opens the url and compares the code.",
+            right=Right.ANYONE,
+            body=LoginRequest,
+            answer=LoginStarted,
+            errors=(Unavailable,),
+        ),
+        Route(
+            "POST",
+            "/login/token",
+            poll,
+            "The token, once a person has confirmed; null until then. It is given once.",
+            right=Right.ANYONE,
+            body=LoginPoll,
+            answer=LoginAnswer,
+            errors=(NotAuthenticated,),
+        ),
+    ]
+
+
+def decide(pending: Pending, token: str | None) -> None:
+    """Let the command line in with this token, or (None) not.
+
+    Raises:
+        Forbidden: it was decided already.
+    """
+    if pending.denied or pending.token is not None:
+        raise Forbidden("This login was decided already.")
+    pending.token = token
+    pending.denied = token is None

@@ -1,0 +1,57 @@
+"""The service as a process: it dies with its Hub, and is alone on its data directory."""
+
+import ctypes
+import os
+import signal
+import time
+
+from kaos_hub.datadir import DataDir, Held
+from kaos_hub.errors import Conflict, KaosError
+
+_PR_SET_PDEATHSIG = 1
+_PATIENCE = 10.0
+"""Seconds to wait for a predecessor that is ending."""
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the Hub that started us is gone, however it went.
+
+    A Hub killed with -9 cannot stop us; an orphan would hold the lock and the ports of the next.
+
+    Raises:
+        KaosError: the Hub is gone already.
+    """
+    parent = os.getppid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise KaosError(f"Cannot bind the service's life to the Hub's: {reason}")
+    # It may have died before the kernel knew of our wish. Where the configuration tells the Hub's
+    # process id we also notice a death before our first line.
+    expected = int(os.environ.get("KAOS_HUB_PID") or parent)
+    if os.getppid() != expected:
+        raise KaosError("The Hub that started this service is gone; so it ends, too.")
+
+
+def take_lock(data: DataDir, patience: float = _PATIENCE) -> Held:
+    """Be the only service on a data directory.
+
+    Args:
+        data: the directory.
+        patience: seconds to wait for a predecessor to end.
+
+    Raises:
+        KaosError: another service keeps it.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return data.hold()
+        except Conflict as e:
+            if time.monotonic() >= deadline:
+                raise KaosError(
+                    f"Another kaos service (process {e.details.get('pid') or '?'}) uses"
+                    f" {data.path}. Stop that one first, or choose another data directory"
+                    " (KAOS_DATA_DIR)."
+                ) from None
+            time.sleep(0.1)

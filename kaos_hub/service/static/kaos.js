@@ -1,0 +1,259 @@
+// Keeps the pages up to date. Whatever comes over the wire is put in as text, never as HTML.
+
+const root = document.getElementById("kaos");
+const xsrf = root ? root.dataset.xsrf : "";
+
+const MAX_LINES = 5000; // kept in the page; the whole log is a link away
+const MAX_CHUNK = 500; // lines per text node: what is thrown away at once
+
+function withXsrf(path, query = {}) {
+  // EventSource cannot send headers; the Hub's own pages pass the XSRF token like this, too.
+  const url = new URL(path, location.href);
+  for (const [name, value] of Object.entries({ ...query, _xsrf: xsrf })) url.searchParams.set(name, value);
+  return url;
+}
+
+const offline = document.getElementById("kaos-offline");
+
+// A stream of events that opens again after whatever broke it, and rests while nobody looks.
+class Stream {
+  constructor(path, handlers, { query = () => ({}), quiet = false } = {}) {
+    Object.assign(this, { path, handlers, query, quiet, delay: 1000, over: false });
+    this.onVisibility = () => (document.hidden ? this.pause() : this.open());
+    document.addEventListener("visibilitychange", this.onVisibility);
+    if (!document.hidden) this.open();
+  }
+
+  open() {
+    if (this.over || this.source) return;
+    this.source = new EventSource(withXsrf(this.path, this.query()));
+    this.source.onopen = () => {
+      this.delay = 1000;
+      if (!this.quiet) offline.hidden = true;
+    };
+    this.source.onerror = () => this.broken();
+    for (const [name, handle] of Object.entries(this.handlers)) {
+      this.source.addEventListener(name, (event) => {
+        // Our own "error" events have data; a broken connection's have none.
+        if (name !== "error" || event.data) handle(event);
+      });
+    }
+  }
+
+  broken() {
+    this.pause();
+    if (this.over || document.hidden) return;
+    if (!this.quiet) offline.hidden = false;
+    this.timer = setTimeout(() => this.open(), this.delay);
+    this.delay = Math.min(this.delay * 2, 30000);
+  }
+
+  pause() {
+    clearTimeout(this.timer);
+    if (this.source) this.source.close();
+    this.source = null;
+  }
+
+  close() {
+    this.over = true;
+    this.pause();
+    document.removeEventListener("visibilitychange", this.onVisibility);
+  }
+}
+
+// --- the live part of a page -----------------------------------------------------------------------
+
+let refreshing = false;
+let again = false;
+
+// Ask the server for the page again and take over its live part: one template for both ways.
+async function refresh() {
+  if (refreshing) {
+    again = true;
+    return;
+  }
+  refreshing = true;
+  try {
+    const answer = await fetch(location.href, { headers: { "X-XSRFToken": xsrf } });
+    if (answer.status === 404 || answer.redirected) {
+      location.reload();
+      return;
+    }
+    if (answer.ok) takeOver(new DOMParser().parseFromString(await answer.text(), "text/html"));
+  } catch {
+    // The stream notices as well, and says so.
+  } finally {
+    refreshing = false;
+    if (again) {
+      again = false;
+      setTimeout(refresh, 500);
+    }
+  }
+}
+
+function takeOver(page) {
+  const fresh = page.getElementById("kaos-live");
+  const live = document.getElementById("kaos-live");
+  if (!fresh || !live) return;
+  const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
+  live.replaceChildren(...fresh.childNodes);
+  for (const [name, value] of Object.entries(fresh.dataset)) live.dataset[name] = value;
+  if (focused) document.getElementById(focused)?.focus();
+  tellAges();
+}
+
+function rowOf(name) {
+  const live = document.getElementById("kaos-live");
+  if (live.dataset.notebook) return live;
+  return [...live.querySelectorAll("tr[data-notebook]")].find((row) => row.dataset.notebook === name);
+}
+
+function showProgress(row, event) {
+  const bar = row.querySelector("[data-progress]");
+  if (bar && !row.dataset.events) {
+    bar.setAttribute("aria-valuenow", event.progress);
+    bar.firstElementChild.className = bar.firstElementChild.className.replace(
+      /kaos-at-\d+/,
+      `kaos-at-${Math.floor(event.progress / 5) * 5}`,
+    );
+  }
+  const reason = row.querySelector(row.dataset.events ? "[data-main-reason]" : "[data-reason]");
+  if (reason) reason.textContent = event.reason;
+}
+
+function announce(text) {
+  const place = document.getElementById("kaos-announce");
+  if (place.textContent !== text) place.textContent = text;
+}
+
+let lastRefresh = Date.now();
+
+function onNotebook(message) {
+  const event = JSON.parse(message.data);
+  const row = rowOf(event.notebook);
+  const changed = !row || row.dataset.shown !== event.state;
+  if (row) {
+    showProgress(row, event);
+    row.dataset.shown = event.state;
+  }
+  if (changed) {
+    announce(`${event.notebook}: ${event.state}`);
+    for (const log of logs) log.stateChanged(event.state);
+  }
+  // A stage's own bar and reason come with the page; progress alone need not fetch it each time.
+  const stale = document.getElementById("kaos-live").dataset.notebook && Date.now() - lastRefresh > 2000;
+  if (changed || stale) {
+    lastRefresh = Date.now();
+    refresh();
+  }
+}
+
+// --- logs --------------------------------------------------------------------------------------------
+
+const ANSI = /\u001b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[@-Z\\-_])/g;
+
+function readable(line) {
+  // 2026-01-31T12:00:00.123456Z text -> local time, text
+  const space = line.indexOf(" ");
+  const at = space > 18 ? new Date(line.slice(0, space)) : null;
+  const text = line.slice(space + 1).replace(ANSI, "");
+  return at && !isNaN(at) ? `${at.toTimeString().slice(0, 8)} ${text}` : line.replace(ANSI, "");
+}
+
+class Log {
+  constructor(details) {
+    Object.assign(this, { details, waiting: [], chunks: [], kept: 0, total: 0, offset: 0 });
+    this.lines = details.querySelector("pre");
+    this.count = details.querySelector("[data-count]");
+    this.follow = details.querySelector(".kaos-follow input");
+    this.follow.parentElement.hidden = false;
+    details.addEventListener("toggle", () => (details.open ? this.open() : this.close()));
+    this.lines.addEventListener("scroll", () => {
+      const { scrollTop, scrollHeight, clientHeight } = this.lines;
+      if (scrollHeight - scrollTop - clientHeight < 8) this.follow.checked = true;
+      else if (scrollTop < this.lastTop) this.follow.checked = false;
+      this.lastTop = scrollTop;
+    });
+    if (details.open) this.open();
+  }
+
+  open() {
+    if (this.stream) return;
+    this.stream = new Stream(
+      this.details.dataset.log,
+      { log: (event) => this.take(event), end: () => this.close(), error: () => this.close() },
+      // The stream goes on where we are; at the very beginning there may be no log yet.
+      { query: () => ({ offset: this.offset }), quiet: true },
+    );
+  }
+
+  close() {
+    if (this.stream) this.stream.close();
+    this.stream = null;
+  }
+
+  // A new build or start writes a new log.
+  stateChanged(state) {
+    const begins = { build: ["QUEUED", "BUILDING"], host: ["STARTING"] }[this.details.dataset.stage];
+    if (!begins.includes(state)) return;
+    this.close();
+    this.lines.replaceChildren();
+    Object.assign(this, { waiting: [], chunks: [], kept: 0, total: 0, offset: 0 });
+    if (this.details.open) this.open();
+  }
+
+  take(event) {
+    this.offset = Number(event.lastEventId);
+    const fresh = event.data.split("\n");
+    this.total += fresh.length;
+    for (const line of fresh) this.waiting.push(line);
+    if (this.waiting.length > MAX_LINES) this.waiting.splice(0, this.waiting.length - MAX_LINES);
+    if (!this.drawing) this.drawing = requestAnimationFrame(() => this.draw());
+  }
+
+  draw() {
+    this.drawing = null;
+    while (this.waiting.length) {
+      const part = this.waiting.splice(0, MAX_CHUNK);
+      const node = document.createTextNode(part.map(readable).join("\n") + "\n");
+      this.lines.append(node);
+      this.chunks.push([node, part.length]);
+      this.kept += part.length;
+    }
+    while (this.chunks.length > 1 && this.kept - this.chunks[0][1] >= MAX_LINES) {
+      const [node, size] = this.chunks.shift();
+      node.remove();
+      this.kept -= size;
+    }
+    const lines = `${this.total.toLocaleString()} lines`;
+    this.count.textContent = this.total > this.kept ? `${lines}, the last ${this.kept.toLocaleString()} shown` : lines;
+    if (this.follow.checked) this.lines.scrollTop = this.lines.scrollHeight;
+  }
+}
+
+// --- ages --------------------------------------------------------------------------------------------
+
+const words = new Intl.RelativeTimeFormat("en", { numeric: "always" });
+const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
+
+function tellAges() {
+  for (const time of document.querySelectorAll("time[datetime]")) {
+    const at = new Date(time.dateTime);
+    const seconds = (Date.now() - at) / 1000;
+    const [unit, size] = UNITS.find(([, size]) => seconds >= size) ?? ["", 1];
+    time.textContent = unit ? words.format(-Math.floor(seconds / size), unit) : "less than a minute ago";
+    time.title = at.toLocaleString();
+  }
+}
+
+// --- begin -------------------------------------------------------------------------------------------
+
+const logs = [...document.querySelectorAll("details.kaos-log")].map((details) => new Log(details));
+const live = document.getElementById("kaos-live");
+if (live) {
+  new Stream(live.dataset.events, { notebook: onNotebook });
+  // What was deleted meanwhile has no event any more.
+  document.addEventListener("visibilitychange", () => document.hidden || refresh());
+  tellAges();
+  setInterval(tellAges, 30000);
+}

@@ -1,0 +1,175 @@
+"""Pages in the Hub's own look: its templates and theme, with ours beside them."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import jupyterhub._data
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader
+from jupyterhub.utils import url_path_join
+
+from kaos_hub.models import IdlePolicy, Resources, show_memory
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """The user as the Hub's templates know one."""
+
+    name: str
+
+    @property
+    def json_escaped_name(self) -> str:
+        """The name inside a JavaScript string, as the Hub's page.html puts it."""
+        return dumps(self.name)[1:-1].replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+class Pages:
+    """Renders templates.
+
+    Args:
+        hub_config: the Hub's section of the configuration file, for an admin's own templates and
+            announcements.
+        hub_prefix: the Hub's path, e.g. ``/hub/``.
+        hub_host: scheme and host of the Hub where it has one of its own, else empty.
+        prefix: this service's path.
+        service_name: how the service is called in the Hub's menu.
+    """
+
+    def __init__(
+        self,
+        hub_config: Mapping[str, Any],
+        hub_prefix: str,
+        hub_host: str,
+        prefix: str,
+        service_name: str,
+    ) -> None:
+        self._hub = hub_host + hub_prefix
+        self._prefix = prefix
+        self._variables = {
+            name: value
+            for name, value in dict(hub_config.get("template_vars") or {}).items()
+            if not callable(value)
+        }
+        self._services = [{"name": service_name, "href": prefix}]
+        own = [str(path) for path in hub_config.get("template_paths") or []]
+        self._environment = _environment(own)
+
+    @cached_property
+    def static_version(self) -> str:
+        """Changes whenever one of our static files does."""
+        digest = hashlib.sha256()
+        for path in sorted(STATIC.iterdir()):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()[:12]
+
+    def hub_static(self, path: str, include_version: bool = True) -> str:
+        """A static file of the Hub's."""
+        return str(url_path_join(self._hub, "static", path))
+
+    def own_static(self, path: str) -> str:
+        """A static file of ours."""
+        return f"{self._prefix}static/{path}?v={self.static_version}"
+
+    def render(
+        self, template: str, *, user: str | None, admin: bool, xsrf: str, **more: Any
+    ) -> str:
+        """A page.
+
+        Args:
+            template: its file name.
+            user: who looks at it, if that is known.
+            admin: whether the Hub's menu has the admin's entry for them.
+            xsrf: the XSRF token for forms.
+            more: what the template itself needs.
+        """
+        known = {
+            "base_url": self._hub,
+            "prefix": "/",
+            "logo_url": self._hub,
+            "user": Visitor(user) if user else None,
+            "no_spawner_check": True,
+            "login_url": url_path_join(self._hub, "login"),
+            "logout_url": url_path_join(self._hub, "logout"),
+            "static_url": self.hub_static,
+            "version_hash": "",
+            "services": self._services if user else [],
+            "parsed_scopes": {"admin-ui"} if admin else set(),
+            "xsrf": xsrf,
+            "xsrf_token": xsrf,
+            "kaos": self._prefix,
+            "kaos_static": self.own_static,
+        }
+        return self._environment.get_template(template).render({**known, **self._variables, **more})
+
+
+def _environment(admin_paths: list[str]) -> Environment:
+    hub = str(Path(jupyterhub._data.DATA_FILES_PATH) / "templates")
+    theirs = FileSystemLoader([*admin_paths, hub])
+    # `templates/page.html` is the Hub's own, for admins' pages that extend it, as in the Hub.
+    loader = ChoiceLoader(
+        [
+            PrefixLoader({"templates": FileSystemLoader([hub])}),
+            FileSystemLoader(str(HERE / "templates")),
+            theirs,
+        ]
+    )
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(_FILTERS)
+    return environment
+
+
+_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
+
+
+def ago(moment: datetime) -> str:
+    """How long ago, in one unit: ``3 minutes ago``."""
+    return f"{span((datetime.now(UTC) - moment).total_seconds())} ago"
+
+
+def span(seconds: float) -> str:
+    """A duration in one unit: ``3 minutes``."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "less than a minute" if seconds < 60 else "a minute"
+
+
+def show_resources(resources: Resources) -> str:
+    """``2 cores · 4Gi · 1 GPU``; what is not limited is left out."""
+    parts = []
+    if resources.cpu is not None:
+        parts.append(f"{resources.cpu:g} core{'s' if resources.cpu != 1 else ''}")
+    if resources.memory is not None:
+        parts.append(show_memory(resources.memory))
+    if resources.gpu:
+        parts.append(f"{resources.gpu} GPU{'s' if resources.gpu > 1 else ''}")
+    return " · ".join(parts) or "no limit"
+
+
+def show_idle(policy: IdlePolicy) -> str:
+    """The idle policy in a sentence."""
+    if not policy.timeout:
+        return "never stopped for being idle"
+    what = {
+        "kernels_or_terminals": "without a kernel or terminal",
+        "kernel_connections": "without a connection to a kernel",
+        "activity": "without activity",
+    }[policy.type.value]
+    return f"stops after {span(policy.timeout)} {what}"
+
+
+_FILTERS: dict[str, Callable[..., str]] = {
+    "ago": ago,
+    "span": span,
+    "resources": show_resources,
+    "idle_policy": show_idle,
+}

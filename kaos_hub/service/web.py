@@ -1,0 +1,139 @@
+"""What all handlers share: who asks, headers, errors as ``KaosError``, the access log."""
+
+import logging
+import secrets
+from typing import Any, ClassVar, cast
+
+from jupyterhub.services.auth import HubOAuthenticated
+from tornado.http1connection import HTTP1Connection
+from tornado.web import Finish, HTTPError, RequestHandler
+
+from kaos_hub.errors import InvalidRequest, KaosError, NotAuthenticated, NotFound, TooLarge
+from kaos_hub.service.auth import Caller, KaosHubAuth, Right
+from kaos_hub.service.core import Core
+
+log = logging.getLogger("kaos.service")
+
+_BY_STATUS: dict[int, type[KaosError]] = {404: NotFound, 413: TooLarge}
+
+
+def as_kaos_error(error: BaseException) -> KaosError:
+    """What a client is told of an exception: our own as they are, the unexpected by an id.
+
+    The id stands in the service's log together with the traceback; the client gets no more.
+    """
+    if isinstance(error, KaosError):
+        return error
+    if isinstance(error, HTTPError):
+        return _BY_STATUS.get(error.status_code, InvalidRequest)(error.log_message or error.reason)
+    incident = secrets.token_hex(4)
+    log.error("Incident %s", incident, exc_info=error)
+    return KaosError(
+        f"Something went wrong inside kaos_hub. Tell the admin this number: {incident}.",
+        incident=incident,
+    )
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status that goes with an exception."""
+    if isinstance(error, KaosError):
+        return error.status
+    return error.status_code if isinstance(error, HTTPError) else 500
+
+
+class Handler(HubOAuthenticated, RequestHandler):
+    """Base of everything that answers users."""
+
+    csp: ClassVar[str] = "default-src 'none'; frame-ancestors 'none'; sandbox"
+    caller: Caller | None = None
+
+    @property
+    def core(self) -> Core:
+        """The service behind the handlers."""
+        core: Core = self.settings["core"]
+        return core
+
+    @property
+    def kaos_auth(self) -> KaosHubAuth:
+        """How callers are known."""
+        auth: KaosHubAuth = self.hub_auth
+        return auth
+
+    def set_default_headers(self) -> None:
+        self.set_header("Server", "kaos")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "same-origin")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Content-Security-Policy", self.csp)
+
+    async def identify(self) -> Caller | None:
+        """Find out, and remember for the access log, who asks."""
+        self.caller = await self.kaos_auth.caller(self, self.settings["service_name"])
+        return self.caller
+
+    async def admit(self, right: Right) -> Caller | None:
+        """Let in whoever has the right; None only where anyone has.
+
+        Raises:
+            NotAuthenticated: nobody known asks.
+            Forbidden: somebody known, who may not.
+        """
+        if right is Right.ANYONE:
+            return None
+        caller = await self.identify()
+        if caller is None:
+            raise NotAuthenticated(f"Not logged in. Run: kaos login {self.core.public_url}")
+        self.core.admit(caller)
+        return caller
+
+    def get_current_user(self) -> dict[str, Any] | None:
+        """What is known already. Never asks the Hub: that would block the event loop."""
+        user: dict[str, Any] | None = getattr(self, "_cached_hub_user", None)
+        return user
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """Ours are answers, not incidents; the others are logged where they get their id."""
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Any error, as JSON."""
+        error, status = self.failure(status_code, kwargs.get("exc_info"))
+        self.set_status(status)
+        self.write_error_body(error)
+
+    def failure(self, status_code: int, exc_info: Any) -> tuple[KaosError, int]:
+        """The error to show and its status."""
+        cause = exc_info[1] if exc_info else HTTPError(status_code)
+        if isinstance(cause, HTTPError) and cause.status_code == 405:
+            methods = ", ".join(self.allowed_methods())
+            cause = HTTPError(405, f"{self.request.method} is not for this address, but {methods}")
+        return as_kaos_error(cause), status_of(cause)
+
+    def allowed_methods(self) -> list[str]:
+        """The methods this address answers."""
+        return [m for m in self.SUPPORTED_METHODS if m.lower() in type(self).__dict__]
+
+    def write_error_body(self, error: KaosError) -> None:
+        """Write the error for whoever asks."""
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(error.body())
+
+    def cut(self, error: BaseException) -> None:
+        """End an answer whose beginning is sent: the client must not take it for whole."""
+        log.warning("An answer broke off: %s %s: %s", self.request.method, self.request.path, error)
+        cast(HTTP1Connection, self.request.connection).close()
+        raise Finish
+
+
+def log_request(handler: RequestHandler) -> None:
+    """One line per request: no query string, no header, so never a token."""
+    request = handler.request
+    caller = getattr(handler, "caller", None)
+    duration = request.request_time()
+    status = handler.get_status()
+    metrics = handler.settings.get("metrics")
+    if metrics is not None:
+        metrics.observe(request.method, getattr(handler, "route_name", "other"), status, duration)
+    level = logging.INFO if status < 500 else logging.WARNING
+    path = request.path.encode("ascii", "backslashreplace").decode()
+    who = caller.user if caller else "-"
+    log.log(level, "%d %s %s (%s) %.1fms", status, request.method, path, who, duration * 1000)

@@ -1,0 +1,263 @@
+"""A real JupyterHub with the kaos service, on free ports and in a directory of its own, for tests.
+
+It runs this repository's own ``jupyterhub_config.py``; a few lines read after it bring test users
+(everybody logs in with their name, no password) and a way to mint tokens.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_EXTRA = """
+c = get_config()
+c.JupyterHub.authenticator_class = "dummy"
+c.Authenticator.allow_all = True
+c.Authenticator.admin_users = {"root"}
+c.JupyterHub.services.append({"name": "tester", "display": False, "api_token": "%(token)s"})
+c.JupyterHub.load_roles.append(
+    {"name": "tester", "services": ["tester"], "scopes": ["admin:users", "admin:servers", "tokens"]}
+)
+c.JupyterHub.service_check_interval = 1
+"""
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Answer:
+    """An HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode()
+
+
+def request(
+    method: str,
+    url: str,
+    token: str | None = None,
+    body: Any = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 30,
+) -> Answer:
+    """One HTTP request. ``body`` is bytes, or something to send as JSON."""
+    head = dict(headers or {})
+    if token:
+        head["Authorization"] = f"token {token}"
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    asked = urllib.request.Request(url, data=data, method=method, headers=head)
+    try:
+        with urllib.request.urlopen(asked, timeout=timeout) as response:
+            return Answer(response.status, dict(response.headers), response.read())
+    except urllib.error.HTTPError as e:
+        with e:
+            return Answer(e.code, dict(e.headers), e.read())
+
+
+def wait_until(true: Callable[[], Any], seconds: float = 30, what: str = "it") -> Any:
+    """Look until something is true, and return that.
+
+    Raises:
+        AssertionError: it never was.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = true()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{what} did not happen within {seconds:g} s")
+
+
+@dataclass
+class RunningHub:
+    """A Hub of its own. Use :func:`running_hub`, or start and stop it by hand."""
+
+    directory: Path
+    engine: str = "local"
+    config: str = ""
+    """Lines for the configuration, read last."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    trust_all: bool = True
+
+    def __post_init__(self) -> None:
+        self.port = free_port()
+        self.data = self.directory / "data"
+        self.log = self.directory / "hub.log"
+        self._admin_token = secrets.token_hex(32)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The Hub as people reach it."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def kaos(self) -> str:
+        """The service as people reach it."""
+        return f"{self.url}/services/kaos"
+
+    @property
+    def api(self) -> str:
+        """The service's REST API."""
+        return f"{self.kaos}/api/v1"
+
+    @property
+    def admission(self) -> str:
+        """The private listener."""
+        ports = json.loads((self.data / "ports.json").read_text())
+        return f"http://127.0.0.1:{ports['admission']}"
+
+    @property
+    def admission_secret(self) -> str:
+        """What opens the private listener."""
+        return (self.data / "secrets" / "admission").read_text()
+
+    def start(self, seconds: float = 60) -> None:
+        """Start it and wait until the service answers through the proxy."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        extra = self.directory / "extra_config.py"
+        extra.write_text(_EXTRA % {"token": self._admin_token} + self.config)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "jupyterhub", "-f", str(ROOT / "jupyterhub_config.py")],
+                cwd=self.directory,
+                env=self._environment(extra),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            wait_until(self.answers, seconds, "the kaos service's first answer")
+        except AssertionError:
+            self.stop()
+            raise AssertionError(f"the Hub did not start:\n{self.tail()}") from None
+
+    def _environment(self, extra: Path) -> dict[str, str]:
+        given = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTERHUB_", "KAOS_"))}
+        return {
+            **given,
+            "KAOS_DATA_DIR": str(self.data),
+            "KAOS_ENGINE": self.engine,
+            "KAOS_PORT": str(self.port),
+            "KAOS_EXTRA_CONFIG": str(extra),
+            "KAOS_TRUST_ALL_USERS": "1" if self.trust_all else "0",
+            **self.environment,
+        }
+
+    def answers(self) -> bool:
+        """Whether the service is well, asked through the proxy."""
+        if self.process is not None and self.process.poll() is not None:
+            raise AssertionError(f"the Hub ended:\n{self.tail()}")
+        try:
+            return request("GET", f"{self.kaos}/health", timeout=5).status == 200
+        except OSError:
+            return False
+
+    def service_pid(self) -> int | None:
+        """The process id of the service, which it writes into its lock."""
+        try:
+            return int((self.data / "lock").read_text() or 0) or None
+        except (OSError, ValueError):
+            return None
+
+    def kill(self) -> None:
+        """End the Hub with SIGKILL: it can do nothing more. Proxy and notebooks stay behind."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End the Hub as Ctrl-C would, and whatever of its own is left."""
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(20)
+        if self.process.poll() is None:
+            self.kill()
+        self._end_left_behind()
+        self.process = None
+
+    def _end_left_behind(self) -> None:
+        """What is this Hub's own is known by its directory in the environment."""
+        mark = f"KAOS_DATA_DIR={self.data}".encode()
+        for pid in _processes_with(mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def tail(self, lines: int = 40) -> str:
+        """The end of the log of Hub and service."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    # --- users ---
+
+    def hub_api(self, method: str, path: str, body: Any = None) -> Answer:
+        """Ask the Hub's own API as somebody who may do everything with users and servers."""
+        return request(method, f"{self.url}/hub/api{path}", self._admin_token, body)
+
+    def token(self, user: str, scopes: Sequence[str] | None = None) -> str:
+        """A new token of a user, who is made if there is none; all the user's scopes by default."""
+        path = f"/users/{quote(user, safe='')}"
+        made = self.hub_api("POST", path)
+        assert made.status in (201, 409), made.text
+        body: dict[str, Any] = {"note": "test", "expires_in": 3600}
+        if scopes is not None:
+            body["scopes"] = list(scopes)
+        answer = self.hub_api("POST", f"{path}/tokens", body)
+        assert answer.status == 201, answer.text
+        return str(answer.json["token"])
+
+    def ask(self, method: str, path: str, token: str | None, body: Any = None) -> Answer:
+        """Ask the service's REST API."""
+        return request(method, self.api + path, token, body)
+
+
+def _processes_with(mark: bytes) -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    yield int(entry.name)
+
+
+@contextlib.contextmanager
+def running_hub(directory: Path, **options: Any) -> Iterator[RunningHub]:
+    """A Hub that runs while you use it; options as of :class:`RunningHub`."""
+    hub = RunningHub(directory, **options)
+    hub.start()
+    try:
+        yield hub
+    finally:
+        hub.stop()
