@@ -3,9 +3,8 @@
     QUEUED ──► SUBMITTED ──► RUNNING ──► SUCCEEDED | FAILED | CANCELLED
 
 Every active job has one task, its driver, which brings it a step further and may be killed between
-any
-two steps: a state is written before the engine is asked for what it implies, and engines adopt what
-    is already there. So a restart is nothing but driving every active row again.
+any two steps: a state is written before the engine is asked for what it implies, and engines adopt
+what is already there. So a restart is nothing but driving every active row again.
 """
 
 import asyncio

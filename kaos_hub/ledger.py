@@ -111,10 +111,12 @@ def _refuse_over(limit, held, asked, what, show) -> None:  # type: ignore[no-unt
         return
     free = max(limit - held, 0)
     fits = f"; {show(free)} would fit" if free else ""
+    if what == "storage":
+        message = f"{show(limit)} of storage: {show(held)} held, {show(asked)} to be added."
+        todo = "Ask your admin for more."
+    else:
+        message = f"{show(limit)} {what}: {show(held)} held, {show(asked)} asked for{fits}."
+        todo = "Stop a notebook (kaos notebook list), or ask for less."
     raise LimitExceeded(
-        f"Your limit is {show(limit)} {what}: {show(held)} held, {show(asked)} asked for{fits}."
-        " Stop a notebook (kaos notebook list), or ask for less."
-        if what != "storage"
-        else f"Your limit is {show(limit)} of storage: {show(held)} held, {show(asked)} to be
-        added." " Ask your admin for more.", limit=limit, held=held, asked=asked, what=what,
+        f"Your limit is {message} {todo}", limit=limit, held=held, asked=asked, what=what
     )

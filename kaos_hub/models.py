@@ -50,8 +50,7 @@ def parse_request(model: type[AnyModel], data: object) -> AnyModel:
         raise InvalidRequest("; ".join(problems)) from None
 
 
-# --- words
-# -----------------------------------------------------------------------------------------
+# --- words ---
 
 Digest = Annotated[str, StringConstraints(pattern=r"^blake3:[0-9a-f]{64}$")]
 """The address of content: a file's bytes or a tree's listing."""
@@ -154,8 +153,7 @@ class IdleType(StrEnum):
     ACTIVITY = "activity"
 
 
-# --- quantities
-# ------------------------------------------------------------------------------------
+# --- quantities ---
 
 _SUFFIX: dict[str, int | Decimal] = {
     "": 1, "m": Decimal("0.001"),
@@ -267,8 +265,9 @@ class Limits(Model):
     notebooks: int | None = Field(None, ge=0, description="running notebooks")
     builds: int | None = Field(None, ge=0, description="running builds")
     cpu: float | None = Field(None, ge=0, description="cores, summed over running notebooks")
-    memory: Annotated[int | None, BeforeValidator(lambda v: v if v is None else parse_memory(v))] =
-        ( Field(None, description="bytes, summed over running notebooks") )
+    memory: Annotated[
+        int | None, BeforeValidator(lambda v: v if v is None else parse_memory(v))
+    ] = Field(None, description="bytes, summed over running notebooks")
     gpu: int | None = Field(None, ge=0, description="devices, summed over running notebooks")
     storage: Annotated[
         int | None, BeforeValidator(lambda v: v if v is None else parse_memory(v))
@@ -306,8 +305,7 @@ class IdlePolicy(Model):
     type: IdleType = IdleType.KERNELS_OR_TERMINALS
 
 
-# --- bundles
-# ---------------------------------------------------------------------------------------
+# --- bundles ---
 
 
 class BundleVersion(Model):
@@ -363,8 +361,7 @@ class TreeEntry(Model):
     name: str
 
 
-# --- jobs and notebooks
-# ----------------------------------------------------------------------------
+# --- jobs and notebooks ---
 
 
 class Job(Model):
@@ -563,8 +560,7 @@ class LoginAnswer(Model):
     token: str | None = None
 
 
-# --- admission: between spawner and service, never through the proxy
-# ---------------------------------
+# --- admission: between spawner and service, never through the proxy ---
 
 
 class Mount(Model):
@@ -579,8 +575,7 @@ class NotebookSpec(Model):
     """Everything a spawner needs to start a notebook. The service makes it, the spawner obeys."""
 
     notebook: str
-    workload: str = Field(description="name of the process or container:
-        kaos-notebook-<id>-<start>")
+    workload: str = Field(description="of process or container: kaos-notebook-<id>-<start>")
     owner: Owner
     image: str | None = Field(None, description="image reference; none on the local engine")
     python: str | None = Field(None, description="the kernel's interpreter on the local engine")

@@ -1,7 +1,7 @@
 """Bundles as versions of a name, held by an owner.
 
-What an owner may name he must hold: have sent it himself. So equal bytes are kept once underneath, yet
-nobody learns from an answer whether somebody else has them.
+What an owner may name he must hold: have sent it himself. So equal bytes are kept once underneath,
+yet nobody learns from an answer whether somebody else has them.
 """
 
 import asyncio
@@ -116,8 +116,8 @@ class Versions:
     async def _verify(self, owner: str, root: str) -> tuple[int, int]:
         """Bytes and files of a tree, found well-formed and held by the owner to the last object.
 
-        A listing is read only after it is known to be the owner's: whatever is wrong with the tree of
-        somebody else, the answer is that it was not sent.
+        A listing is read only after it is known to be the owner's: whatever is wrong with the tree
+        of somebody else, the answer is that it was not sent.
         """
         loop = asyncio.get_running_loop()
 
@@ -221,8 +221,8 @@ class Versions:
 class Receiver:
     """Objects on the wire: ``<64 hex> <size>\\n<bytes>``, again and again.
 
-    Nothing is held in memory but what was just fed. Every object that is complete and right is kept for
-    the owner, even if the connection dies in the next one: sending again goes on from there.
+    Nothing is held in memory but what was just fed. Every object that is complete and right is kept
+    for the owner, even if the connection dies in the next one: sending again goes on from there.
     """
 
     def __init__(self, versions: Versions, owner: str) -> None:

@@ -399,9 +399,9 @@ class Notebooks:
         """Whether a server may start, and as what.
 
         Raises:
-            NotBuilt: something has to be done first; it is done now, and the start follows by
-                itself. LimitExceeded: it would not fit. Forbidden: this engine does not serve that
-                user.
+            NotBuilt: something has to be done first; that is begun, and the start follows.
+            LimitExceeded: it would not fit.
+            Forbidden: this engine does not serve that user.
         """
         self._refuse_stranger(asked.user)
         owner, name = f"user:{asked.user}", asked.server or DEFAULT_SERVER
