@@ -1,0 +1,200 @@
+"""The server extension's line to the kaos service: evidence out, verdicts and new code in.
+
+Whatever the service does (it may be away, restart, answer nonsense), the user's server goes on;
+trouble is logged once, and once more when it is over.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import tarfile
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from tornado.httpclient import HTTPError, HTTPRequest
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
+
+from kaos_hub.inside import working_copy
+from kaos_hub.models import Activity, ActivityAnswer
+
+if TYPE_CHECKING:
+    from tornado.httpclient import HTTPResponse
+
+_TROUBLE = (OSError, HTTPError, ValidationError, ValueError, tarfile.TarError)
+_LONGEST_PAUSE = 60.0
+_BETWEEN_REPORTS = 1.0
+_NO_LIMIT = 1 << 60
+
+
+class ServiceLink:
+    """Reports one server to the service until it is stopped.
+
+    Args:
+        url: the service's, without a slash at the end.
+        notebook: its name there.
+        token: the server's own.
+        home: the notebook's home, whose working copy follows the service's word.
+        evidence: makes the report; is given the digest that the working copy follows.
+        interval: seconds between two reports when nothing happens.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        notebook: str,
+        token: str,
+        home: Path,
+        evidence: Callable[[str | None], Activity],
+        interval: float,
+        log: logging.Logger | logging.LoggerAdapter[Any],
+    ) -> None:
+        self._base = f"{url.rstrip('/')}/api/v1/notebooks/{notebook}"
+        self._headers = {"Authorization": f"token {token}"}
+        self._home = home
+        self._evidence = evidence
+        self._interval = interval
+        self._log = log
+        self._client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=_NO_LIMIT)
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._reported = 0.0
+        self.answer: ActivityAnswer | None = None
+        """What the service said last."""
+        self.problem = ""
+        """Why it cannot be reached now; empty if it can."""
+        self.update: list[str] = []
+        """What the last update of the working copy did, for people."""
+
+    def start(self) -> None:
+        """Begin to report, on the running loop."""
+        self._tasks = [
+            asyncio.create_task(self._forever(self._report_until_trouble)),
+            asyncio.create_task(self._forever(self._listen)),
+        ]
+
+    async def stop(self) -> None:
+        """Stop reporting."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._client.close()
+
+    def used(self) -> None:
+        """A person is there: the service should hear of it, if it heard nothing lately."""
+        if asyncio.get_running_loop().time() - self._reported > min(5.0, self._interval):
+            self._wake.set()
+
+    @property
+    def source(self) -> str | None:
+        """The digest of the bundle that the working copy follows."""
+        return working_copy.followed(self._home)
+
+    async def _forever(self, work: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
+        """Do ``work`` again and again; after trouble with a growing pause.
+
+        ``work`` is given a function to call when the service has answered well.
+        """
+        pause = 1.0
+
+        def well() -> None:
+            nonlocal pause
+            pause = 1.0
+            if self.problem:
+                self._log.info("kaos answers again")
+            self.problem = ""
+
+        while True:
+            try:
+                await work(well)
+                continue
+            except _TROUBLE as e:
+                self._trouble(e)
+            except Exception:
+                # A defect of ours must not end the reports: a server in use would be stopped.
+                self._log.exception("kaos: could not report")
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _trouble(self, e: BaseException) -> None:
+        if not self.problem:
+            self._log.warning(
+                "kaos does not answer at %s (%s); this server goes on and keeps trying",
+                self._base,
+                e,
+            )
+        self.problem = str(e) or type(e).__name__
+
+    async def _report_until_trouble(self, well: Callable[[], None]) -> None:
+        while True:
+            self._wake.clear()
+            if await self._report():
+                continue
+            well()
+            await asyncio.sleep(_BETWEEN_REPORTS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._interval - _BETWEEN_REPORTS)
+
+    async def _report(self) -> bool:
+        """Report once; whether there is news to report at once."""
+        following = self.source
+        body = self._evidence(following).model_dump_json()
+        headers = {**self._headers, "Content-Type": "application/json"}
+        answer = await self._fetch("/activity", method="POST", body=body, headers=headers)
+        self._reported = asyncio.get_running_loop().time()
+        self.answer = ActivityAnswer.model_validate(json.loads(answer.body))
+        wanted = self.answer.source
+        if wanted is None or wanted == following:
+            return False
+        await self._follow(wanted)
+        return self.source != following
+
+    async def _follow(self, digest: str) -> None:
+        """Fetch the source that the notebook is to follow, and update the working copy."""
+        directory = self._home / ".kaos"
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="incoming-", dir=directory) as temporary:
+            archive, tree = Path(temporary, "source.tar"), Path(temporary, "source")
+            await self._fetch_file("/source", archive)
+            report = await asyncio.to_thread(_update, self._home, archive, tree, digest)
+        self.update = list(report.lines())
+        self._log.info("kaos: working copy follows %s: %s", digest[:19], report.summary())
+        for line in self.update:
+            self._log.info("kaos:   %s", line)
+
+    async def _fetch_file(self, path: str, to: Path) -> None:
+        with to.open("wb") as file:
+            await self._fetch(path, streaming_callback=file.write, request_timeout=3600)
+
+    async def _listen(self, well: Callable[[], None]) -> None:
+        """Report at once whenever the service has something to say of this notebook."""
+        heard = b""
+
+        def hear(data: bytes) -> None:
+            nonlocal heard
+            *lines, heard = (heard + data).split(b"\n")
+            if any(line.startswith(b"data:") for line in lines):
+                well()
+                self._wake.set()
+
+        await self._fetch(
+            "/events",
+            headers={**self._headers, "Accept": "text/event-stream"},
+            streaming_callback=hear,
+            request_timeout=3600,  # a connection that died unnoticed is made anew
+        )
+        await asyncio.sleep(_BETWEEN_REPORTS)
+
+    async def _fetch(self, path: str, **options: Any) -> "HTTPResponse":
+        options = {"headers": self._headers, "connect_timeout": 10, **options}
+        return await self._client.fetch(HTTPRequest(self._base + path, **options))
+
+
+def _update(home: Path, archive: Path, tree: Path, digest: str) -> working_copy.Report:
+    tree.mkdir()
+    with tarfile.open(archive) as tar:
+        tar.extractall(tree, filter="data")
+    return working_copy.follow(home, tree, digest)

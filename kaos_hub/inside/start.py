@@ -1,0 +1,123 @@
+"""What the process of a notebook runs: prepare the home, then be its Jupyter server.
+
+``python -m kaos_hub.inside.start``, on the local engine with the environment of kaos_hub itself, in
+a container with the runtime's (there ``python -I``). Everything it needs is in the environment:
+
+``KAOS_HOME``           the notebook's home; Jupyter shows this directory
+``KAOS_SOURCE``         the bundle's tree, read-only; ``<home>/work`` becomes a working copy of it
+``KAOS_SOURCE_DIGEST``  its digest; a working copy that follows it already is not even looked at
+``KAOS_PYTHON``         local engine: the Python of the kernel; ``KAOS_KERNELS`` what that lacks
+``KAOS_PACKAGES``       where the user's own ``pip install`` goes
+``KAOS_HOOK_TIMEOUT``   seconds that ``startup-hook.sh`` may take, 600 if not set
+
+Nothing here keeps a notebook from starting: what goes wrong is told in the notebook's log.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from kaos_hub.inside import kernels, packages, variables
+from kaos_hub.inside.hook import Hook
+from kaos_hub.inside.working_copy import follow
+
+EXTENSION = "kaos_hub.inside.extension"
+
+
+def main() -> None:
+    """Prepare and serve; ends with the server."""
+    home = Path(os.environ.get("KAOS_HOME") or Path.home())
+    seed(home, os.environ.get("KAOS_SOURCE"), os.environ.get("KAOS_SOURCE_DIGEST"))
+    if os.environ.get("KAOS_PYTHON"):
+        lend_kernel(home)
+    run_hook(home / "work")
+    serve(home)
+
+
+def say(text: str) -> None:
+    """Tell the notebook's log."""
+    print(f"kaos: {text}", flush=True)
+
+
+def seed(home: Path, source: str | None, digest: str | None) -> None:
+    """Make the working copy follow the bundle; without a bundle there is just an empty folder."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if source is None:
+            (home / "work").mkdir(exist_ok=True)
+            return
+        report = follow(home, Path(source), digest)
+    except OSError as e:
+        say(f"the working copy {home / 'work'} was left as it is: {e}")
+        return
+    say(f"working copy: {report.summary()}")
+    for line in report.lines():
+        if not line.startswith("added "):
+            say(f"  {line}")
+
+
+def lend_kernel(home: Path) -> None:
+    """On the local engine: default kernel and terminals run the user's own Python."""
+    python = Path(os.environ["KAOS_PYTHON"])
+    sets = kernels.kernels_directory(os.environ)
+    launcher = sets / "launch.py"
+    if not launcher.exists():
+        launcher = Path(__file__).with_name("launch.py")
+    jupyter = home / ".kaos" / "jupyter"
+    try:
+        kernels.write_kernelspec(jupyter, python, launcher, sets)
+    except OSError as e:
+        say(f"the kernel of this notebook could not be described, so kaos_hub's own is used: {e}")
+        return
+    search = [str(jupyter), *filter(None, [os.environ.get("JUPYTER_PATH")])]
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(search)
+    os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ.get('PATH') or os.defpath}"
+    os.environ.update(packages.environment(os.environ.get("KAOS_PACKAGES"), python, os.environ))
+
+
+def run_hook(work: Path) -> None:
+    """Run the bundle's ``startup-hook.sh``, and go on without it when it takes long."""
+    environ = dict(os.environ)
+    variables.restore(environ)
+    if not environ.get("KAOS_PYTHON"):
+        kernels.prepare(environ)
+    try:
+        timeout = float(environ.get("KAOS_HOOK_TIMEOUT") or 600)
+    except ValueError:
+        timeout = 600
+    Hook(work, environ, timeout).run(patience=10)
+
+
+def serve(home: Path) -> None:
+    """Be the Jupyter server of the Hub's user."""
+    # Half of a server's start would be spent on building parsers for one kind of JSON string
+    # (`format: iri`) that nothing here uses. jsonschema does without them where the module is
+    # absent, and None in this table is Python's way to say that a module is absent.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    os.environ.setdefault("JUPYTERHUB_SINGLEUSER_APP", "jupyter_server")
+    from jupyterhub.singleuser import main as singleuser
+
+    sys.argv = ["jupyterhub-singleuser", *options(home), *sys.argv[1:]]
+    os.chdir(home)
+    singleuser()
+
+
+def options(home: Path) -> list[str]:
+    """The server's command line."""
+    found = [
+        f"--ServerApp.root_dir={home}",
+        f"--ServerApp.jpserver_extensions={EXTENSION}=True",
+        f"--ServerApp.default_url=/lab{'/tree/work' if os.environ.get('KAOS_SOURCE') else ''}",
+    ]
+    if os.geteuid() == 0:
+        # Root's own Hub, or a container that maps root to somebody else; Jupyter refuses by default.
+        found.append("--ServerApp.allow_root=True")
+    if os.environ.get("KAOS_PYTHON"):
+        # Not a login shell: /etc/profile would throw the PATH away that leads to the user's Python.
+        shell = variables.shell(os.environ)
+        found.append(f"--ServerApp.terminado_settings={{'shell_command': {shell!r}}}")
+    return found
+
+
+if __name__ == "__main__":
+    main()
