@@ -55,7 +55,7 @@ def asked(image: str) -> str | None:
 
 
 def find(image: str) -> Interpreter:
-    """The Python to use for an image: of the version it names if the machine has one, else our own."""
+    """The Python to use for an image: of the version it names if there is one, else our own."""
     wanted = asked(image)
     mine = own()
     if wanted is None or _same(wanted, mine.version):

@@ -1,7 +1,7 @@
-"""The packages that make a kernel of a user's Python on the local engine, one set per version of Python.
+"""The packages that make a kernel of a user's Python on the local engine: a set per version.
 
-They are appended to ``sys.path`` of the kernel's process alone (``kaos_hub/inside/launch.py``), which reads
-``kaos-manifest.json`` to see which of the user's packages are too old to be mixed with them.
+They are appended to ``sys.path`` of the kernel's process alone by ``kaos_hub/inside/launch.py``, which
+reads ``kaos-manifest.json`` to see which of the user's packages are too old to be mixed with them.
 """
 
 import fcntl
@@ -130,7 +130,7 @@ def _stamp(target: Path) -> object:
 
 
 def _swap(draft: Path, target: Path) -> None:
-    """Put the new set in place. Kernels that run have loaded nearly all they need of the old one."""
+    """Put the new set in place. Running kernels have loaded nearly all they need of the old."""
     old = target.with_name(f".{target.name}.old.{secrets.token_hex(4)}")
     if target.exists():
         target.rename(old)

@@ -1,7 +1,7 @@
-"""Build an environment on this machine, without containers: run as ``python -m`` under a supervisor.
+"""Build an environment without containers: run as ``python -m`` under a supervisor.
 
-Makes a virtual environment with what ``requirements.txt`` asks for. It lies where it will be used, since
-virtual environments hold their own path; ``kaos.json`` in it, written last, says that it is whole.
+Makes a virtual environment with what ``requirements.txt`` asks for. It lies where it will be used,
+since virtual environments hold their own path; ``kaos.json`` in it, written last, says it is whole.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from kaos_hub.engines.interpreters import Interpreter
 MARK = "kaos.json"
 _NOT_RUN = ("RUN", "COPY", "ADD", "ENV", "USER", "SHELL", "WORKDIR")
 _PACKAGES = '''\
-"""Lets a notebook's own `pip install` (into KAOS_PACKAGES) be seen, before what is installed here."""
+"""Lets a notebook's own `pip install` (into KAOS_PACKAGES) be seen, before what lies here."""
 
 import os
 import site
@@ -145,8 +145,8 @@ class Builder:
 
     def _into(self, interpreter: Interpreter) -> Callable[[Path, list[str]], None]:
         def install(directory: Path, wanted: list[str]) -> None:
-            self._uv("pip", "install", "--quiet", "--python", interpreter.path, "--compile-bytecode",
-                     "--target", str(directory), *wanted)  # fmt: skip
+            self._uv("pip", "install", "--quiet", "--compile-bytecode",
+                     "--python", interpreter.path, "--target", str(directory), *wanted)  # fmt: skip
 
         return install
 
@@ -174,7 +174,7 @@ def _protect(environment: Path) -> None:
 
 
 def read_dockerfile(path: Path) -> tuple[str, list[int]]:
-    """The image that the last stage begins from, and the lines of instructions that we do not run."""
+    """The image that the last stage begins from, and the lines that we do not run."""
     parser = DockerfileParser(str(path), cache_content=True)
     stages: dict[str, str] = {}
     image = ""

@@ -1,4 +1,4 @@
-"""What engines have in common that run (some of) their work as supervised processes of this machine."""
+"""What engines share that run (some of) their work as supervised processes."""
 
 import os
 import platform
