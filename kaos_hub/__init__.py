@@ -7,12 +7,12 @@ __all__ = ["Client", "__version__"]
 
 if TYPE_CHECKING:
     from kaos_hub.client import Client
+else:
 
+    def __getattr__(name: str) -> object:
+        # The client is loaded on use, so that `import kaos_hub` costs nothing in a notebook.
+        if name == "Client":
+            from kaos_hub.client import Client
 
-def __getattr__(name: str) -> object:
-    # The client is loaded on use, so that `import kaos_hub` costs nothing in a notebook.
-    if name == "Client":
-        from kaos_hub.client import Client
-
-        return Client
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return Client
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -185,6 +185,11 @@ class Engine(ABC):
         """Whether what a build left (its ``result``) is still usable."""
 
     @property
+    def classic_builder(self) -> bool:
+        """Whether images are built by the Docker Engine's first builder, which lacks much."""
+        return False
+
+    @property
     @abstractmethod
     def platform(self) -> str:
         """Operating system and architecture that builds are for; part of every environment key."""

@@ -186,11 +186,12 @@ async def stream(
 
     Without ``after`` it begins with the present state of each.
     """
-    last = after
-    if last is None:
+    if after is None:
         present, last = await db.run(lambda session: _present(session, owner, name))
         for event in present:
             yield event
+    else:
+        last = after
     while True:
         ring = bell.listen()
         news = await db.run(partial(_since, owner=owner, name=name, after=last))
