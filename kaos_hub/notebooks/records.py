@@ -99,6 +99,7 @@ def as_model(session: Session, row: NotebookRow, public_url: str) -> Notebook:
         state=NotebookState(row.state),
         reason=row.reason,
         progress=row.progress,
+        pending=row.held and row.restart,
         url=notebook_url(public_url, row),
         source=_link(session, row.source_id),
         data=_link(session, row.data_id),
