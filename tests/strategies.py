@@ -1,6 +1,10 @@
 """Folders as plain values, ways to write them to disk, and hypothesis strategies that draw them."""
 
+import contextlib
 import os
+import shutil
+import subprocess
+import tempfile
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,6 +96,24 @@ def snapshot(directory: Path) -> dict[str, tuple[str, bytes]]:
                 content = path.read_bytes() if path.is_file() else b""
             found[str(path.relative_to(directory))] = (oct(mode), content)
     return found
+
+
+@contextlib.contextmanager
+def ordinary_user() -> Iterator[Path]:
+    """A fresh folder of an ordinary user, who we are meanwhile: root may do anything."""
+    folder = Path(tempfile.mkdtemp())
+    if os.geteuid() == 0:
+        os.chown(folder, 65534, 65534)
+        os.setegid(65534)
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        if os.getuid() == 0:
+            os.seteuid(0)
+            os.setegid(0)
+        subprocess.run(["chmod", "-R", "u+rwX", folder], check=True)
+        shutil.rmtree(folder)
 
 
 def _fold(name: str) -> str:

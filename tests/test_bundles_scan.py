@@ -1,12 +1,11 @@
 """A folder on disk → a tree: what counts, what is refused, what happens when it moves under us."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,28 +26,12 @@ from tests.strategies import (
     files_of,
     fill,
     folders,
+    ordinary_user,
     reverse,
     scanned,
 )
 
 few = settings(max_examples=30, deadline=None)
-
-
-@pytest.fixture
-def unprivileged() -> Iterator[Path]:
-    """A folder of an ordinary user, who we are while the test runs."""
-    folder = Path(tempfile.mkdtemp())
-    if os.geteuid() == 0:
-        os.chown(folder, 65534, 65534)
-        os.setegid(65534)
-        os.seteuid(65534)
-    try:
-        yield folder
-    finally:
-        if os.getuid() == 0:
-            os.seteuid(0)
-            os.setegid(0)
-        shutil.rmtree(folder)
 
 
 def test_a_bundle_has_this_digest_for_ever(tmp_path: Path) -> None:
@@ -225,14 +208,14 @@ def test_special_files_are_refused(special: Callable[[Path], None]) -> None:
     assert special.__name__.removeprefix("a_") in message
 
 
-def test_what_cannot_be_read_is_named(unprivileged: Path) -> None:
-    fill(unprivileged, {"in": {"secret": File(b"x")}, "out": {}})
-    (unprivileged / "in/secret").chmod(0)
-    assert "'in/secret' cannot be read: permission denied" in refusal(unprivileged).message
-    (unprivileged / "in/secret").unlink()
-    (unprivileged / "out").chmod(0)
-    assert "'out' cannot be read: permission denied" in refusal(unprivileged).message
-    (unprivileged / "out").chmod(0o700)
+def test_what_cannot_be_read_is_named() -> None:
+    with ordinary_user() as folder:
+        fill(folder, {"in": {"secret": File(b"x")}, "out": {}})
+        (folder / "in/secret").chmod(0)
+        assert "'in/secret' cannot be read: permission denied" in refusal(folder).message
+        (folder / "in/secret").unlink()
+        (folder / "out").chmod(0)
+        assert "'out' cannot be read: permission denied" in refusal(folder).message
 
 
 @pytest.mark.parametrize(
