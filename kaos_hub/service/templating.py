@@ -17,6 +17,8 @@ from kaos_hub.models import IdlePolicy, Resources, show_memory
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
+HUB_TEMPLATES = HERE / "hub_templates"
+"""For ``c.JupyterHub.template_paths``: brings our entry into the Hub's menu."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Pages:
         service_name: str,
     ) -> None:
         self._hub = hub_host + hub_prefix
+        self._prefix_of_all = hub_prefix.removesuffix("hub/")
         self._prefix = prefix
         self._variables = {
             name: value
@@ -92,7 +95,7 @@ class Pages:
         """
         known = {
             "base_url": self._hub,
-            "prefix": "/",
+            "prefix": self._prefix_of_all,
             "logo_url": self._hub,
             "user": Visitor(user) if user else None,
             "no_spawner_check": True,
@@ -112,7 +115,7 @@ class Pages:
 
 def _environment(admin_paths: list[str]) -> Environment:
     hub = str(Path(jupyterhub._data.DATA_FILES_PATH) / "templates")
-    theirs = FileSystemLoader([*admin_paths, hub])
+    theirs = FileSystemLoader([*admin_paths, str(HUB_TEMPLATES), hub])
     # `templates/page.html` is the Hub's own, for admins' pages that extend it, as in the Hub.
     loader = ChoiceLoader(
         [

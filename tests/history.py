@@ -1,0 +1,53 @@
+"""A past for tests: rows as the service itself would have written them, in its own database."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from kaos_hub.database import Database, JobRow, NotebookRow, VersionRow, now
+
+
+async def write(directory: Path, rows: Iterable[Any]) -> None:
+    """Add rows to the database of a data directory; the service may be running."""
+    db = Database(f"sqlite:///{directory / 'kaos.sqlite'}")
+    try:
+        await db.migrate()
+        await db.run(lambda session: session.add_all(list(rows)))
+    finally:
+        db.close()
+
+
+def notebook(name: str, state: str = "STOPPED", owner: str = "user:ada", **more: Any) -> NotebookRow:
+    """A notebook of some hours ago."""
+    begun = now() - timedelta(hours=3, minutes=len(name))
+    values: dict[str, Any] = {
+        "id": token_hex(8), "owner": owner, "name": name, "state": state, "created": begun,
+        "cpu": 1.0, "memory": 2 << 30, "starts": 1, "build_state": "SKIPPED",
+        "started": begun + timedelta(minutes=1), "stopped": begun + timedelta(hours=1),
+    }  # fmt: skip
+    return NotebookRow(**{**values, **more})
+
+
+def version(id: int, kind: str, name: str, number: int = 1, owner: str = "user:ada") -> VersionRow:
+    """A version of a bundle, whose content is nowhere."""
+    return VersionRow(
+        id=id, owner=owner, kind=kind, name=name, number=number, digest=f"blake3:{id:064x}",
+        size=1 << 20, files=12, author="ada", created=now() - timedelta(hours=4), current=True,
+    )  # fmt: skip
+
+
+def build(directory: Path, state: str, log: str, owner: str = "user:ada", **more: Any) -> JobRow:
+    """A build that is over, with its log."""
+    begun = now() - timedelta(hours=3)
+    values: dict[str, Any] = {
+        "id": token_hex(8), "kind": "build", "owner": owner, "key": token_hex(8), "state": state,
+        "work": {}, "deadline": 3600, "created": begun, "started": begun, "progress": 100,
+        "finished": begun + timedelta(seconds=95), "removed": True,
+    }  # fmt: skip
+    row = JobRow(**{**values, **more})
+    path = directory / "logs" / f"{row.id}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(log)
+    return row
