@@ -1,16 +1,19 @@
-"""The runtime: the image and volume that make a notebook of any other image. See ``images/README.md``.
+"""The runtime: image and volume that make a notebook of any other image; see ``images/README.md``.
 
-Its tag is the version of kaos_hub and a hash of everything that goes in, so a change is a new runtime beside
-the old one, and running notebooks keep theirs. Building twice, or at the same time, is harmless.
+Its tag is the version of kaos_hub and a hash of everything that goes in, so a change is a new
+runtime beside the old one, and running notebooks keep theirs. Building twice, or at the same time,
+is harmless.
 """
 
 import hashlib
 import io
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from datetime import UTC, datetime, timedelta
+from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +32,8 @@ COMMAND = f"{ROOT}/bin/kaos-notebook"
 """The command of a notebook's container."""
 
 _PACKAGE = Path(__file__).parent
-# What a notebook needs of kaos_hub: the SDK, the command line and what runs inside. A change of the service is
-# no new runtime.
+# What a notebook needs of kaos_hub: the SDK, the command line and what runs inside. A change of the
+# service is no new runtime.
 _PARTS = (
     "__init__.py",
     "py.typed",
@@ -94,11 +97,16 @@ def tag() -> str:
     return current().tag
 
 
+def reference() -> str:
+    """The image's reference; see :func:`current` for errors."""
+    return current().image
+
+
 def volume() -> str:
     """The name of the volume to mount at :data:`ROOT`.
 
-    ``KAOS_RUNTIME_VOLUME`` names it for processes whose parent has called :func:`ensure`, so that all mean
-    the same one even while somebody edits the sources. See :func:`current` for errors.
+    ``KAOS_RUNTIME_VOLUME`` names it for processes whose parent has called :func:`ensure`, so that
+    all mean the same one even while somebody edits the sources. See :func:`current` for errors.
     """
     return os.environ.get("KAOS_RUNTIME_VOLUME") or current().volume
 
@@ -106,8 +114,8 @@ def volume() -> str:
 def ensure(client: "DockerClient", log: Callable[[str], None]) -> str:
     """Build the image and fill the volume, each if it is not there; returns the volume's name.
 
-    Takes a minute or two the first time, about a second after that. Blocks. Each line of the build's output
-    goes to ``log``.
+    Takes a minute or two the first time, about a second after that. Blocks. Each line of the
+    build's output goes to ``log``.
 
     Raises:
         BuildFailed: with the last lines of the build's output.
@@ -126,34 +134,49 @@ def ensure(client: "DockerClient", log: Callable[[str], None]) -> str:
     return runtime.volume
 
 
-def prune(client: "DockerClient") -> list[str]:
-    """Remove runtimes of other versions that no container uses; returns the names of what went.
+def prune(client: "DockerClient", older: float = 3600) -> list[str]:
+    """Remove runtimes of other versions that nothing uses; returns the names of what went.
+
+    Args:
+        client: of the Engine.
+        older: seconds; what is younger stays, for somebody may be about to use it.
 
     Raises:
         EngineUnavailable: the Docker Engine does not answer.
     """
-    from docker.errors import APIError, DockerException
+    from docker.errors import DockerException
 
     runtime = current()
+    before = datetime.now(UTC) - timedelta(seconds=older)
     gone: list[str] = []
     try:
         for held in client.volumes.list(filters={"label": LABEL}):
-            if held.name != runtime.volume:
-                try:
-                    held.remove()
-                    gone.append(held.name)
-                except APIError:  # in use
-                    continue
-        for name in [t for image in client.images.list(name=REPOSITORY) for t in image.tags]:
-            if name != runtime.image:
-                try:
-                    client.images.remove(name)
-                    gone.append(name)
-                except APIError:  # in use
-                    continue
+            if held.name != runtime.volume and _time(held.attrs["CreatedAt"]) < before:
+                gone += _unless_used(held.name, held.remove)
+        for image in client.images.list(name=REPOSITORY, filters={"label": LABEL}):
+            if _time(image.attrs["Created"]) < before:
+                for name in set(image.tags) - {runtime.image}:
+                    gone += _unless_used(name, partial(client.images.remove, name))
     except DockerException as e:
         raise EngineUnavailable(f"the Docker Engine cannot remove old runtimes: {e}") from e
     return gone
+
+
+def _unless_used(name: str, remove: Callable[[], None]) -> list[str]:
+    from docker.errors import APIError
+
+    try:
+        remove()
+    except APIError as e:
+        if e.status_code not in (404, 409):
+            raise
+        return []
+    return [name]
+
+
+def _time(text: str) -> datetime:
+    """A time as the Engine writes it, whose fractions can be too fine for Python."""
+    return datetime.fromisoformat(re.sub(r"\.\d+", "", text))
 
 
 def _build(client: "DockerClient", runtime: Runtime, log: Callable[[str], None]) -> None:

@@ -23,7 +23,7 @@ def digest(path: Path) -> str:
 
 
 def movable(path: Path, libraries: set[str]) -> bool:
-    """A package whose extensions look for libraries beside it (NAME.libs) has to stay where it is."""
+    """A package whose extensions look for libraries beside it (NAME.libs) has to stay there."""
     if path.is_symlink() or not (path.is_dir() or path.suffix == ".py"):
         return False
     return not path.name.endswith((".libs", "__pycache__")) and path.name.lower() not in libraries

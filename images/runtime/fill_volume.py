@@ -1,7 +1,9 @@
 """Copy the runtime into a volume, all of it or as good as nothing.
 
-The file ``.complete`` is written last: without it a volume is half-filled by someone who died, and is filled
-again. A lock keeps two who fill at once apart. Usage: fill_volume.py VOLUME
+The file ``.complete`` is written last: without it a volume is half-filled by someone who died, and
+is filled again. A lock keeps two who fill at once apart.
+
+Usage: fill_volume.py VOLUME
 """
 
 import fcntl

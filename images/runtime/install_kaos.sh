@@ -36,8 +36,8 @@ done
 printf '#!%s\nimport sys\n\nfrom pip._internal.cli.main import main\n\nsys.exit(main())\n' "$python" > "$layer/own/pip"
 chmod 755 "$layer"/own/pip "$layer"/bin/* "$layer/libexec/kaos"
 
-mkdir -p "$layer/share/jupyter/kernels/python3" "$layer/etc/jupyter/jupyter_server_config.d"
+mkdir -p "$layer/share/jupyter/kernels/python3" "$layer/etc/jupyter" "$layer/etc/xdg/pip"
 cp "$context/kernel.json" "$layer/share/jupyter/kernels/python3/"
 cp "$context/jupyter_server_config.py" "$layer/etc/jupyter/"
-cp "$context/kaos_hub.json" "$layer/etc/jupyter/jupyter_server_config.d/"
+cp "$context/pip.conf" "$layer/etc/xdg/pip/"
 chmod -R a+rX "$layer"

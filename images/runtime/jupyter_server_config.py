@@ -4,7 +4,7 @@ import os
 
 from kaos_hub.inside import kernels, variables
 
-# From here on the server's environment is the image's again: for kernels of any kind, terminals and git.
+# From here on the server's environment is the image's again: for kernels of any kind and terminals.
 variables.restore(os.environ)
 kernels.prepare(os.environ)
 

@@ -1,5 +1,5 @@
 #!/opt/kaos/bin/python -I
-"""The default kernel: the Python of the image, or the runtime's own where there is none that can be used."""
+"""The default kernel: the Python of the image, or the runtime's own where that cannot be used."""
 
 import sys
 

@@ -1,7 +1,7 @@
 """Write kaos-manifest.json into each kernel set: what its packages ask of each other.
 
-The launcher in the user's Python reads it to see which packages of the user's are too old for the kernel. The
-needs of the SDK are kept apart: no package of the user's is ever replaced for its sake.
+The launcher in the user's Python reads it to see which packages of the user's are too old for the
+kernel. The needs of the SDK are kept apart: no package of the user's is ever replaced for its sake.
 
 Usage: manifest.py KERNEL_DIRECTORY SDK_REQUIREMENTS
 """

@@ -1,9 +1,10 @@
 """The default kernel of a notebook: which Python it runs in, and what it is called.
 
-Where the runtime is mounted over an image this is the image's own Python, found on the ``PATH`` or named by
-``KAOS_PYTHON``. A kernel needs packages; a set of them per version of CPython lies in ``KAOS_KERNELS`` and
-is lent to that one process by ``launch.py``. Where there is no Python, or one that no set fits, the kernel
-runs in the runtime's own Python, and says so. Standard library only: this runs before every kernel.
+Where the runtime is mounted over an image this is the image's own Python, found on the ``PATH`` or
+named by ``KAOS_PYTHON``. A kernel needs packages; a set of them per version of CPython lies in
+``KAOS_KERNELS`` and is lent to that one process by ``launch.py``. Where there is no Python, or one
+that no set fits, the kernel runs in the runtime's own Python, and says so. Standard library only:
+this runs before every kernel.
 """
 
 import json
@@ -32,7 +33,7 @@ _ASK = (
 
 @dataclass(frozen=True)
 class Choice:
-    """The Python that a kernel runs in. Without ``python`` it is the runtime's own, for the reason given."""
+    """The Python of a kernel; without ``python`` the runtime's own, for the reason given."""
 
     python: str | None
     reason: str = ""
@@ -65,9 +66,11 @@ def choose(environ: Mapping[str, str]) -> Choice:
 
 def _candidates(environ: Mapping[str, str]) -> Iterable[str]:
     named = environ.get("KAOS_PYTHON")
+    # an empty PATH means the default one, as it does to the system; pip's own Python is not meant
+    skipped = environ.get("KAOS_PACKAGES", "") + "/bin"
+    places = [p for p in (environ.get("PATH") or os.defpath).split(":") if p != skipped]
     for name in [named] if named else ["python", "python3"]:
-        # an empty PATH means the default one, as it does to the system
-        found = shutil.which(name, path=environ.get("PATH") or os.defpath)
+        found = shutil.which(name, path=":".join(places))
         if found:
             yield found
 
@@ -106,7 +109,7 @@ def _ask(python: str) -> tuple[int, int] | None:
 
 
 def run(arguments: list[str]) -> None:
-    """Become the default kernel. What had to be decided is said on stderr, which goes to the notebook's log."""
+    """Become the default kernel. What it is instead is said on stderr, for the notebook's log."""
     environ = dict(os.environ)
     choice = choose(environ)
     launcher = str(kernels_directory(environ) / "launch.py")
@@ -121,11 +124,11 @@ def run(arguments: list[str]) -> None:
         # `python` and `pip` of a cell's shell commands are then the runtime's, too
         environ["PATH"] = f"{RUNTIME}/own:{environ.get('PATH') or os.defpath}"
         command = [sys.executable, "-I", launcher, *arguments]
-    os.execve(command[0], command, environ)
+    os.execve(command[0], command, environ)  # noqa: S606
 
 
 def prepare(environ: MutableMapping[str, str]) -> None:
-    """Make ``environ``, a server's, such that what it starts installs packages into the notebook's home."""
+    """Make ``environ``, a server's, such that what it starts installs into the notebook's home."""
     python = choose(environ).python or sys.executable
     environ.update(packages.environment(environ.get("KAOS_PACKAGES"), python, environ))
 
@@ -133,7 +136,8 @@ def prepare(environ: MutableMapping[str, str]) -> None:
 def write_kernelspec(directory: Path, python: Path, launcher: Path, kernels_dir: Path) -> Path:
     """Describe a kernel in ``python`` below ``directory``, which then belongs on ``JUPYTER_PATH``.
 
-    For the engine without containers, which knows its Python beforehand. Returns the kernel's own directory.
+    For the engine without containers, which knows its Python beforehand. Returns the kernel's
+    directory.
     """
     target = directory / "kernels" / NAME
     target.mkdir(parents=True, exist_ok=True)

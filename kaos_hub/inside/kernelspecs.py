@@ -8,7 +8,7 @@ from kaos_hub.inside import kernels
 
 
 class ImageKernelSpecs(KernelSpecManager):
-    """The stock manager, but where the image's Python cannot be used the default kernel's name says so."""
+    """The stock manager, but the default kernel's name says where it is not the image's Python."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         spec = super().get_kernel_spec(kernel_name)

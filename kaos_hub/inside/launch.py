@@ -1,37 +1,43 @@
-# ruff: noqa: UP
 """Start a kernel in the user's own Python. Runs there: CPython 3.8 or newer, standard library only.
 
-The kernel's packages come after everything of the user's on ``sys.path``, in this process alone, so what the
-user has is what the user gets, and ``pip freeze`` shows nothing of ours. Only a package that the user has in
-a version with which the kernel cannot run is taken from the kernel's set; that is said on stderr (the
-notebook's log) and in ``KAOS_KERNEL_REPLACED``.
+The kernel's packages come after everything of the user's on ``sys.path``, in this process alone, so
+what the user has is what the user gets, and ``pip freeze`` shows nothing of ours. Only a package
+that the user has in a version with which the kernel cannot run is taken from the kernel's set; that
+is said on stderr (the notebook's log) and in ``KAOS_KERNEL_REPLACED``.
 
     KAOS_KERNELS    the directory of the sets (cp38, cp39, …); this file's own by default
     KAOS_PACKAGES   where the user's own ``pip install`` goes
 """
+
+from __future__ import annotations
 
 import json
 import os
 import re
 import site
 import sys
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-MINOR = "%d.%d" % sys.version_info[:2]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+
+MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 class FromSet:
     """Finds the replaced packages in the kernel's set, before anything else is asked."""
 
-    def __init__(self, directory: str, modules: Set[str]) -> None:
+    def __init__(self, directory: str, modules: set[str]) -> None:
         self.directory = directory
         self.modules = modules
 
     def find_spec(
-        self, name: str, path: Optional[Sequence[str]] = None, target: Any = None
-    ) -> Optional[ModuleSpec]:
+        self, name: str, path: Sequence[str] | None = None, target: Any = None
+    ) -> ModuleSpec | None:
         if path is None and name in self.modules:
             return PathFinder.find_spec(name, [self.directory])
         return None
@@ -47,8 +53,8 @@ class NoSdk:
         self.reason = reason
 
     def find_spec(
-        self, name: str, path: Optional[Sequence[str]] = None, target: Any = None
-    ) -> Optional[ModuleSpec]:
+        self, name: str, path: Sequence[str] | None = None, target: Any = None
+    ) -> ModuleSpec | None:
         if name == "kaos_hub":
             raise ImportError(self.reason + "; the command `kaos` works all the same")
         return None
@@ -57,7 +63,7 @@ class NoSdk:
         """Nothing is cached here."""
 
 
-def numbers(text: str) -> List[int]:
+def numbers(text: str) -> list[int]:
     """The release numbers of a version, without trailing zeros."""
     match = re.match(r"\d+(\.\d+)*", text)
     parts = [int(n) for n in match.group().split(".")] if match else [0]
@@ -82,7 +88,7 @@ def fits(have: str, operator: str, wanted: str) -> bool:
     return True
 
 
-def installed(name: str) -> Optional[str]:
+def installed(name: str) -> str | None:
     """The version of a package of the user's, none if it is not there."""
     try:
         return str(version(name))
@@ -92,7 +98,7 @@ def installed(name: str) -> Optional[str]:
         return "0"
 
 
-def misfits(packages: Dict[str, Any]) -> Dict[str, Tuple[str, Dict[str, Any]]]:
+def misfits(packages: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
     """The user's packages that the set cannot live with: name → (version, the set's own)."""
     found = {}
     for name, package in packages.items():
@@ -102,11 +108,11 @@ def misfits(packages: Dict[str, Any]) -> Dict[str, Tuple[str, Dict[str, Any]]]:
     return found
 
 
-def read_manifest(directory: str) -> Dict[str, Any]:
+def read_manifest(directory: str) -> dict[str, Any]:
     """What the packages of a set need of each other; empty where nobody wrote it down."""
     try:
-        with open(os.path.join(directory, "kaos-manifest.json"), encoding="utf-8") as file:
-            return dict(json.load(file))
+        text = Path(directory, "kaos-manifest.json").read_text(encoding="utf-8")
+        return dict(json.loads(text))
     except (OSError, ValueError):
         return {}
 
@@ -120,7 +126,7 @@ def lend(directory: str) -> None:
         modules = {m for _, package in bad.values() for m in package["modules"]}
         sys.meta_path.insert(0, FromSet(directory, modules))
         said = "; ".join(
-            "%s %s instead of %s" % (name, package["version"], have)
+            f"{name} {package['version']} instead of {have}"
             for name, (have, package) in sorted(bad.items())
         )
         os.environ["KAOS_KERNEL_REPLACED"] = said
@@ -129,8 +135,8 @@ def lend(directory: str) -> None:
     sys.path.append(directory)
 
 
-def check_sdk(directory: str, manifest: Dict[str, Any]) -> None:
-    """The SDK never replaces a package of the user's: where one does not fit, it is the SDK that is missing."""
+def check_sdk(directory: str, manifest: dict[str, Any]) -> None:
+    """Say why where the SDK does not fit the user's packages. It never replaces any of them."""
     if installed("kaos-hub") is not None or not manifest:
         return
     if not manifest.get("sdk"):
@@ -138,18 +144,18 @@ def check_sdk(directory: str, manifest: Dict[str, Any]) -> None:
         return
     bad = misfits(manifest["sdk"])
     if bad:
-        theirs = ", ".join("%s %s" % (name, have) for name, (have, _) in sorted(bad.items()))
+        theirs = ", ".join(f"{name} {have}" for name, (have, _) in sorted(bad.items()))
         sys.meta_path.insert(0, NoSdk("the SDK of kaos_hub cannot work with " + theirs))
 
 
 def add_packages(root: str) -> None:
-    """Let the kernel see what the user installs, now and while it runs: before the image's own packages."""
-    directory = os.path.join(root, "lib", "python" + MINOR, "site-packages")
+    """Let the kernel see what the user installs while it runs, before the image's own packages."""
+    directory = f"{root}/lib/python{MINOR}/site-packages"
     try:
         # an absent directory would be remembered as absent
-        os.makedirs(directory, exist_ok=True)
+        Path(directory).mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        say("packages cannot be installed into %s: %s" % (directory, e))
+        say(f"packages cannot be installed into {directory}: {e}")
         return
     sys.path_importer_cache.pop(directory, None)
     if directory in sys.path:
@@ -170,15 +176,15 @@ def say(text: str) -> None:
 
 def main() -> None:
     """Become the kernel."""
-    here = os.path.dirname(os.path.abspath(__file__))
+    here = Path(__file__).resolve().parent
     # Python puts the directory of its script first; nothing of ours may be there
-    if not sys.flags.isolated and sys.path and os.path.abspath(sys.path[0]) == here:
+    if not sys.flags.isolated and sys.path and Path(sys.path[0]).resolve() == here:
         del sys.path[0]
     if os.environ.get("KAOS_PACKAGES"):
         add_packages(os.environ["KAOS_PACKAGES"])
-    directory = os.path.join(os.environ.get("KAOS_KERNELS") or here, "cp" + MINOR.replace(".", ""))
-    if os.path.isdir(directory):
-        lend(directory)
+    directory = Path(os.environ.get("KAOS_KERNELS") or here, "cp" + MINOR.replace(".", ""))
+    if directory.is_dir():
+        lend(str(directory))
     from ipykernel.kernelapp import launch_new_instance
 
     launch_new_instance()

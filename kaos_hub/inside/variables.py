@@ -1,7 +1,7 @@
 """The environment variables of the user's image, kept apart from those of our own programs.
 
-What could disturb our programs (``LD_LIBRARY_PATH`` and the like) waits as ``KAOS_USER_<NAME>`` while they
-start; :func:`restore` gives it back, in the running server, to whatever that starts.
+What could disturb our programs (``LD_LIBRARY_PATH`` and the like) waits as ``KAOS_USER_<NAME>``
+while they start; :func:`restore` gives it back, in the running server, to whatever that starts.
 """
 
 import shutil

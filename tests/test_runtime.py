@@ -1,0 +1,283 @@
+"""The runtime over real images: whatever Python they have or have not, they become notebooks."""
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from kaos_hub import runtime_image
+
+pytestmark = pytest.mark.docker
+
+UID = 1000
+TOKEN = "only-for-this-test"
+
+OLD_PINS = """
+FROM python:3.11-slim
+RUN pip install --no-cache-dir traitlets==4.3.3 tornado==5.1.1
+"""
+VENV = """
+FROM python:3.11-slim
+RUN pip install --no-cache-dir uv && uv venv --seed /venv && pip uninstall -y uv
+ENV PATH=/venv/bin:$PATH
+"""
+NO_PYTHON = """
+FROM debian:bookworm-slim
+RUN rm -rf /usr/bin/python* /usr/bin/pip* /usr/lib/python* /usr/local/bin/python* /usr/local/lib/python*
+"""
+LIBRARY_PATH = """
+FROM python:3.11-slim
+RUN mkdir /own && cp /bin/true /own/libc.so.6 && cp /bin/true /own/libz.so.1
+ENV KAOS_TEST=1
+"""
+USER = """
+FROM python:3.13-slim
+RUN useradd --uid 1000 --create-home ada
+USER ada
+ENTRYPOINT ["/bin/false"]
+"""
+
+
+@pytest.fixture(scope="session")
+def docker_client() -> Iterator[Any]:
+    docker = pytest.importorskip("docker")
+    try:
+        client = docker.from_env(timeout=300)
+        client.ping()
+    except docker.errors.DockerException as e:
+        pytest.skip(f"needs a Docker Engine: {e}")
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def runtime(docker_client: Any) -> str:
+    return runtime_image.ensure(docker_client, print)
+
+
+def build(client: Any, dockerfile: str) -> str:
+    import io
+
+    image, _ = client.images.build(fileobj=io.BytesIO(dockerfile.encode()), rm=True, forcerm=True)
+    return str(image.id)
+
+
+@dataclass
+class Lab:
+    """A JupyterLab of the runtime in a container."""
+
+    container: Any
+    url: str
+    started: float
+    """Seconds from the container's start to Lab's first answer."""
+
+    def get(self, path: str, **body: Any) -> Any:
+        data = json.dumps(body).encode() if body else None
+        request = Request(self.url + path, data=data, headers={"Authorization": f"token {TOKEN}"})
+        with urlopen(request, timeout=20) as answer:
+            return json.load(answer)
+
+    def kernel(self) -> "Kernel":
+        return Kernel(self)
+
+    def log(self) -> str:
+        return str(self.container.logs().decode(errors="replace"))
+
+
+class Kernel:
+    """A running kernel of a :class:`Lab`, spoken to as the browser does."""
+
+    def __init__(self, lab: Lab) -> None:
+        import websocket
+
+        model = lab.get("/api/kernels", name="python3")
+        self.socket = websocket.create_connection(
+            lab.url.replace("http", "ws", 1) + f"/api/kernels/{model['id']}/channels",
+            header={"Authorization": f"token {TOKEN}"},
+            timeout=60,
+        )
+
+    def run(self, code: str) -> str:
+        """All that the cell writes, its errors too."""
+        header = {
+            "msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "version": "5.3",
+            "session": "s", "username": "ada", "date": "2026-01-01T00:00:00Z",
+        }  # fmt: skip
+        content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False}
+        message = {
+            "channel": "shell", "header": header, "parent_header": {}, "metadata": {},
+            "content": content, "buffers": [],
+        }  # fmt: skip
+        self.socket.send(json.dumps(message))
+        written = ""
+        while True:
+            answer = json.loads(self.socket.recv())
+            if answer["parent_header"].get("msg_id") != header["msg_id"]:
+                continue
+            if answer["msg_type"] == "stream":
+                written += answer["content"]["text"]
+            elif answer["msg_type"] == "error":
+                written += "\n".join(answer["content"]["traceback"])
+            elif answer["msg_type"] == "status" and answer["content"]["execution_state"] == "idle":
+                return written
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    path = tmp_path / "home"
+    path.mkdir()
+    if os.getuid() == 0:
+        os.chown(path, UID, UID)
+    return path
+
+
+@contextlib.contextmanager
+def lab(client: Any, runtime: str, image: str, home: Path, **environment: str) -> Iterator[Lab]:
+    begun = time.monotonic()
+    container = client.containers.run(
+        image,
+        entrypoint="",
+        command=[
+            "/opt/kaos/bin/jupyter-lab", "--no-browser", "--ip=0.0.0.0", "--port=8888",
+            f"--IdentityProvider.token={TOKEN}", "--ServerApp.root_dir=/home/kaos",
+        ],
+        detach=True,
+        user=str(UID if os.getuid() == 0 else os.getuid()),
+        environment={
+            "HOME": "/home/kaos",
+            "KAOS_PACKAGES": "/home/kaos/.kaos/packages/key",
+            **environment,
+        },
+        volumes={
+            runtime: {"bind": "/opt/kaos", "mode": "ro"},
+            str(home): {"bind": "/home/kaos", "mode": "rw"},
+        },
+        ports={"8888/tcp": ("127.0.0.1", None)},
+    )  # fmt: skip
+    try:
+        container.reload()
+        port = container.ports["8888/tcp"][0]["HostPort"]
+        url = f"http://127.0.0.1:{port}"
+        wait_for(url, container)
+        yield Lab(container, url, time.monotonic() - begun)
+    finally:
+        container.remove(force=True)
+
+
+def wait_for(url: str, container: Any) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with urlopen(f"{url}/lab?token={TOKEN}", timeout=5) as answer:
+                assert answer.status == 200
+                return
+        except (URLError, OSError):
+            if time.monotonic() > deadline:
+                pytest.fail(container.logs().decode(errors="replace"))
+            time.sleep(0.05)
+
+
+WHO = "import sys; print(sys.executable, sys.version_info[:2])"
+FREEZE = (
+    "import subprocess, sys;"
+    "print(subprocess.run([sys.executable, '-m', 'pip', 'freeze'],"
+    " capture_output=True, text=True).stdout)"
+)
+
+
+@pytest.mark.parametrize(
+    ("image", "minor"), [("python:3.13-slim", "(3, 13)"), ("python:3.11-slim", "(3, 11)")]
+)
+def test_the_kernel_is_the_python_of_the_image(
+    docker_client: Any, runtime: str, home: Path, image: str, minor: str
+) -> None:
+    before = docker_client.containers.run(image, ["pip", "freeze"], remove=True).decode()
+    with lab(docker_client, runtime, image, home) as running:
+        begun = time.monotonic()
+        kernel = running.kernel()
+        said = kernel.run(WHO)
+        first_cell = time.monotonic() - begun
+        print(f"{image}: Lab after {running.started:.2f} s, first cell {first_cell:.2f} s")
+        assert minor in said
+        assert "/opt/kaos" not in said
+        assert kernel.run(FREEZE).split() == before.split()
+        assert "/opt/kaos" in kernel.run("!which kaos")
+
+
+def test_what_a_cell_installs_is_there_at_once_and_after_a_restart(
+    docker_client: Any, runtime: str, home: Path
+) -> None:
+    for image in ("python:3.13-slim", build(docker_client, VENV)):
+        where = "import humanize; print(humanize.__version__, humanize.__file__)"
+        with lab(docker_client, runtime, image, home) as running:
+            kernel = running.kernel()
+            assert "ModuleNotFoundError" in kernel.run(where)
+            out = kernel.run("!pip install -q humanize==4.9.0")
+            assert "4.9.0 /home/kaos/.kaos" in kernel.run(where), out + running.log()
+            freeze = kernel.run(FREEZE)
+            assert "humanize==4.9.0" in freeze
+            assert "ipykernel" not in freeze
+            assert "4.9.0" in kernel.run(
+                "!python -c 'import humanize; print(humanize.__version__)'"
+            )
+        with lab(docker_client, runtime, image, home) as running:
+            kernel = running.kernel()
+            assert "4.9.0 /home/kaos/.kaos" in kernel.run(where)
+            # an upgrade of what the home holds, and a program that comes with a package
+            out = kernel.run("!pip install -q humanize==4.10.0 tabulate==0.9.0")
+            assert "4.10.0" in kernel.run(
+                "!python -c 'import humanize; print(humanize.__version__)'"
+            ), out
+            assert "/home/kaos/.kaos" in kernel.run("!which tabulate")
+        with lab(
+            docker_client, runtime, image, home, KAOS_PACKAGES="/home/kaos/.kaos/packages/other"
+        ) as running:
+            assert "ModuleNotFoundError" in running.kernel().run(where)
+
+
+def test_old_pins_keep_their_versions_outside_the_kernel(
+    docker_client: Any, runtime: str, home: Path
+) -> None:
+    image = build(docker_client, OLD_PINS)
+    with lab(docker_client, runtime, image, home) as running:
+        kernel = running.kernel()
+        assert "6." in kernel.run("import tornado; print(tornado.version)")
+        assert "5.1.1" in kernel.run("!python -c 'import tornado; print(tornado.version)'")
+        replaced = kernel.run("import os; print(os.environ['KAOS_KERNEL_REPLACED'])")
+        assert "tornado" in replaced
+        assert "instead of 4.3.3" in replaced
+        assert "instead of 4.3.3" in running.log()
+        assert "traitlets==4.3.3" in kernel.run(FREEZE)
+
+
+def test_an_image_without_python_gets_the_python_of_the_runtime(
+    docker_client: Any, runtime: str, home: Path
+) -> None:
+    image = build(docker_client, NO_PYTHON)
+    with lab(docker_client, runtime, image, home) as running:
+        spec = running.get("/api/kernelspecs")["kernelspecs"]["python3"]["spec"]
+        assert "this image has no Python" in spec["display_name"]
+        kernel = running.kernel()
+        assert "/opt/kaos" in kernel.run(WHO)
+        assert "this image has no Python" in running.log()
+        out = kernel.run("!pip install -q humanize==4.9.0")
+        assert "4.9.0" in kernel.run("import humanize; print(humanize.__version__)"), out
+
+
+def test_user_and_entrypoint_of_the_image_do_not_matter(
+    docker_client: Any, runtime: str, home: Path
+) -> None:
+    image = build(docker_client, USER)
+    with lab(docker_client, runtime, image, home) as running:
+        kernel = running.kernel()
+        assert "/usr/" in kernel.run(WHO)
+        assert "1000" in kernel.run("import os; print(os.getuid())")
