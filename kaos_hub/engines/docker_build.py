@@ -1,7 +1,8 @@
 """The client of one image build: run as ``python -m`` under a supervisor, to outlive the service.
 
-The Engine works for as long as its client is connected. So ending this process ends the running step,
-which no cancel of the SDK does. Uses ``docker buildx`` where it is installed, else the classic builder.
+The Engine works for as long as its client is connected. So ending this process ends the running
+step, which no cancel of the SDK does. Uses ``docker buildx`` where that is installed, else the
+classic builder.
 """
 
 import argparse
@@ -196,7 +197,7 @@ def _buildx(order: Order) -> None:
     labels = [word for k, v in order.labels.items() for word in ("--label", f"{k}={v}")]
     done = subprocess.run(
         # The default builder is the Engine's own: it knows the images on this machine.
-        ["docker", "buildx", "--builder", "default", "build", "--load", "--progress", "plain",
+        ["docker", "buildx", "build", "--builder", "default", "--load", "--progress", "plain",
          "--network", order.network, "--file", str(order.dockerfile), "--tag", order.tag,
          *labels, str(order.directory)],
         stderr=subprocess.STDOUT,

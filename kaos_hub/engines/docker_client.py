@@ -72,9 +72,13 @@ def image_id(client: "DockerClient", reference: str) -> str | None:
     import docker.errors
 
     try:
-        return str(client.api.inspect_image(reference)["Id"])
+        return str(_inspect(client.api, reference)["Id"])
     except docker.errors.ImageNotFound:
         return None
+
+
+def _inspect(api: Any, reference: str) -> dict[str, Any]:
+    return dict(api.inspect_image(reference))
 
 
 def pull(client: "DockerClient", reference: str) -> Iterator[str]:
@@ -107,7 +111,7 @@ def _not_found(reference: str, why: str) -> str:
 
 def describe(client: "DockerClient", image: str) -> dict[str, Any]:
     """What the service must know of an image: id, C library, working directory, PATH."""
-    found = client.api.inspect_image(image)
+    found = _inspect(client.api, image)
     config: Mapping[str, Any] = found.get("Config") or {}
     variables = dict(v.partition("=")[::2] for v in config.get("Env") or [])
     return {

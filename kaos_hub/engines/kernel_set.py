@@ -1,6 +1,6 @@
 """The packages that make a kernel of a user's Python on the local engine: a set per version.
 
-They are appended to ``sys.path`` of the kernel's process alone by ``kaos_hub/inside/launch.py``, which
+They are appended to ``sys.path`` of the kernel's process alone by ``kaos_hub/inside/launch.py``. It
 reads ``kaos-manifest.json`` to see which of the user's packages are too old to be mixed with them.
 """
 

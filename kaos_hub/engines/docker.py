@@ -1,0 +1,397 @@
+"""The engine of one Docker Engine: images are built and commands run in containers."""
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from weakref import WeakValueDictionary
+
+from traitlets import Bool, Int, Unicode
+
+from kaos_hub.engines import docker_client as engine
+from kaos_hub.engines import docker_containers as containers
+from kaos_hub.engines.base import Build, Cause, JobSpec, Materialise, Observation, Phase, Run
+from kaos_hub.engines.docker_events import Events
+from kaos_hub.engines.docker_logs import Follower
+from kaos_hub.engines.supervised import SupervisedEngine
+from kaos_hub.engines.supervisor import write_json
+from kaos_hub.errors import EngineUnavailable, NotFound, Unsupported
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+T = TypeVar("T")
+
+_SCRATCH = "scratch"
+
+
+class DockerEngine(SupervisedEngine):
+    """Work runs in containers, builds in the Engine's builder.
+
+    A build's client, and laying a tree out, are supervised processes of this machine: they outlive
+    the service. So do containers.
+    """
+
+    name: ClassVar[str] = "docker"
+
+    uid = Int(
+        os.geteuid() or 1000,
+        min=1,
+        help="User and group id of what runs in containers, and of the homes they write to.",
+    ).tag(config=True)
+
+    pids_limit = Int(4096, min=16, help="How many processes a job may have at once.").tag(
+        config=True
+    )
+
+    stop_grace = Int(5, min=0, help="Seconds between SIGTERM and SIGKILL.").tag(config=True)
+
+    build_network = Unicode(
+        "default", help="Network mode of build steps: a name of the Engine's, or `none`."
+    ).tag(config=True)
+
+    resync = Int(
+        30, min=1, help="Seconds after which a watched container is looked at without any event."
+    ).tag(config=True)
+
+    link_trees = Bool(
+        True,
+        help=(
+            "Lay trees out as hard links into the store. Safe, since containers see them through"
+            " read-only mounts and never get CAP_SYS_ADMIN."
+        ),
+    ).tag(config=True)
+
+    threads = Int(8, min=1, help="Simultaneous requests to the Engine.").tag(config=True)
+
+    # --- talking to the Engine ---
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads, thread_name_prefix="kaos-docker")
+
+    @cached_property
+    def _events(self) -> Events:
+        return Events(engine.connect, containers.LABEL)
+
+    @cached_property
+    def _locks(self) -> "WeakValueDictionary[str, asyncio.Lock]":
+        return WeakValueDictionary()
+
+    @cached_property
+    def _client(self) -> "DockerClient":
+        # Only ever made in one of our threads: it asks the Engine for its version.
+        return engine.connect()
+
+    async def _ask(self, question: Callable[["DockerClient"], T]) -> T:
+        """Ask the Engine something, in a thread of our own.
+
+        Raises:
+            EngineUnavailable: it does not answer, or fails. What it refuses passes through.
+        """
+        import docker.errors
+
+        def ask() -> T:
+            try:
+                with engine.answering():
+                    return question(self._client)
+            except docker.errors.APIError as e:
+                if e.status_code is not None and e.status_code < 500:
+                    raise
+                raise EngineUnavailable(f"The Docker Engine failed: {e.explanation}") from None
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, ask)
+
+    async def start(self) -> None:
+        """See whether the Engine answers.
+
+        Raises:
+            EngineUnavailable: it does not; says what to look at.
+        """
+        self._info = await self._ask(lambda client: dict(client.info()))
+
+    async def close(self) -> None:
+        """Let go of connections and threads. Containers and builds go on."""
+        self._events.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        await super().close()
+
+    # --- submitting ---
+
+    async def submit(self, spec: JobSpec) -> None:
+        """Start the work, or adopt the workload of that name."""
+        match spec.work:
+            case Build() as build:
+                arguments = self._build(spec, build)
+                await self._run_module(spec, "kaos_hub.engines.docker_build", arguments)
+            case Materialise() as work:
+                await self._materialise(spec, work, link=self.link_trees)
+            case Run() as run:
+                async with self._locks.setdefault(spec.name, asyncio.Lock()):
+                    await self._run(spec, run)
+
+    def _build(self, spec: JobSpec, work: Build) -> list[str]:
+        labels = {"kaos_hub.key": work.key, containers.OWNER: spec.owner}
+        resources = spec.resources
+        return [
+            *("--source", str(work.source), "--context", work.context, "--tag", work.image),
+            *(f"--label={name}={value}" for name, value in labels.items()),
+            *(f"--base={name}={value}" for name, value in work.bases.items()),
+            *([f"--memory={resources.memory}"] if resources.memory else []),
+            *([f"--cpu={resources.cpu}"] if resources.cpu else []),
+            *("--network", self.build_network),
+        ]
+
+    async def _run(self, spec: JobSpec, work: Run) -> None:
+        if not work.image:
+            raise Unsupported("The docker engine runs nothing without an image")
+        if self._verdict(spec.name):
+            return
+        found = await self._inspect(spec.name)
+        if found is None:
+            await self._create(spec, work)
+            found = await self._inspect(spec.name)
+        if found is not None and containers.observation(found).phase is Phase.PENDING:
+            await self._ask(partial(_start, name=spec.name))
+
+    async def _create(self, spec: JobSpec, work: Run) -> None:
+        import docker.errors
+
+        user = f"{self.uid}:{self.uid}"
+        given = containers.parameters(spec, work, user, self.pids_limit, self.log_limit)
+        try:
+            await self._ask(lambda client: client.containers.create(**given))
+        except docker.errors.ImageNotFound:
+            self._judge(spec.name, Cause.MISSING_IMAGE, f"the image {work.image} is not there")
+        except docker.errors.APIError as e:
+            # Somebody else made it a moment ago: theirs is ours.
+            if e.status_code == 409:
+                return
+            raise Unsupported(f"The Docker Engine refuses {spec.name}: {e.explanation}") from None
+
+    # --- verdicts: what we did to a container, which its state does not tell ---
+
+    def _verdict_path(self, name: str) -> Path:
+        return self._processes.path(name) / "verdict.json"
+
+    def _verdict(self, name: str) -> tuple[Cause, str] | None:
+        try:
+            found = json.loads(self._verdict_path(name).read_bytes())
+        except FileNotFoundError:
+            return None
+        return Cause(found["cause"]), str(found["message"])
+
+    def _judge(self, name: str, cause: Cause, message: str) -> None:
+        path = self._verdict_path(name)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_json(path, {"cause": cause.value, "message": message})
+
+    # --- observing ---
+
+    async def _inspect(self, name: str) -> dict[str, Any] | None:
+        import docker.errors
+
+        try:
+            found: dict[str, Any] = await self._ask(lambda c: c.api.inspect_container(name))
+        except docker.errors.NotFound:
+            return None
+        return found if containers.LABEL in (found["Config"].get("Labels") or {}) else None
+
+    def _supervised(self, name: str) -> bool:
+        return self._processes.observe(name).phase is not Phase.ABSENT
+
+    async def _observe(self, name: str) -> Observation:
+        if self._supervised(name):
+            return self._processes.observe(name)
+        found = await self._inspect(name)
+        late = containers.overdue(found, datetime.now(UTC)) if found else None
+        if found and late is not None and late >= 0:
+            await self._expire(name, found)
+            found = await self._inspect(name)
+        return self._judged(name, found)
+
+    def _judged(self, name: str, found: dict[str, Any] | None) -> Observation:
+        seen = containers.observation(found) if found else Observation(Phase.ABSENT)
+        verdict = self._verdict(name)
+        if verdict is None or seen.phase is Phase.RUNNING:
+            return seen
+        cause, message = verdict
+        return Observation(
+            Phase.FAILED, cause, message, seen.exit_code, seen.started, seen.finished
+        )
+
+    async def _expire(self, name: str, found: dict[str, Any]) -> None:
+        message = f"its deadline of {containers.deadline(found)} s passed"
+        self._judge(name, Cause.DEADLINE, message)
+        await self._ask(partial(_stop, name=name, grace=self.stop_grace))
+
+    async def watch(self, name: str) -> AsyncIterator[Observation]:
+        """The present observation, then each change, until an ended or absent one."""
+        if self._supervised(name):
+            async for seen in self._processes.watch(name):
+                yield seen
+            return
+        last = None
+        with self._events.listen(name) as happened:
+            while True:
+                happened.clear()
+                now = await self._observe(name)
+                if now != last:
+                    yield now
+                    last = now
+                if now.phase.ended or now.phase is Phase.ABSENT:
+                    return
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(happened.wait(), await self._patience(name))
+
+    async def _patience(self, name: str) -> float:
+        """Seconds until a container must be looked at even if nothing happens to it."""
+        found = await self._inspect(name)
+        late = containers.overdue(found, datetime.now(UTC)) if found else None
+        resync = float(self.resync)
+        return resync if late is None else min(resync, max(0.0, -late) + 0.05)
+
+    # --- ending ---
+
+    async def cancel(self, name: str) -> None:
+        """End the work and everything it started. Returns when it is really gone."""
+        if self._supervised(name):
+            return await self._processes.cancel(name)
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            found = await self._inspect(name)
+            if found is None or containers.observation(found).phase.ended:
+                return None
+            self._judge(name, Cause.CANCELLED, "cancelled")
+            await self._ask(partial(_stop, name=name, grace=self.stop_grace))
+        return None
+
+    async def remove(self, name: str) -> None:
+        """Forget the workload, its container and logs; ends it first if it still runs."""
+        if not self._supervised(name) and await self._inspect(name):
+            await self._ask(partial(_remove, name=name))
+        await self._processes.remove(name)
+
+    async def logs(self, name: str, offset: int = 0) -> AsyncIterator[bytes]:
+        """The workload's output from a byte offset on, followed until it ends."""
+        if self._supervised(name):
+            async for piece in self._processes.logs(name, offset):
+                yield piece
+            return
+        if await self._inspect(name) is None:
+            return
+        client = await self._ask(lambda client: client)
+        follower = Follower(client, name, offset, self.log_limit)
+        async with contextlib.aclosing(follower.lines()) as lines:
+            async for piece in lines:
+                yield piece
+
+    # --- images and the machine ---
+
+    async def resolve(self, image: str, pull: bool = False) -> str:
+        """The id of the image that ``image`` means now; fetched if it is not here, or if told.
+
+        Raises:
+            NotFound: neither this machine nor the registry has it.
+        """
+        if image == _SCRATCH:
+            return _SCRATCH
+        have = None if pull else await self._ask(lambda c: engine.image_id(c, image))
+        if have is None:
+            with contextlib.suppress(NotFound) if pull else contextlib.nullcontext():
+                await self._ask(lambda c: list(engine.pull(c, image)))
+            have = await self._ask(lambda c: engine.image_id(c, image))
+        if have is None:
+            raise NotFound(f"There is no image {image}, here or in a registry")
+        return have
+
+    async def has(self, result: dict[str, Any]) -> bool:
+        """Whether a built image is still there."""
+        image = str(result.get("image") or "")
+        return bool(image) and await self._ask(lambda c: engine.image_id(c, image)) is not None
+
+    async def describe(self, image: str) -> dict[str, Any]:
+        """Id, C library (``musl`` or ``glibc``), working directory and PATH of an image.
+
+        Raises:
+            NotFound: it is not on this machine.
+        """
+        import docker.errors
+
+        try:
+            return await self._ask(lambda c: engine.describe(c, image))
+        except docker.errors.ImageNotFound:
+            raise NotFound(f"There is no image {image} on this machine") from None
+
+    async def gpus(self) -> int:
+        """How many GPUs can be given out: those of this machine, if the Engine can hand them on."""
+        info = await self._ask(lambda client: dict(client.info()))
+        if "nvidia" not in (info.get("Runtimes") or {}) and not info.get("CDISpecDirs"):
+            return 0
+        return sum(1 for _ in Path("/proc/driver/nvidia/gpus").glob("*"))
+
+    _info: dict[str, Any] | None = None
+
+    def problems(self) -> list[str]:
+        """What is weaker here than promised."""
+        info = self._info
+        if info is None:
+            return ["The Docker Engine has not answered yet."]
+        found = [
+            "The Docker Engine sets no disk quota: a job may fill the disk.",
+            "The classic builder limits memory and cpu of a build, not its processes or disk.",
+        ]
+        for flag, what in (
+            ("MemoryLimit", "memory limits"),
+            ("SwapLimit", "swap limits"),
+            ("CpuCfsQuota", "cpu limits"),
+            ("PidsLimit", "limits of the number of processes"),
+        ):
+            if not info.get(flag):
+                found.append(f"The machine's kernel enforces no {what} (cgroups).")
+        if "nvidia" not in (info.get("Runtimes") or {}):
+            found.append("The Docker Engine has no GPU runtime: no GPU can be given out.")
+        return found
+
+
+# --- what is asked of the Engine; these block ---
+
+
+def _start(client: "DockerClient", name: str) -> None:
+    import docker.errors
+
+    try:
+        client.api.start(name)
+    except docker.errors.APIError as e:
+        try:
+            found: dict[str, Any] = client.api.inspect_container(name)
+        except docker.errors.NotFound:
+            return
+        # No such command, say: its state tells that to whoever observes it.
+        if containers.observation(found).phase is Phase.PENDING:
+            raise EngineUnavailable(f"{name} does not start: {e.explanation}") from None
+
+
+def _stop(client: "DockerClient", name: str, grace: int) -> None:
+    import docker.errors
+
+    with contextlib.suppress(docker.errors.NotFound):
+        client.api.stop(name, timeout=grace)
+
+
+def _remove(client: "DockerClient", name: str) -> None:
+    import docker.errors
+
+    try:
+        client.api.remove_container(name, v=True, force=True)
+    except docker.errors.NotFound:
+        return
+    except docker.errors.APIError as e:
+        # Somebody else is at it.
+        if e.status_code != 409:
+            raise

@@ -1,0 +1,104 @@
+"""What a workload is as a container, and what a container's state says of the workload."""
+
+import re
+from datetime import datetime
+from typing import Any
+
+from kaos_hub.engines.base import Cause, JobSpec, Observation, Phase, Run
+
+LABEL = "kaos_hub.workload"
+OWNER = "kaos_hub.owner"
+DEADLINE = "kaos_hub.deadline"
+
+_NEVER = "0001-01-01"
+_KILLED = 128 + 9
+
+
+def parameters(spec: JobSpec, work: Run, user: str, pids: int, log_limit: int) -> dict[str, Any]:
+    """Arguments of ``client.containers.create`` for a command of the user's."""
+    from docker.types import DeviceRequest, LogConfig, Mount
+
+    resources = spec.resources
+    gpus = DeviceRequest(count=resources.gpu, capabilities=[["gpu"]])
+    return {
+        "image": work.image,
+        "name": spec.name,
+        # As entrypoint, so that the image's own has no say.
+        "entrypoint": [work.command[0]],
+        "command": list(work.command[1:]),
+        "environment": work.environment,
+        "working_dir": work.workdir,
+        "user": user,
+        "mounts": [
+            Mount(m.target, m.source, "bind" if m.source.startswith("/") else "volume", m.read_only)
+            for m in work.mounts
+        ],
+        "labels": {LABEL: spec.name, OWNER: spec.owner, DEADLINE: str(spec.deadline)},
+        "init": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "pids_limit": pids,
+        "mem_limit": resources.memory,
+        # Equal to the memory: no swap beyond it.
+        "memswap_limit": resources.memory,
+        "nano_cpus": int(resources.cpu * 1e9) if resources.cpu else None,
+        "device_requests": [gpus] if resources.gpu else None,
+        # Kept as files, so that they can be read again from the start; the reader stops at the
+        # limit long before the first file is dropped.
+        "log_config": LogConfig(
+            type="json-file", config={"max-size": str(2 * log_limit), "max-file": "3"}
+        ),
+    }
+
+
+def observation(found: dict[str, Any]) -> Observation:
+    """What the Engine tells of a container, as a workload."""
+    state = found["State"]
+    started, finished = _time(state.get("StartedAt")), _time(state.get("FinishedAt"))
+    status, code = state["Status"], int(state.get("ExitCode") or 0)
+    if status == "created":
+        # One that could not be started stays so, with a code and an error.
+        if code or state.get("Error"):
+            message = _short(state.get("Error", ""))
+            return Observation(Phase.FAILED, Cause.ERROR, message, code, started, finished)
+        return Observation(Phase.PENDING)
+    if status not in ("exited", "dead", "removing"):
+        return Observation(Phase.RUNNING, started=started)
+    if state.get("OOMKilled"):
+        message = "it used more memory than it may"
+        return Observation(Phase.FAILED, Cause.OUT_OF_MEMORY, message, code, started, finished)
+    if code == 0:
+        return Observation(Phase.SUCCEEDED, exit_code=0, started=started, finished=finished)
+    message = f"exit code {code}"
+    if code == _KILLED:
+        message = "killed (SIGKILL), not by kaos_hub"
+    return Observation(Phase.FAILED, Cause.ERROR, message, code, started, finished)
+
+
+def overdue(found: dict[str, Any], now: datetime) -> float | None:
+    """Seconds since its deadline (negative: until then); None if it has none or does not run."""
+    deadline = int((found["Config"].get("Labels") or {}).get(DEADLINE) or 0)
+    started = _time(found["State"].get("StartedAt"))
+    if not deadline or started is None or found["State"]["Status"] != "running":
+        return None
+    return (now - started).total_seconds() - deadline
+
+
+def deadline(found: dict[str, Any]) -> int:
+    """The deadline of a container, in seconds."""
+    return int((found["Config"].get("Labels") or {}).get(DEADLINE) or 0)
+
+
+def _time(text: str | None) -> datetime | None:
+    if not text or text.startswith(_NEVER):
+        return None
+    # Nanoseconds are more than a datetime holds.
+    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
+
+
+def _short(error: str) -> str:
+    """The part for people of a message of several programs, each telling of the next."""
+    match = re.search(r'exec: "?(.+?)"?: (.+?)(?:: unknown)?$', error)
+    if match:
+        return f"cannot start {match[1]}: {match[2]}"
+    return error or "it could not be started"
