@@ -248,6 +248,14 @@ def test_limits_are_kept(tmp_path: Path, limits: Limits, named: str) -> None:
     assert named in refusal(tmp_path, limits=limits).message
 
 
+def test_a_path_may_have_a_hundred_names_and_no_more(tmp_path: Path) -> None:
+    deepest = tmp_path.joinpath(*["d"] * 100)
+    deepest.mkdir(parents=True)
+    assert scan(tmp_path).count == 0
+    (deepest / "too deep").touch()
+    assert "lies deeper than 100 folders" in refusal(tmp_path).message
+
+
 # --- a folder that changes meanwhile --------------------------------------------------------------
 
 LARGE = b"0123456789abcdef" * (1 << 17)  # two megabytes: read in two pieces

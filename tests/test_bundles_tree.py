@@ -178,6 +178,16 @@ def test_links_that_leave_the_tree_are_refused(links: dict[str, str]) -> None:
     assert "bad" in caught.value.details["entry"]
 
 
+def test_links_that_take_hours_to_follow_are_refused() -> None:
+    """Each of 39 links multiplies the way."""
+    winding = {
+        f"{number}": "/".join(["d", ".."] * 1000 + [f"{number + 1}"]) for number in range(39)
+    }
+    links = winding | {f"start {number}": "0" for number in range(10_000)}
+    with pytest.raises(InvalidBundle, match="too long to follow"):
+        check_links(links)
+
+
 class Objects(dict[str, bytes]):
     """Objects in memory, under their digests."""
 
@@ -245,18 +255,29 @@ def bomb(objects: Objects) -> TreeEntry:
     return entry
 
 
+def long_paths(objects: Objects) -> TreeEntry:
+    """Few objects that mean paths of many megabytes."""
+    entry = objects.folder(*(an_entry(f"{number:04}") for number in range(1000)))
+    for _ in range(2):
+        entry = objects.folder(
+            *(entry.model_copy(update={"name": f"d{number}" + "d" * 200}) for number in range(3))
+        )
+    return entry
+
+
 def huge(objects: Objects) -> TreeEntry:
     return objects.folder(an_entry("a", size=2**50))
 
 
 @pytest.mark.parametrize(
-    "hostile", [escaping, absolute, lying_about_a_folder, lying_about_a_file, deep, bomb, huge]
+    "hostile",
+    [escaping, absolute, lying_about_a_folder, lying_about_a_file, deep, bomb, long_paths, huge],
 )
 def test_load_refuses_a_hostile_tree(hostile: Callable[[Objects], TreeEntry]) -> None:
     objects = Objects()
     root = objects.folder(hostile(objects))
     with pytest.raises(InvalidBundle) as caught:
-        load(root.digest, objects.read, Limits(max_files=10_000))
+        load(root.digest, objects.read, Limits(max_files=10_000, max_paths=10**6))
     assert "'d" in caught.value.message
 
 

@@ -80,10 +80,10 @@ def unpack_tar(archive: IO[bytes], target: Path, limits: Limits = DEFAULT_LIMITS
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            tail = _Tail(archive)
-            with tarfile.open(fileobj=tail, mode="r|") as members:
+            whole = _Whole(archive)
+            with tarfile.open(fileobj=whole, mode="r|") as members:
                 _Unpacking(partial, limits).all(members)
-            tail.check()
+                whole.check(members.offset)
             partial.chmod(0o755)
             partial.rename(target)
         finally:
@@ -94,12 +94,16 @@ def unpack_tar(archive: IO[bytes], target: Path, limits: Limits = DEFAULT_LIMITS
         raise KaosError(f"{shown(str(target))} cannot be written: {error.strerror}") from None
 
 
-class _Tail(io.RawIOBase):
-    """Reads an archive and keeps its end: tarfile takes one cut off between entries for whole."""
+class _Whole(io.RawIOBase):
+    """Reads an archive and knows where its last byte that is not zero stood.
+
+    tarfile takes an archive that is cut off or garbled between two entries for a complete one.
+    """
 
     def __init__(self, archive: IO[bytes]) -> None:
         self.archive = archive
-        self.end = b""
+        self.size = 0
+        self.filled = 0
 
     def readable(self) -> bool:
         return True
@@ -108,14 +112,17 @@ class _Tail(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         data = self.archive.read(len(view))
         view[: len(data)] = data
-        self.end = (self.end + data)[-len(_END) :]
+        if filled := len(data.rstrip(b"\0")):
+            self.filled = self.size + filled
+        self.size += len(data)
         return len(data)
 
-    def check(self) -> None:
+    def check(self, end: int) -> None:
+        """Check that nothing but the end marker follows the entries, which end at ``end``."""
         while self.read(CHUNK):
             pass
-        if self.end != _END:
-            raise InvalidBundle("the archive is cut off; fetch it again")
+        if self.filled > end or self.size < end + len(_END):
+            raise InvalidBundle("the archive is cut off or damaged; fetch it again")
 
 
 class _Unpacking:

@@ -25,24 +25,28 @@ class Limits:
     max_files: int = 1_000_000
     """Entries of any kind, folders and links too: bounds the memory a hostile tree can take."""
     max_depth: int = 100
-    """Names in a path: keeps recursion and open folders bounded."""
+    """Names in a path: keeps recursion and open folders bounded. Not above 200."""
     max_path: int = 1000
     """Bytes of a path within the bundle: leaves room for the folder it is laid out in."""
+    max_paths: int = 2**28
+    """Bytes of all paths together (256 MiB): a few small objects can mean a million long paths."""
     max_file_size: int = 2**40
     """Bytes of one file (1 TiB)."""
     max_size: int = 2**43
     """Bytes of all files (8 TiB). What an owner may store is the ledger's business."""
 
-    def check_path(self, path: str) -> None:
-        """Refuse a path too long or too deep.
+    def check_path(self, path: str) -> int:
+        """Refuse a path too long or too deep. Returns its bytes.
 
         Raises:
             InvalidBundle: names the path.
         """
-        if len(path.encode()) > self.max_path:
+        size = len(path.encode())
+        if size > self.max_path:
             raise refuse(path, f"has a path longer than {self.max_path} bytes")
         if path.count("/") >= self.max_depth:
             raise refuse(path, f"lies deeper than {self.max_depth} folders")
+        return size
 
 
 class Meter:
@@ -51,6 +55,7 @@ class Meter:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.entries = 0
+        self.paths = 0
         self.size = 0
 
     def entry(self, path: str) -> None:
@@ -59,7 +64,9 @@ class Meter:
         Raises:
             InvalidBundle: the path or the number of entries is over the limit.
         """
-        self.limits.check_path(path)
+        self.paths += self.limits.check_path(path)
+        if self.paths > self.limits.max_paths:
+            raise refuse(path, "and the paths before it are too long together")
         self.expect(path, 1)
         self.entries += 1
 

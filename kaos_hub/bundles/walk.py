@@ -55,16 +55,17 @@ def load(root: str, read: ReadObject, limits: Limits = DEFAULT_LIMITS) -> Tree:
 
 
 class _Loader:
+    """What one tree has shown so far. What stands in it many times is read once."""
+
     def __init__(self, read: ReadObject, limits: Limits) -> None:
         self.read = read
         self.meter = Meter(limits)
         self.objects: dict[str, int] = {}
+        self.listings: dict[str, tuple[TreeEntry, ...]] = {}
+        self.targets: dict[str, bytes] = {}
 
     def folder(self, path: str, digest: str) -> Iterator[Item]:
-        data = whole(self.read, digest, tree.MAX_NODE)
-        self.claim(path, digest, len(data))
-        self.meter.expect(path, data.count(b"\n") - 1)
-        for entry in tree.decode(data, path):
+        for entry in self.listing(path, digest):
             below = tree.join(path, entry.name)
             self.meter.entry(below)
             if entry.kind is EntryKind.DIRECTORY:
@@ -77,6 +78,14 @@ class _Loader:
                 self.claim(below, entry.digest, entry.size)
                 yield Item(below, entry)
 
+    def listing(self, path: str, digest: str) -> tuple[TreeEntry, ...]:
+        if digest not in self.listings:
+            data = whole(self.read, digest, tree.MAX_NODE)
+            self.claim(path, digest, len(data))
+            self.meter.expect(path, data.count(b"\n") - 1)
+            self.listings[digest] = tree.decode(data, path)
+        return self.listings[digest]
+
     def subfolder(self, path: str, entry: TreeEntry) -> Iterator[Item]:
         before = self.meter.size
         yield from self.folder(path, entry.digest)
@@ -86,9 +95,11 @@ class _Loader:
     def target(self, path: str, entry: TreeEntry) -> str:
         if entry.size > tree.MAX_TARGET:
             raise refuse(path, "is a link with a target that is too long")
-        raw = whole(self.read, entry.digest, tree.MAX_TARGET)
-        self.claim(path, entry.digest, len(raw))
         self.claim(path, entry.digest, entry.size)
+        if entry.digest not in self.targets:
+            self.targets[entry.digest] = whole(self.read, entry.digest, tree.MAX_TARGET)
+        raw = self.targets[entry.digest]
+        self.claim(path, entry.digest, len(raw))
         return tree.check_target(raw, path)
 
     def claim(self, path: str, digest: str, size: int) -> None:
