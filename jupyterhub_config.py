@@ -20,7 +20,7 @@ import os
 import sys
 from pathlib import Path
 
-from kaos_hub.bridge import bridge
+from kaos_hub.bridge import prepare
 from kaos_hub.datadir import DataDir
 
 c = get_config()
@@ -32,7 +32,7 @@ trust_all = engine != "local" or os.environ.get("KAOS_TRUST_ALL_USERS") == "1"
 port = int(os.environ.get("KAOS_PORT") or data.port("public", prefer=8000))
 public_url = os.environ.get("KAOS_PUBLIC_URL") or f"http://127.0.0.1:{port}"
 # What notebooks talk to listens where they can reach it, and nowhere else.
-inner = "127.0.0.1" if engine == "local" else bridge()
+inner = "127.0.0.1" if engine == "local" else os.environ.get("KAOS_BRIDGE") or prepare(print)
 service_url = f"http://{inner}:{data.port('service', inner)}"
 admission_url = f"http://127.0.0.1:{data.port('admission')}"
 

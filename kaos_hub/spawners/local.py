@@ -1,5 +1,6 @@
 """Notebooks as processes of this machine: for one person, on one's own computer."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +10,11 @@ from traitlets import Bool, Unicode, default
 
 from kaos_hub.datadir import DataDir
 from kaos_hub.engines import sandbox
+from kaos_hub.engines.base import Phase
 from kaos_hub.engines.process import Processes
 from kaos_hub.errors import Forbidden
 from kaos_hub.models import Mount, NotebookSpec
-from kaos_hub.spawners.mixin import Ending, KaosSpawnerMixin
+from kaos_hub.spawners.mixin import Ending, KaosSpawnerMixin, make_home
 
 # What tools need of the Hub's environment to reach package indexes and the network as it does.
 _NETWORK = (
@@ -53,6 +55,11 @@ class KaosLocalSpawner(KaosSpawnerMixin):
     def _what_tools_need(self) -> list[str]:
         return ["PATH", "LANG", "LC_ALL", "TZ", *_NETWORK]
 
+    @default("args")
+    def _root_may(self) -> list[str]:
+        # Who starts the Hub as root has decided so already; Jupyter would refuse.
+        return ["--allow-root"] if os.geteuid() == 0 else []
+
     @property
     def _processes(self) -> Processes:
         return processes(self.data_dir)
@@ -65,8 +72,12 @@ class KaosLocalSpawner(KaosSpawnerMixin):
             EngineUnavailable: this machine cannot start it now.
         """
         self._refuse_others()
+        make_home(spec)
         self.port = random_port()
-        argv = [sys.executable, "-m", "kaos_hub.inside.start"]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.remember()
+        # Isolated, or a file in the user's folder could take the place of one of our modules.
+        argv = [sys.executable, "-I", "-m", "kaos_hub.inside.start", *self.get_args()]
         wrapped = sandbox.available()
         env = self.get_env() | {"HOME": sandbox.HOME if wrapped else str(Path.home())}
         if wrapped:
@@ -74,7 +85,7 @@ class KaosLocalSpawner(KaosSpawnerMixin):
         else:
             env = {name: _host_path(value, spec.mounts) for name, value in env.items()}
         await self._processes.submit(self.workload, argv, env, wrapped=wrapped)
-        return f"http://127.0.0.1:{self.port}"
+        return self.address
 
     def _refuse_others(self) -> None:
         me = DataDir(self.data_dir).user
@@ -88,9 +99,11 @@ class KaosLocalSpawner(KaosSpawnerMixin):
     async def look(self) -> Ending | None:
         """How the process ended, or None while it runs."""
         seen = self._processes.observe(self.workload)
-        if seen.phase.ended:
-            return Ending(seen.exit_code or 0, seen.message)
-        return None if seen.phase.name in ("PENDING", "RUNNING") else Ending()
+        if seen.phase in (Phase.PENDING, Phase.RUNNING):
+            return None
+        if seen.phase is Phase.SUCCEEDED:
+            return Ending(0, seen.message or "it ended by itself")
+        return Ending(seen.exit_code or 1, seen.message)
 
     async def halt(self, now: bool) -> None:
         """End the process and all that it started."""
@@ -101,10 +114,6 @@ def _sandboxed(argv: Sequence[str], spec: NotebookSpec, data: DataDir) -> list[s
     """The command in a sandbox that sees of the data directory only what is the notebook's own."""
     home = next((Path(m.source) for m in spec.mounts if m.target == sandbox.HOME), None)
     mounts = [m for m in spec.mounts if m.target != sandbox.HOME]
-    python = Path(spec.python) if spec.python else None
-    if python and python.is_relative_to(data.environments):
-        own = str(data.environments / python.relative_to(data.environments).parts[0])
-        mounts.append(Mount(source=own, target=own))
     return sandbox.wrap(argv, mounts, hide=[data.path], home=home)
 
 

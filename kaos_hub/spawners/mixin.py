@@ -7,10 +7,13 @@ A spawner for another engine fills in three steps, :meth:`KaosSpawnerMixin.launc
 import asyncio
 import contextlib
 import html
+import os
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from jupyterhub.spawner import Spawner, SpawnException
 from jupyterhub.utils import maybe_future
@@ -18,7 +21,7 @@ from sqlalchemy.orm import object_session
 from tornado import web
 from traitlets import Float, Unicode, default
 
-from kaos_hub.errors import EngineUnavailable, InvalidRequest, KaosError
+from kaos_hub.errors import EngineUnavailable, InvalidRequest, KaosError, Unavailable
 from kaos_hub.models import (
     DEFAULT_SERVER,
     AdmissionRequest,
@@ -93,7 +96,8 @@ class KaosSpawnerMixin(Spawner):
     async def launch(self, spec: NotebookSpec) -> str:
         """Start the server and return its URL. Called by :meth:`start`; no need to call super().
 
-        Not cancelled with the start: whoever stops the server waits until this is done.
+        Not cancelled with the start: whoever stops the server waits until this is done. If the
+        address is known beforehand, set ``self.address`` and :meth:`remember` it: the Hub may die.
 
         Raises:
             KaosError: it could not be started; the user reads why.
@@ -123,21 +127,56 @@ class KaosSpawnerMixin(Spawner):
             Refused: the service or the engine says no; the user reads why.
         """
         try:
-            self.tell("Asking for admission", 10)
-            self._asked = True
-            self.spec = await self._admission.start(self._request())
+            self.spec = await self._admit()
             self.workload = self.spec.workload
             self._clamp(self.spec.resources)
-            self._remember()
+            self.remember()
             self.tell("Admitted; starting", 40)
             self._launching = asyncio.ensure_future(self.launch(self.spec))
             # A start that is cancelled must not leave something half launched behind our back.
             self.address = await asyncio.shield(self._launching)
+            self.remember()
+            self.tell("Started; waiting for Jupyter to answer", 70)
+            await self._wait_until_it_listens()
         except KaosError as e:
             raise Refused(e) from None
-        self._remember()
-        self.tell("Started; waiting for Jupyter to answer", 70)
+        self.tell("Jupyter answers", 90)
         return self.address
+
+    async def _admit(self) -> NotebookSpec:
+        self.tell("Asking for admission", 10)
+        # From now on the service may hold something for us, even if its answer never comes.
+        self._asked = True
+        try:
+            return await self._admission.start(self._request())
+        except KaosError as e:
+            self._asked = isinstance(e, Unavailable)
+            raise
+
+    async def _wait_until_it_listens(self) -> None:
+        """Return when somebody listens at our address; JupyterHub would only look now and then.
+
+        JupyterHub bounds it by ``start_timeout``.
+
+        Raises:
+            KaosError: it ended instead; JupyterHub would not notice, and wait on.
+        """
+        where = urlsplit(self.address)
+        pause = 0.05
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection(where.hostname, where.port)
+                writer.close()
+                return
+            ending = await self.look()
+            if ending is not None:
+                self._ending = ending
+                reason = ending.reason or f"exit code {ending.exit_code}"
+                raise KaosError(
+                    f"The notebook ended while it started: {reason}. Its log says more."
+                )
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.5)
 
     async def stop(self, now: bool = False) -> None:
         """End the server. Called by JupyterHub while :meth:`poll` says that it runs."""
@@ -231,7 +270,7 @@ class KaosSpawnerMixin(Spawner):
         super().clear_state()
         self._forget()
 
-    def _remember(self) -> None:
+    def remember(self) -> None:
         """Save the state now. JupyterHub would only after the launch, and may die before."""
         session = object_session(self.orm_spawner) if self.orm_spawner else None
         if session is not None:
@@ -296,6 +335,21 @@ class KaosSpawnerMixin(Spawner):
             HTTPError: always, with 400.
         """
         raise web.HTTPError(400, "A link cannot start a notebook. Choose below and press Start.")
+
+
+def make_home(spec: NotebookSpec) -> None:
+    """Make the directories that a notebook may write to, if they are not there yet.
+
+    Raises:
+        EngineUnavailable: they cannot be made.
+    """
+    for path in [Path(m.source) for m in spec.mounts if not m.read_only]:
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+            if spec.uid is not None and os.geteuid() == 0 and path.stat().st_uid == 0:
+                os.chown(path, spec.uid, spec.uid)
+        except OSError as e:
+            raise EngineUnavailable(f"Cannot make {path}: {e.strerror or e}") from None
 
 
 def _least(ours: float | None, admitted: float | None) -> float | None:
