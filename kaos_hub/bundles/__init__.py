@@ -1,6 +1,9 @@
 """A folder ⇄ a tree of content ⇄ a digest.
 
     tree         one directory as canonical text; digests
+    limits       how large a bundle may be
+    links        where symbolic links lead
+    objects      reading content by digest
     walk         a whole tree, read from objects and checked
     scan         a folder on disk → tree
     ignore       what a scan leaves out

@@ -1,6 +1,5 @@
 """Reading objects by digest, wherever they lie."""
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -44,13 +43,12 @@ def stream(read: ReadObject, digest: str, size: int | None = None) -> Iterator[b
 
 
 def _file(path: Path, digest: str) -> Iterator[bytes]:
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(path.open("rb"))
-        except FileNotFoundError:
-            raise NotFound(f"there is no object {digest} in the store") from None
-        while piece := file.read(CHUNK):
-            yield piece
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(CHUNK):
+                yield piece
+    except FileNotFoundError:
+        raise NotFound(f"there is no object {digest} in the store") from None
 
 
 def whole(read: ReadObject, digest: str, limit: int) -> bytes:
