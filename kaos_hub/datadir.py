@@ -50,6 +50,12 @@ def _secret() -> str:
     return secrets.token_hex(32)
 
 
+def _password() -> str:
+    """160 bits that one can read aloud and type: eight groups of four."""
+    letters = "abcdefghijkmnpqrstuvwxyz23456789"
+    return "-".join("".join(secrets.choice(letters) for _ in range(4)) for _ in range(8))
+
+
 class DataDir:
     """The data directory, made (mode 0700) when it is opened.
 
@@ -181,6 +187,14 @@ class DataDir:
         if not value:
             raise KaosError(f"The secret {path} is empty. Delete it; a new one is made.")
         return value
+
+    def password(self, name: str = "password") -> str:
+        """A secret for people, made when first asked for.
+
+        Raises:
+            KaosError: as :meth:`secret`.
+        """
+        return self.secret(name, _password)
 
     def has_secret(self, name: str) -> bool:
         """Whether that secret was made already."""

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from kaos_hub.cli.base import Command, Session, pass_session
-from kaos_hub.cli.output import show, show_json, styled
+from kaos_hub.cli.output import show, show_json
 from kaos_hub.datadir import DataDir
 from kaos_hub.errors import Conflict, InvalidRequest, KaosError, Unsupported
 
@@ -60,7 +60,7 @@ def up(
     _check_installed()
     data = DataDir(data_dir)
     if show_password:
-        show(_password(data))
+        _show_password(session, data)
         return
     engine = engine or os.environ.get("KAOS_ENGINE") or "local"
     _refuse_second(data)
@@ -86,8 +86,11 @@ def _check_installed() -> None:
         )
 
 
-def _password(data: DataDir) -> str:
-    return data.secret("password")
+def _show_password(session: Session, data: DataDir) -> None:
+    if session.json:
+        show_json({"user": data.user, "password": data.password()})
+    else:
+        show(data.password())
 
 
 def _refuse_second(data: DataDir) -> None:
@@ -129,13 +132,12 @@ def _run(session: Session, data: DataDir, engine: str, environment: dict[str, st
     inner = _prepare(session, engine)
     launch.check_ports(data, port, inner)
     url = f"http://127.0.0.1:{port}"
-    first_time = not data.has_secret("password")
     session.note("Starting JupyterHub …")
     hub = launch.HubProcess.start(data, environment | {"KAOS_BRIDGE": inner})
     try:
         hub.wait_until_ready(_checks(data, url, inner))
         logged_in = _log_in(session, data, url)
-        _welcome(session, data, url, first_time, logged_in)
+        _welcome(session, data, url, logged_in)
         code = hub.wait()
     finally:
         hub.end()
@@ -195,16 +197,27 @@ def _log_in(session: Session, data: DataDir, url: str) -> bool:
     return True
 
 
-def _welcome(session: Session, data: DataDir, url: str, first_time: bool, logged_in: bool) -> None:
+def _welcome(session: Session, data: DataDir, url: str, logged_in: bool) -> None:
+    first_time = not data.has_secret("password-shown")
     if session.json:
         document: dict[str, Any] = {"url": url, "user": data.user, "logged_in": logged_in}
-        show_json(document | ({"password": _password(data)} if first_time else {}))
-        return
-    password = _password(data) if first_time else "as before (kaos up --show-password)"
-    show(f"\n  {styled('kaos runs at', bold=True)} {url}\n")
-    show(f"  user      {data.user}")
-    show(f"  password  {password}\n")
-    if logged_in:
-        show("  Your command line is logged in. Try: kaos notebook deploy -s FOLDER")
-    show(f"  Log: {data.logs / 'hub.log'}")
-    show("  Ctrl-C stops it; notebooks stay.\n")
+        show_json(document | ({"password": data.password()} if first_time else {}))
+    else:
+        show(f"\n  kaos runs at  {url}\n")
+        show(f"  user          {data.user}")
+        for text in _passwords(data, first_time):
+            show(f"  {text}")
+        if logged_in:
+            show("\n  Your command line is logged in. Try: kaos notebook deploy -s FOLDER")
+        show(f"  Log: {data.logs / 'hub.log'}")
+        show("  Ctrl-C stops it; notebooks stay.\n")
+    data.secret("password-shown", lambda: "yes")
+
+
+def _passwords(data: DataDir, first_time: bool) -> list[str]:
+    if not first_time:
+        return ["password      as before; `kaos up --show-password` tells"]
+    told = [f"password      {data.password()}"]
+    if data.has_secret("users-password"):
+        told.append(f"others        any name, password {data.password('users-password')}")
+    return told
