@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from tests import postgres
+from tests.hub import RunningHub, running_hub
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +53,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"no small file system can be mounted: {made.stderr.decode().strip()}")
     yield mount
     subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
+    """A real Hub with the kaos service on the local engine, shared by tests that leave it whole."""
+    with running_hub(tmp_path_factory.mktemp("hub")) as running:
+        yield running

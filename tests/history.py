@@ -19,7 +19,9 @@ async def write(directory: Path, rows: Iterable[Any]) -> None:
         db.close()
 
 
-def notebook(name: str, state: str = "STOPPED", owner: str = "user:ada", **more: Any) -> NotebookRow:
+def notebook(
+    name: str, state: str = "STOPPED", owner: str = "user:ada", **more: Any
+) -> NotebookRow:
     """A notebook of some hours ago."""
     begun = now() - timedelta(hours=3, minutes=len(name))
     values: dict[str, Any] = {

@@ -14,9 +14,12 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from email.message import Message
+from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -48,7 +51,7 @@ class Answer:
     """An HTTP answer."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
 
     @property
@@ -78,10 +81,10 @@ def request(
     asked = urllib.request.Request(url, data=data, method=method, headers=head)
     try:
         with urllib.request.urlopen(asked, timeout=timeout) as response:
-            return Answer(response.status, dict(response.headers), response.read())
+            return Answer(response.status, response.headers, response.read())
     except urllib.error.HTTPError as e:
         with e:
-            return Answer(e.code, dict(e.headers), e.read())
+            return Answer(e.code, e.headers, e.read())
 
 
 def wait_until(true: Callable[[], Any], seconds: float = 30, what: str = "it") -> Any:
@@ -242,6 +245,53 @@ class RunningHub:
     def ask(self, method: str, path: str, token: str | None, body: Any = None) -> Answer:
         """Ask the service's REST API."""
         return request(method, self.api + path, token, body)
+
+
+class Browser:
+    """A browser without scripts: keeps cookies, follows redirects.
+
+    Args:
+        hub: the Hub to visit.
+        user: logs in as, if given.
+    """
+
+    def __init__(self, hub: RunningHub, user: str | None = None) -> None:
+        self.hub = hub
+        self.cookies = CookieJar()
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies))
+        if user is not None:
+            self.log_in(user)
+
+    def log_in(self, user: str) -> None:
+        """Log in at the Hub and let the service know."""
+        self.get(f"{self.hub.url}/hub/login")
+        form = {"username": user, "password": "x", "_xsrf": self.xsrf("/hub/")}
+        self.post(f"{self.hub.url}/hub/login", form)
+        page = self.get(f"{self.hub.kaos}/")
+        assert page.status == 200 and "<h1>Notebooks</h1>" in page.text, page.text[:500]
+
+    def xsrf(self, path: str = "/services/kaos/") -> str:
+        """The XSRF token that pages below a path have."""
+        return next(c.value or "" for c in self.cookies if c.name == "_xsrf" and c.path == path)
+
+    def get(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
+        """Look at a page."""
+        return self._send(urllib.request.Request(url, headers=dict(headers or {})))
+
+    def post(
+        self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Send a form."""
+        data = urllib.parse.urlencode(form).encode()
+        return self._send(urllib.request.Request(url, data=data, headers=dict(headers or {})))
+
+    def _send(self, asked: urllib.request.Request) -> Answer:
+        try:
+            with self._opener.open(asked, timeout=30) as response:
+                return Answer(response.status, response.headers, response.read())
+        except urllib.error.HTTPError as e:
+            with e:
+                return Answer(e.code, e.headers, e.read())
 
 
 def _processes_with(mark: bytes) -> Iterator[int]:

@@ -169,6 +169,8 @@ class ApiHandler(Handler):
 
     async def _stream(self, content: AsyncIterator[bytes]) -> None:
         """Send pieces as fast as this client takes them, and stop as soon as it is gone."""
+        open_streams = self.settings["metrics"].streams
+        open_streams.inc()
         try:
             while (piece := await self._next(content)) is not None:
                 self.write(piece)
@@ -180,6 +182,7 @@ class ApiHandler(Handler):
                 raise
             self.cut(as_kaos_error(e))
         finally:
+            open_streams.dec()
             await sse.close(content)
         if not self._gone.is_set():
             self.finish()
