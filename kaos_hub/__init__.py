@@ -1,5 +1,6 @@
 """kaos_hub: a folder becomes a hosted notebook, or a trained model, on the JupyterHub you already run."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -12,7 +13,5 @@ else:
     def __getattr__(name: str) -> object:
         # The client is loaded on use, so that `import kaos_hub` costs nothing in a notebook.
         if name == "Client":
-            from kaos_hub.client import Client
-
-            return Client
+            return import_module("kaos_hub.client").Client
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

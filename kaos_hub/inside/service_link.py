@@ -167,7 +167,11 @@ class ServiceLink:
 
     async def _fetch_file(self, path: str, to: Path) -> None:
         with to.open("wb") as file:
-            await self._fetch(path, streaming_callback=file.write, request_timeout=3600)
+
+            def keep(piece: bytes) -> None:  # tornado would await what write() returns
+                file.write(piece)
+
+            await self._fetch(path, streaming_callback=keep, request_timeout=3600)
 
     async def _listen(self, well: Callable[[], None]) -> None:
         """Report at once whenever the service has something to say of this notebook."""

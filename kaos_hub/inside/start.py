@@ -71,8 +71,26 @@ def lend_kernel(home: Path) -> None:
         return
     search = [str(jupyter), *filter(None, [os.environ.get("JUPYTER_PATH")])]
     os.environ["JUPYTER_PATH"] = os.pathsep.join(search)
-    os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ.get('PATH') or os.defpath}"
+    path = [str(python.parent), os.environ.get("PATH") or os.defpath, str(lend_command(home))]
+    os.environ["PATH"] = os.pathsep.join(path)
     os.environ.update(packages.environment(os.environ.get("KAOS_PACKAGES"), python, os.environ))
+
+
+def lend_command(home: Path) -> Path:
+    """On the local engine: a directory that holds the command `kaos` and nothing else."""
+    directory = home / ".kaos" / "bin"
+    text = (
+        f"#!{sys.executable} -I\nimport sys\n\nfrom kaos_hub.cli import main\n\nsys.exit(main())\n"
+    )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        draft = directory / f".kaos.{os.getpid()}"
+        draft.write_text(text)
+        draft.chmod(0o755)
+        draft.replace(directory / "kaos")
+    except OSError as e:
+        say(f"the command kaos is not on the PATH: {e}")
+    return directory
 
 
 def run_hook(work: Path) -> None:
@@ -110,7 +128,7 @@ def options(home: Path) -> list[str]:
         f"--ServerApp.default_url=/lab{'/tree/work' if os.environ.get('KAOS_SOURCE') else ''}",
     ]
     if os.geteuid() == 0:
-        # Root's own Hub, or a container that maps root to somebody else; Jupyter refuses by default.
+        # Root's own Hub, or a container that maps root to somebody else.
         found.append("--ServerApp.allow_root=True")
     if os.environ.get("KAOS_PYTHON"):
         # Not a login shell: /etc/profile would throw the PATH away that leads to the user's Python.
