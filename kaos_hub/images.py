@@ -1,74 +1,372 @@
-"""INTERIM, by the lead, so that the whole runs end to end. The owner of images.py replaces this file
-(it may become a package); keep these names and signatures, environments.py calls exactly these.
+"""What a source bundle needs built: from its Dockerfile to a key that says whether it is built
+already.
+
+The key holds all that the build's steps can see: the resolved base images, the Dockerfile, every
+file copied before the last RUN, the platform. What is copied after the last RUN is code. Where the
+code is the whole context in one directory, newer code is mounted there and nothing is built again.
+What cannot be told from the text counts as part of the environment: rather a build too many than an
+old one too many.
 """
-# Contract that kaos_hub/environments.py uses:
-#   short_key(text) -> str                                  hex digest, <= 32 chars, [0-9a-f]
-#   final_base(dockerfile: str) -> str                      image of the last FROM ("" if none)
-#   local_key(requirements: str|None, python: str, platform: str) -> (key, inputs: dict JSON-able)
-#   refusals(dockerfile: str, classic: bool) -> list[str]   "Dockerfile:4: RUN --mount needs BuildKit; …"
-#   analyse(dockerfile: str, files: Mapping[path -> digest]) -> Plan
-#       Plan.bases: list[str] (stages and scratch excluded); Plan.context: "model" or ".";
-#       Plan.code_overlay: str | None; Plan.advice: list[str];
-#       Plan.key(bases: dict[ref, resolved], platform: str) -> (key, inputs)
-#   image_name(owner, key) -> str;  why_rebuilt(old_inputs, new_inputs) -> str ("" if unknown)
-#   explain_failure(lines: list[str], read: Callable[[path], str|None]) -> str
 
 import hashlib
+import json
+import posixpath
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from blake3 import blake3
 
-def short_key(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+from kaos_hub import dockerfile as reading
+from kaos_hub.build_failures import explain_failure
+from kaos_hub.dockerfile import Copy, Instruction, Stage, refusals, warnings
+from kaos_hub.errors import Unsupported
+
+__all__ = [
+    "Plan",
+    "analyse",
+    "explain_failure",
+    "final_base",
+    "image_name",
+    "local_key",
+    "refusals",
+    "short_key",
+    "warnings",
+    "why_rebuilt",
+]
+
+CODE = "/opt/program"
+"""Where code is seen in an image that does not copy it anywhere."""
+
+_INSTALLS = re.compile(
+    r"\s*(?:(?:pip3?|python3?\s+-m\s+pip|uv\s+pip|apt-get|apt|conda|mamba|micromamba|apk)\b"
+    r"|rm\s+-rf?\s+/var/|rm\s+-rf?\s+/root/\.cache|set\s+-|true\b|export\b).*",
+    re.DOTALL,
+)
 
 
-def final_base(dockerfile: str) -> str:
-    found = re.findall(r"(?mi)^FROM\s+(\S+)", dockerfile)
-    return found[-1] if found else ""
-
-
-def local_key(
-    requirements: str | None, python: str, platform: str
-) -> tuple[str, dict[str, Any]]:
-    inputs = {"requirements": requirements or "", "python": python, "platform": platform}
-    return short_key(repr(sorted(inputs.items()))), inputs
-
-
-def refusals(dockerfile: str, classic: bool) -> list[str]:
-    return []
-
-
-@dataclass
+@dataclass(frozen=True)
 class Plan:
+    """What building a bundle takes.
+
+    ``environment`` and ``code`` are paths in the bundle with their digests: what a rebuild depends
+    on, and what is copied after that.
+    """
+
+    context: str
+    """Where the build context is in the bundle: ``model``, or ``.`` for all of it."""
+    bases: tuple[str, ...]
+    """The images to resolve: those of all stages, and those files are copied from."""
     dockerfile: str
-    files: Mapping[str, str]
-    bases: list[str]
-    context: str = "model"
+    """Digest of its text."""
+    environment: Mapping[str, str]
+    code: Mapping[str, str]
     code_overlay: str | None = None
-    advice: list[str] = field(default_factory=list)
+    """Where newer code may be mounted in the container instead of a rebuild."""
+    advice: tuple[str, ...] = field(default=())
+    """How the bundle could be built less often, for people."""
 
-    def key(self, bases: dict[str, str], platform: str) -> tuple[str, dict[str, Any]]:
-        inputs = {
-            "bases": bases, "dockerfile": self.dockerfile, "files": dict(self.files),
+    def key(self, bases: Mapping[str, str], platform: str) -> tuple[str, dict[str, Any]]:
+        """The key of the image, and (as JSON) all that it was made of.
+
+        Args:
+            bases: what each of :attr:`bases` was resolved to.
+            platform: what it is built for, e.g. ``linux/amd64``.
+        """
+        inputs = self.environment_inputs(bases, platform)
+        if not self.code_overlay:
+            inputs["code"] = dict(self.code)
+        return short_key(inputs), inputs
+
+    def environment_key(self, bases: Mapping[str, str], platform: str) -> str:
+        """The key without the code: what the steps of the build can see."""
+        return short_key(self.environment_inputs(bases, platform))
+
+    def environment_inputs(self, bases: Mapping[str, str], platform: str) -> dict[str, Any]:
+        """What :meth:`environment_key` is made of."""
+        return {
+            "format": 1,
             "platform": platform,
-        }  # fmt: skip
-        return short_key(repr(sorted(inputs.items()))), inputs
+            "context": self.context,
+            "dockerfile": self.dockerfile,
+            "bases": {base: bases[base] for base in self.bases},
+            "files": dict(self.environment),
+        }
 
 
-def analyse(dockerfile: str, files: Mapping[str, str]) -> Plan:
-    return Plan(dockerfile, files, re.findall(r"(?mi)^FROM\s+(\S+)", dockerfile))
+def short_key(value: object) -> str:
+    """A key, 32 hex digits, of anything JSON can say."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return blake3(text.encode("utf-8", "surrogatepass")).hexdigest(length=16)
 
 
 def image_name(owner: str, key: str) -> str:
-    return f"kaos-hub/{short_key(owner)[:16]}:{key}"
+    """What to call an owner's image: nobody else's builds ever meet that name."""
+    return f"kaos-hub/{hashlib.sha256(owner.encode()).hexdigest()[:16]}:{key}"
 
 
-def why_rebuilt(old: dict[str, Any], new: dict[str, Any]) -> str:
-    changed = [name for name in new if old.get(name) != new[name]]
-    return f"changed: {', '.join(changed)}" if changed else ""
+def local_key(
+    requirements: str | bytes | None, python: str, platform: str
+) -> tuple[str, dict[str, Any]]:
+    """The key of an environment without an image, and what it was made of.
+
+    Args:
+        requirements: the text of ``requirements.txt``; None if there is none.
+        python: which interpreter, as something that never changes its meaning.
+        platform: what it is built for.
+    """
+    if isinstance(requirements, str):
+        requirements = requirements.encode("utf-8", "surrogateescape")
+    digest = None if requirements is None else blake3(requirements).hexdigest()
+    files = {} if digest is None else {"model/requirements.txt": digest}
+    inputs = {"format": 1, "platform": platform, "bases": {"python": python}, "files": files}
+    return short_key(inputs), inputs
 
 
-def explain_failure(lines: list[str], read: Callable[[str], str | None]) -> str:
-    return next((line for line in reversed(lines) if line.strip()), "the build failed")
+def final_base(dockerfile: str) -> str:
+    """The image that the last stage is built on, through other stages; empty for ``scratch``.
+
+    Raises:
+        Unsupported: the Dockerfile has none that can be told.
+    """
+    bases = {"": ""}
+    for stage in reading.stages(dockerfile):
+        origin = _from_value(dockerfile, stage).lower()
+        bases[stage.name] = bases[""] = stage.base or bases.get(origin, "")
+    return bases[""]
+
+
+def _from_value(dockerfile: str, stage: Stage) -> str:
+    value = next(i.value for i in reading.instructions(dockerfile) if i.line == stage.line)
+    return value.partition(" ")[0]
+
+
+def analyse(dockerfile: str, files: Mapping[str, str], context: str = "model") -> Plan:
+    """Find out what a bundle's build depends on.
+
+    Args:
+        dockerfile: its text.
+        files: every file of the bundle → something that changes when its content or mode does.
+        context: the folder that is the build context, if the Dockerfile doesn't say
+            ``# kaos: context=.``.
+
+    Raises:
+        Unsupported: it cannot be built; names the line.
+    """
+    directives = reading.directives(dockerfile)
+    context = _context(directives, context)
+    stages = reading.stages(dockerfile)
+    seen = _in_context(files, context)
+    last_run = max((i.line for s in stages for i in s.instructions if i.word == "RUN"), default=0)
+    copies = [copy for stage in stages for copy in reading.copies(stage)]
+    declared = directives.get("environment")
+    before = [c for c in copies if c.line < last_run]
+    needed = _needed(stages, before, seen, declared, last_run)
+    copied = set().union(*(c.files(seen) for c in copies)) - needed
+    overlay = _overlay(stages, copies, last_run, seen, declared is not None)
+    return Plan(
+        context=context,
+        bases=tuple(dict.fromkeys(_bases(stages))),
+        dockerfile=blake3(dockerfile.encode("utf-8", "surrogateescape")).hexdigest(),
+        environment=_in_bundle(files, context, needed),
+        code=_in_bundle(files, context, copied),
+        code_overlay=overlay,
+        advice=tuple(_advice(stages, before, seen, last_run, declared, overlay)),
+    )
+
+
+def _context(directives: Mapping[str, tuple[str, int]], default: str) -> str:
+    context, line = directives.get("context", (default, 0))
+    if context in (".", "./"):
+        return "."
+    if context.rstrip("/") == default:
+        return default
+    raise Unsupported(
+        f"Dockerfile:{line}: the build context is {default} or . (the whole bundle), not {context}"
+    )
+
+
+def _in_context(files: Mapping[str, str], context: str) -> set[str]:
+    if context == ".":
+        return set(files)
+    return {p.removeprefix(f"{context}/") for p in files if p.startswith(f"{context}/")}
+
+
+def _in_bundle(files: Mapping[str, str], context: str, paths: set[str]) -> dict[str, str]:
+    prefix = "" if context == "." else f"{context}/"
+    return {prefix + path: files[prefix + path] for path in sorted(paths)}
+
+
+def _bases(stages: list[Stage]) -> list[str]:
+    return [s.base for s in stages if s.base] + reading.images_copied_from(stages)
+
+
+def _needed(
+    stages: list[Stage],
+    before: list[Copy],
+    seen: set[str],
+    declared: tuple[str, int] | None,
+    last_run: int,
+) -> set[str]:
+    """The files that the build's steps can see, as paths in the context."""
+    rules = {".dockerignore"} & seen
+    if declared is not None:
+        return rules | _declared(declared, seen)
+    if not last_run:
+        return rules
+    if any("onbuild" in base for base in _bases(stages)) or any(_opaque(s) for s in stages):
+        return set(seen)
+    return rules.union(*(copy.files(seen) for copy in before))
+
+
+def _declared(declared: tuple[str, int], seen: set[str]) -> set[str]:
+    text, line = declared
+    wanted = [w for w in re.split(r"[\s,]+", text) if w]
+    found: set[str] = set()
+    for path in wanted:
+        matched = Copy((posixpath.normpath(path),), "", line).files(seen)
+        if not matched:
+            raise Unsupported(
+                f"Dockerfile:{line}: environment={text}: there is no {path} in the build context"
+            )
+        found |= matched
+    return found
+
+
+def _opaque(stage: Stage) -> bool:
+    """Whether a stage holds what this module cannot see through."""
+    return any(i.heredoc or _binds(i) for i in stage.instructions)
+
+
+def _binds(instruction: Instruction) -> bool:
+    """Whether a RUN mounts files of the build context; that is what a mount without a type does."""
+    mount = instruction.flags.get("mount")
+    return mount is not None and ("type=" not in mount or "type=bind" in mount)
+
+
+def _overlay(
+    stages: list[Stage], copies: list[Copy], last_run: int, seen: set[str], declared: bool
+) -> str | None:
+    """Where the whole context lies, if mounting newer code there shows what a build would."""
+    final = stages[-1]
+    if ".dockerignore" in seen or any(_opaque(s) for s in stages):
+        return None
+    whole = [c for c in reading.copies(final) if c.sources == ("",) and not c.unknown]
+    if declared:
+        return (whole[-1].target or None) if whole and whole[-1].target != "/" else None
+    after = [c for c in copies if c.line > last_run]
+    if not after and CODE not in _without_workdirs(final):
+        target = CODE
+    elif len(after) == 1 and after[0] in whole and after[0].target not in ("", "/"):
+        target = after[0].target
+    else:
+        return None
+    return None if _filled_otherwise(final, target, last_run) else target
+
+
+def _without_workdirs(stage: Stage) -> str:
+    return "\n".join(i.value for i in stage.instructions if i.word != "WORKDIR")
+
+
+def _filled_otherwise(stage: Stage, target: str, last_run: int) -> bool:
+    """Whether a stage may put something into ``target`` that a mount over it would hide."""
+    directory = "" if stage.base else "/"
+    for i in stage.instructions:
+        if i.word == "WORKDIR":
+            directory = reading.join(directory, i.value)
+        elif i.word == "RUN":
+            here = not directory or _within(directory, target) or _within(target, directory)
+            if target in i.value or (here and directory and not _only_installs(i.value)):
+                return True
+        elif i.word in ("COPY", "ADD") and "from" in i.flags:
+            to = reading.join(directory, i.value.split()[-1].strip("\"'[]"))
+            if not to or _within(to, target):
+                return True
+    return any(
+        _within(copy.target, target) and not _same_place(copy, target)
+        for copy in reading.copies(stage)
+        if copy.line < last_run
+    )
+
+
+def _within(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(f"{directory.rstrip('/')}/")
+
+
+def _same_place(copy: Copy, target: str) -> bool:
+    """Whether the copied files lie in ``target`` as they do in the context."""
+    if copy.unknown:
+        return False
+    places = {f"{target}/{posixpath.dirname(s)}".rstrip("/") for s in copy.sources}
+    return places == {copy.target} or [copy.target] == [f"{target}/{s}" for s in copy.sources]
+
+
+def _only_installs(command: str) -> bool:
+    steps = re.split(r"&&|\|\||;|\n", command)
+    return all(_INSTALLS.fullmatch(step) for step in steps if step.strip())
+
+
+def _advice(
+    stages: list[Stage],
+    before: list[Copy],
+    seen: set[str],
+    last_run: int,
+    declared: tuple[str, int] | None,
+    overlay: str | None,
+) -> list[str]:
+    if declared is not None:
+        if overlay:
+            return []
+        return [
+            f"line {declared[1]} declares what the environment needs, but no line copies the whole"
+            " folder to one directory, so changed code is still built into the image"
+        ]
+    whole = next((c for c in before if c.everything), None)
+    if whole is not None:
+        run = min(
+            i.line
+            for s in stages
+            for i in s.instructions
+            if i.word == "RUN" and i.line > whole.line
+        )
+        return [
+            f"line {whole.line} copies all code before line {run} installs; move the requirements"
+            " first, or declare `# kaos: environment=requirements.txt` in the first line"
+        ]
+    if last_run and any(_opaque(s) for s in stages):
+        return ["a heredoc or a bind mount can see all files, so each change builds anew"]
+    return []
+
+
+def why_rebuilt(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What made the key another one: a line for people, empty if the keys are the same.
+
+    Args:
+        old, new: what the keys were made of, from :meth:`Plan.key` or :func:`local_key`.
+    """
+    reasons = [
+        *_changed(old.get("files", {}), new.get("files", {})),
+        *(["Dockerfile changed"] if old.get("dockerfile") != new.get("dockerfile") else []),
+        *(
+            f"{name} is another {'interpreter' if name == 'python' else 'image'} now"
+            for name, resolved in new.get("bases", {}).items()
+            if old.get("bases", {}).get(name, resolved) != resolved
+        ),
+        *(["the platform changed"] if old.get("platform") != new.get("platform") else []),
+        *_changed(old.get("code", {}), new.get("code", {})),
+    ]
+    more = f" and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    return ", ".join(reasons[:3]) + more
+
+
+def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    words = []
+    for path in sorted(old.keys() | new.keys()):
+        if path not in old:
+            words.append(f"{path} is new")
+        elif path not in new:
+            words.append(f"{path} is gone")
+        elif old[path] != new[path]:
+            words.append(f"{path} changed")
+    return words
