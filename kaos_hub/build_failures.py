@@ -40,8 +40,8 @@ def explain_failure(log: Iterable[str], read: Reader) -> str:
     for look in _LOOKS:
         found = look(build)
         if found:
-            return found
-    last = next((line for line in reversed(build.lines) if line.strip()), "")
+            return " ".join(found.split())
+    last = next((" ".join(line.split()) for line in reversed(build.lines) if line.strip()), "")
     return f"the build failed; its log ends with: {last[:300]}" if last else "the build failed"
 
 
