@@ -94,7 +94,7 @@ def _show_password(session: Session, data: DataDir) -> None:
 
 
 def _refuse_second(data: DataDir) -> None:
-    from kaos_hub.cli.launch import running
+    from kaos_hub.launch import running
 
     pid = running(data)
     if pid is not None:
@@ -125,7 +125,7 @@ def _port_of_environment() -> int | None:
 
 def _run(session: Session, data: DataDir, engine: str, environment: dict[str, str]) -> None:
     """Prepare, start, tell, and stay until the end."""
-    from kaos_hub.cli import launch
+    from kaos_hub import launch
 
     launch.interruptible()
     port = int(environment["KAOS_PORT"])
@@ -170,8 +170,8 @@ def _prepare(session: Session, engine: str) -> str:
 
 def _log_in(session: Session, data: DataDir, url: str) -> bool:
     """Log in the command line of the user who runs this; they could read the secrets anyway."""
-    from kaos_hub.cli.launch import call
     from kaos_hub.client.credentials import load_credentials, save_credentials
+    from kaos_hub.launch import call
 
     known = load_credentials(url)
     if known and known.user == data.user and call(f"{url}/hub/api/user", known.token)[0] == 200:

@@ -68,7 +68,7 @@ def config_file() -> Path:
     except metadata.PackageNotFoundError:
         installed = []
     places = [Path(str(f.locate())) for f in installed if f.name == "jupyterhub_config.py"]
-    places.append(Path(__file__).resolve().parents[2] / "jupyterhub_config.py")
+    places.append(Path(__file__).resolve().parents[1] / "jupyterhub_config.py")
     for place in places:
         if place.is_file():
             return place.resolve()
@@ -79,6 +79,8 @@ def config_file() -> Path:
 
 def running(data: DataDir) -> int | None:
     """The process id of the Hub that runs on this data directory, or None."""
+    if not (data.path / "hub.lock").exists():
+        return None
     try:
         data.hold("hub.lock").close()
     except Conflict as e:

