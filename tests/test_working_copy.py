@@ -280,7 +280,8 @@ def test_a_full_disk_fails_single_files_and_the_next_update_lays_them(
     tmp_path: Path, small_disk: Path
 ) -> None:
     copy = Copy(small_disk)
-    copy.source = tmp_path
+    copy.source = tmp_path / "elsewhere"
+    copy.source.mkdir()
     (copy.source / "big").write_text("1" * 3_000_000)
     (copy.source / "small").write_text("1")
     report = copy.update()
