@@ -45,14 +45,20 @@ class Ledger:
         Raises:
             LimitExceeded: says what is held, what was asked for and what is allowed.
         """
-        row.held = False
-        session.flush()
-        limits, held = self.limits(row.owner), usage(session, row.owner)
+        self.check(session, row, cpu, memory, gpu)
+        row.held, row.held_cpu, row.held_memory, row.held_gpu = True, cpu, memory, gpu
+
+    def check(self, session: Session, row: NotebookRow, cpu: float, memory: int, gpu: int) -> None:
+        """Refuse what would not fit now, besides all that is held by others than the row.
+
+        Raises:
+            LimitExceeded: says what is held, what was asked for and what is allowed.
+        """
+        limits, held = self.limits(row.owner), usage(session, row.owner, besides=row.id)
         _refuse_over(limits.notebooks, held.notebooks, 1, "running notebooks", str)
         _refuse_over(limits.cpu, held.cpu, cpu, "cpu", lambda v: f"{v:g}")
         _refuse_over(limits.memory, held.memory, memory, "memory", show_memory)
         _refuse_over(limits.gpu, held.gpu, gpu, "gpu", str)
-        row.held, row.held_cpu, row.held_memory, row.held_gpu = True, cpu, memory, gpu
 
     def admit_storage(self, session: Session, owner: str, size: int) -> None:
         """Refuse content of ``size`` bytes that would not fit any more.
@@ -70,15 +76,15 @@ class Ledger:
         return limit is None or running_builds(session, owner) < limit
 
 
-def usage(session: Session, owner: str) -> Usage:
-    """Add up what the owner holds."""
+def usage(session: Session, owner: str, besides: str = "") -> Usage:
+    """Add up what the owner holds, apart from the notebook with the id ``besides``."""
     notebooks, cpu, memory, gpu = session.execute(
         select(
             func.count(),
             func.coalesce(func.sum(NotebookRow.held_cpu), 0),
             func.coalesce(func.sum(NotebookRow.held_memory), 0),
             func.coalesce(func.sum(NotebookRow.held_gpu), 0),
-        ).where(NotebookRow.owner == owner, NotebookRow.held)
+        ).where(NotebookRow.owner == owner, NotebookRow.held, NotebookRow.id != besides)
     ).one()
     return Usage(
         notebooks=notebooks,

@@ -199,6 +199,7 @@ class Notebooks:
             fresh, _ = self._wished(session, owner, wish, row.name)
             session.add(fresh)
             session.flush()
+            self._check_fits(session, fresh)
             fresh.wanted, fresh.restart = "RUNNING", bool(restart)
             if fresh.held:
                 announce(session, fresh)
@@ -211,6 +212,10 @@ class Notebooks:
         self._bell.ring()
         self._hosting.wake(notebook_id)
         return DeployAnswer(notebook=model, actions=actions)
+
+    def _check_fits(self, session: Session, row: NotebookRow) -> None:
+        """Refuse before anything is built for it what would not be admitted after."""
+        self._ledger.check(session, row, row.cpu or 0, row.memory or 0, row.gpu)
 
     def _draft(
         self, session: Session, owner: str, wish: NotebookRequest
@@ -332,13 +337,19 @@ class Notebooks:
 
     async def retry(self, owner: str, name: str) -> Notebook:
         """Build again, and start."""
-        return await self._wish(owner, name, _wish_run)
+        return await self._wish(owner, name, self._wish_run)
 
     def _wish_start(self, session: Session, row: NotebookRow) -> None:
         broken = row.build_state == "FAILED" and row.source_id != row.good_source_id
         if broken and row.good_source_id is not None:
             row.source_id = row.good_source_id
-        _wish_run(session, row)
+        self._wish_run(session, row)
+
+    def _wish_run(self, session: Session, row: NotebookRow) -> None:
+        self._check_fits(session, row)
+        row.wanted, row.stop_reason = "RUNNING", ""
+        if not row.held:
+            set_state(session, row, NotebookState.QUEUED, "on its way")
 
     async def stop(self, owner: str, name: str, by: str | None = None) -> Notebook:
         """Stop it (a build it waits for, too). Its home stays."""
@@ -535,12 +546,6 @@ class Notebooks:
     async def verdict(self, owner: str, name: str) -> IdleVerdict:
         """What the idle rule says of a notebook now."""
         return await self._db.run(lambda session: idle.verdict(find(session, owner, name), now()))
-
-
-def _wish_run(session: Session, row: NotebookRow) -> None:
-    row.wanted, row.stop_reason = "RUNNING", ""
-    if not row.held:
-        set_state(session, row, NotebookState.QUEUED, "on its way")
 
 
 def _wish_stop(reason: str) -> Callable[[Session, NotebookRow], None]:
