@@ -22,6 +22,7 @@ from pathlib import Path
 
 from kaos_hub.bridge import prepare
 from kaos_hub.datadir import DataDir
+from kaos_hub.runtime_image import volume
 
 c = get_config()
 
@@ -118,6 +119,9 @@ c.KaosSpawnerMixin.admission_secret = data.secret("admission")
 c.KaosSpawnerMixin.service_url = f"{service_url}/services/kaos"
 c.KaosLocalSpawner.data_dir = str(data.path)
 c.KaosLocalSpawner.trust_all_users = trust_all
+if engine == "docker":
+    # Settled now: what is installed may change while the Hub runs.
+    c.KaosDockerSpawner.runtime_volume = volume()
 c.Spawner.poll_interval = 5  # a dead notebook is seen within seconds
 
 # c.KaosService.limits = {"default": {"notebooks": 5, "cpu": 4, "memory": "8Gi", "gpu": 0}}

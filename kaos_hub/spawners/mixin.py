@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from jupyterhub.spawner import Spawner, SpawnException
-from jupyterhub.utils import maybe_future
+from jupyterhub.utils import maybe_future, url_path_join
 from sqlalchemy.orm import object_session
 from tornado import web
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Float, Unicode, default
 
 from kaos_hub.errors import EngineUnavailable, InvalidRequest, KaosError, Unavailable
@@ -137,7 +137,7 @@ class KaosSpawnerMixin(Spawner):
             self.address = await asyncio.shield(self._launching)
             self.remember()
             self.tell("Started; waiting for Jupyter to answer", 70)
-            await self._wait_until_it_listens()
+            await self._wait_until_it_answers()
         except KaosError as e:
             raise Refused(e) from None
         self.tell("Jupyter answers", 90)
@@ -153,30 +153,32 @@ class KaosSpawnerMixin(Spawner):
             self._asked = isinstance(e, Unavailable)
             raise
 
-    async def _wait_until_it_listens(self) -> None:
-        """Return when somebody listens at our address; JupyterHub would only look now and then.
+    async def _wait_until_it_answers(self) -> None:
+        """Return when the server answers anything; JupyterHub would only look now and then.
 
         JupyterHub bounds it by ``start_timeout``.
 
         Raises:
             KaosError: it ended instead; JupyterHub would not notice, and wait on.
         """
-        where = urlsplit(self.address)
+        url = url_path_join(self.address, self.server.base_url, "api")
+        client = AsyncHTTPClient(force_instance=True)
         pause = 0.05
-        while True:
-            with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection(where.hostname, where.port)
-                writer.close()
-                return
-            ending = await self.look()
-            if ending is not None:
-                self._ending = ending
-                reason = ending.reason or f"exit code {ending.exit_code}"
-                raise KaosError(
-                    f"The notebook ended while it started: {reason}. Its log says more."
-                )
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 0.5)
+        try:
+            while True:
+                with contextlib.suppress(OSError, HTTPClientError):
+                    await client.fetch(url, raise_error=False, request_timeout=5)
+                    return
+                self._ending = await self.look()
+                if self._ending is not None:
+                    reason = self._ending.reason or f"exit code {self._ending.exit_code}"
+                    raise KaosError(
+                        f"The notebook ended while it started: {reason}. Its log says more."
+                    )
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 0.5)
+        finally:
+            client.close()
 
     async def stop(self, now: bool = False) -> None:
         """End the server. Called by JupyterHub while :meth:`poll` says that it runs."""
