@@ -111,11 +111,17 @@ def volume() -> str:
     return os.environ.get("KAOS_RUNTIME_VOLUME") or current().volume
 
 
-def ensure(client: "DockerClient", log: Callable[[str], None]) -> str:
+def ensure(
+    client: "DockerClient", log: Callable[[str], None], runtime: Runtime | None = None
+) -> str:
     """Build the image and fill the volume, each if it is not there; returns the volume's name.
 
-    Takes a minute or two the first time, about a second after that. Blocks. Each line of the
-    build's output goes to ``log``.
+    Takes a minute or two the first time, about a second after that. Blocks.
+
+    Args:
+        client: of the Engine; its timeout must be some minutes.
+        log: told each line of the build's output.
+        runtime: :func:`current` if not given.
 
     Raises:
         BuildFailed: with the last lines of the build's output.
@@ -124,7 +130,7 @@ def ensure(client: "DockerClient", log: Callable[[str], None]) -> str:
     """
     from docker.errors import DockerException
 
-    runtime = current()
+    runtime = runtime or current()
     try:
         if not client.images.list(name=runtime.image):
             _build(client, runtime, log)
@@ -205,7 +211,7 @@ def _build(client: "DockerClient", runtime: Runtime, log: Callable[[str], None])
 
 
 def _fill(client: "DockerClient", runtime: Runtime) -> None:
-    """Fill the volume from the image; the container sees for itself whether that was done before."""
+    """Fill the volume from the image; the container sees for itself whether that is needed."""
     client.volumes.create(name=runtime.volume, labels={LABEL: runtime.tag})
     client.containers.run(
         runtime.image,

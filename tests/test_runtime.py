@@ -1,6 +1,7 @@
 """The runtime over real images: whatever Python they have or have not, they become notebooks."""
 
 import contextlib
+import io
 import json
 import os
 import time
@@ -18,12 +19,13 @@ from kaos_hub import runtime_image
 
 pytestmark = pytest.mark.docker
 
+RUNTIME = runtime_image.current()
 UID = 1000
 TOKEN = "only-for-this-test"
 
 OLD_PINS = """
 FROM python:3.11-slim
-RUN pip install --no-cache-dir traitlets==4.3.3 tornado==5.1.1
+RUN pip install --no-cache-dir traitlets==4.3.3 tornado==5.1.1 pydantic==1.10.13
 """
 VENV = """
 FROM python:3.11-slim
@@ -32,17 +34,15 @@ ENV PATH=/venv/bin:$PATH
 """
 NO_PYTHON = """
 FROM debian:bookworm-slim
-RUN rm -rf /usr/bin/python* /usr/bin/pip* /usr/lib/python* /usr/local/bin/python* /usr/local/lib/python*
+RUN cd /usr && rm -rf bin/python* bin/pip* lib/python* local/bin/python* local/lib/python*
 """
-LIBRARY_PATH = """
-FROM python:3.11-slim
-RUN mkdir /own && cp /bin/true /own/libc.so.6 && cp /bin/true /own/libz.so.1
-ENV KAOS_TEST=1
-"""
-USER = """
+UNFRIENDLY = """
 FROM python:3.13-slim
-RUN useradd --uid 1000 --create-home ada
+RUN useradd --uid 1000 --create-home ada && mkdir /own
+RUN echo "raise SystemExit" > /own/jupyterlab.py && echo "nothing" > /own/libffi.so.8
+ENV PYTHONPATH=/own PYTHONHOME=/usr LD_PRELOAD=/own/libffi.so.8 JUPYTER_CONFIG_DIR=/nowhere
 USER ada
+WORKDIR /own
 ENTRYPOINT ["/bin/false"]
 """
 
@@ -61,12 +61,10 @@ def docker_client() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def runtime(docker_client: Any) -> str:
-    return runtime_image.ensure(docker_client, print)
+    return runtime_image.ensure(docker_client, print, RUNTIME)
 
 
 def build(client: Any, dockerfile: str) -> str:
-    import io
-
     image, _ = client.images.build(fileobj=io.BytesIO(dockerfile.encode()), rm=True, forcerm=True)
     return str(image.id)
 
@@ -273,11 +271,71 @@ def test_an_image_without_python_gets_the_python_of_the_runtime(
         assert "4.9.0" in kernel.run("import humanize; print(humanize.__version__)"), out
 
 
-def test_user_and_entrypoint_of_the_image_do_not_matter(
+def test_what_the_image_sets_is_for_its_own_programs(
     docker_client: Any, runtime: str, home: Path
 ) -> None:
-    image = build(docker_client, USER)
+    image = build(docker_client, UNFRIENDLY)
     with lab(docker_client, runtime, image, home) as running:
+        begun = running.container.exec_run(
+            ["sh", "-c", "tr '\\0' '\\n' < /proc/1/environ"], environment={"LD_PRELOAD": ""}
+        ).output.decode()
+        assert "KAOS_USER_LD_PRELOAD=/own/libffi.so.8" in begun.split()
+        assert "LD_PRELOAD=/own/libffi.so.8" not in begun.split()
         kernel = running.kernel()
-        assert "/usr/" in kernel.run(WHO)
-        assert "1000" in kernel.run("import os; print(os.getuid())")
+        environ = kernel.run("import os; print(os.getuid(), dict(os.environ))")
+        assert environ.startswith("1000 ")
+        for variable in ("'LD_PRELOAD': '/own/libffi.so.8'", "'PYTHONHOME': '/usr'"):
+            assert variable in environ
+        assert "'PYTHONPATH': '/own'" in environ
+        assert "SystemExit" in kernel.run("import jupyterlab")
+
+
+def test_the_sdk_and_the_command_are_there_and_replace_nothing(
+    docker_client: Any, runtime: str, home: Path
+) -> None:
+    use = "from kaos_hub import Client; print(Client)"
+    with lab(docker_client, runtime, "python:3.11-slim", home) as running:
+        kernel = running.kernel()
+        assert "class 'kaos_hub.client" in kernel.run(use)
+        assert "version" in kernel.run("!kaos --version")
+    with lab(docker_client, runtime, build(docker_client, OLD_PINS), home) as running:
+        kernel = running.kernel()
+        assert "cannot work with pydantic 1.10.13" in kernel.run(use)
+        assert "1.10.13" in kernel.run("import pydantic; print(pydantic.VERSION)")
+        assert "version" in kernel.run("!kaos --version")
+
+
+def test_a_volume_left_half_filled_is_filled_again(docker_client: Any, runtime: str) -> None:
+    def inside(*command: str) -> str:
+        return str(
+            docker_client.containers.run(
+                "python:3.13-slim",
+                list(command),
+                remove=True,
+                volumes={runtime: {"bind": "/opt/kaos", "mode": "rw"}},
+            ).decode()
+        )
+
+    inside("rm", "-r", "/opt/kaos/.complete", "/opt/kaos/bin", "/opt/kaos/kernel")
+    assert runtime_image.ensure(docker_client, print, RUNTIME) == runtime
+    assert inside("/opt/kaos/bin/jupyter-lab", "--version").startswith("4.")
+
+
+def test_old_runtimes_go_but_none_in_use(
+    docker_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a label of its own: other runtimes of this machine are none of this test's business
+    monkeypatch.setattr(runtime_image, "LABEL", f"kaos.test-{uuid.uuid4().hex}")
+    old = docker_client.volumes.create(labels={runtime_image.LABEL: "0.0.0-old"})
+    kept = docker_client.volumes.create(labels={runtime_image.LABEL: "0.0.0-used"})
+    user = docker_client.containers.create(
+        "python:3.13-slim", volumes={kept.name: {"bind": "/opt/kaos", "mode": "ro"}}
+    )
+    try:
+        assert old.name not in runtime_image.prune(docker_client)
+        gone = runtime_image.prune(docker_client, older=-60)
+        assert old.name in gone
+        assert kept.name not in gone
+    finally:
+        user.remove()
+        kept.remove()

@@ -79,7 +79,7 @@ class Virtual:
         return prefix / "lib" / f"python{self.minor}" / "site-packages"
 
     def lay_over(self, target: Path) -> Path:
-        """Make ``target`` a virtual environment that also has what this one has; returns its modules.
+        """Make ``target`` a virtual environment that has what this one has; returns its modules.
 
         Pip then adds, upgrades and removes there, and leaves alone what is below.
 
