@@ -35,7 +35,6 @@ c.JupyterHub.services.append({"name": "tester", "display": False, "api_token": "
 c.JupyterHub.load_roles.append(
     {"name": "tester", "services": ["tester"], "scopes": ["admin:users", "admin:servers", "tokens"]}
 )
-c.JupyterHub.service_check_interval = 1
 """
 
 
@@ -194,6 +193,18 @@ class RunningHub:
         except (OSError, ValueError):
             return None
 
+    def service_memory(self) -> int:
+        """Bytes of memory that the service uses."""
+        status = Path(f"/proc/{self.service_pid()}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1]) << 10
+
+    def end_service(self, number: int = signal.SIGKILL) -> None:
+        """End the service; the Hub starts it again."""
+        pid = self.service_pid()
+        assert pid is not None
+        os.kill(pid, number)
+
     def kill(self) -> None:
         """End the Hub with SIGKILL: it can do nothing more. Proxy and notebooks stay behind."""
         assert self.process is not None
@@ -273,6 +284,10 @@ class Browser:
     def xsrf(self, path: str = "/services/kaos/") -> str:
         """The XSRF token that pages below a path have."""
         return next(c.value or "" for c in self.cookies if c.name == "_xsrf" and c.path == path)
+
+    def cookie(self, name: str) -> str | None:
+        """The value of a cookie."""
+        return next((c.value for c in self.cookies if c.name == name), None)
 
     def get(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
         """Look at a page."""

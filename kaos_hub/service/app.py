@@ -53,6 +53,7 @@ class KaosService(ServiceConfig):
             KaosError: it could not start.
         """
         die_with_parent()
+        url = _service_url()
         data = DataDir(self.data_dir)
         lock = take_lock(data)
         # Only now: what follows costs a second and most of our memory.
@@ -61,7 +62,7 @@ class KaosService(ServiceConfig):
         parts = Parts(self, data)
         try:
             await parts.start()
-            servers = await self._listen(parts, data)
+            servers = await self._listen(parts, data, url)
             _log().info("Ready: %s engine, data in %s", self.engine, data.path)
             await _until_told_to_end()
             await _end(servers)
@@ -69,7 +70,7 @@ class KaosService(ServiceConfig):
             await parts.close()
             _let_go(lock)
 
-    async def _listen(self, parts: Any, data: DataDir) -> list[Any]:
+    async def _listen(self, parts: Any, data: DataDir, url: str) -> list[Any]:
         from tornado.httpserver import HTTPServer
 
         from kaos_hub.service.admission import admission_app
@@ -89,18 +90,18 @@ class KaosService(ServiceConfig):
             chunk_size=_CHUNK,
         )
         _bind(private, self.admission_url, "the admission listener")
-        _bind(public, _service_url(), "the service")
+        _bind(public, url, "the service")
         return [public, private]
 
 
 def _service_url() -> str:
-    url = os.environ.get("JUPYTERHUB_SERVICE_URL", "")
-    if not url or not os.environ.get("JUPYTERHUB_API_TOKEN"):
+    needed = ("JUPYTERHUB_SERVICE_URL", "JUPYTERHUB_API_URL", "JUPYTERHUB_API_TOKEN")
+    if not all(os.environ.get(name) for name in needed):
         raise KaosError(
             "The service is started by JupyterHub, not by hand. Run `kaos up`, or"
             " `jupyterhub -f jupyterhub_config.py`."
         )
-    return url
+    return os.environ["JUPYTERHUB_SERVICE_URL"]
 
 
 def _bind(server: Any, url: str, what: str) -> None:
