@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,32 @@ from kaos_hub.models import Mount
 
 NOBODY = 65534
 
-pytestmark = pytest.mark.skipif(not sandbox.available(), reason=sandbox.why() or "it works")
+works = pytest.mark.skipif(not sandbox.available(), reason=sandbox.why() or "it works")
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The only directory in which programs are found."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    sandbox.why.cache_clear()
+    yield programs
+    sandbox.why.cache_clear()
+
+
+def test_not_installed(programs: Path) -> None:
+    assert not sandbox.available()
+    assert "not installed" in sandbox.why()
+
+
+def test_namespaces_are_turned_off(programs: Path) -> None:
+    text = "bwrap: No permissions to create new namespace"
+    (programs / "bwrap").write_text(f"#!/bin/sh\necho '{text}' >&2\nexit 1\n")
+    (programs / "bwrap").chmod(0o755)
+    assert not sandbox.available()
+    assert "No permissions to create new namespace" in sandbox.why()
+    assert "user namespaces" in sandbox.why()
 
 
 @pytest.fixture(params=["me", "nobody"])
@@ -55,6 +81,7 @@ def run(prefix: list[str], script: str, **more: object) -> subprocess.CompletedP
     )
 
 
+@works
 def test_paths_appear_that_the_host_has_not(prefix: list[str], data: Path) -> None:
     tree = str(data / "trees/abc")
     targets = ["/kaos/source", "/pfs/data", "/opt/program", "/kaos/data"]
@@ -66,6 +93,7 @@ def test_paths_appear_that_the_host_has_not(prefix: list[str], data: Path) -> No
     assert not any(os.path.exists(t) for t in ("/kaos", "/pfs", "/opt/program", "/home/kaos"))
 
 
+@works
 def test_what_is_mounted_read_only_stays_so(prefix: list[str], data: Path) -> None:
     mounts = [Mount(source=str(data / "trees/abc"), target="/kaos/data")]
     script = (
@@ -77,6 +105,7 @@ def test_what_is_mounted_read_only_stays_so(prefix: list[str], data: Path) -> No
     assert (data / "trees/abc/file").read_text() == "content\n"
 
 
+@works
 def test_the_data_directory_is_hidden_but_for_mounts_in_it(prefix: list[str], data: Path) -> None:
     inside = str(data / "trees/abc")
     script = f"cat {data}/secrets/admission; ls -A {data} {inside}; touch {data}/new"
@@ -87,12 +116,14 @@ def test_the_data_directory_is_hidden_but_for_mounts_in_it(prefix: list[str], da
     assert (data / "secrets/admission").exists()
 
 
+@works
 def test_what_would_be_lost_cannot_be_written(prefix: list[str], data: Path) -> None:
     mounts = [Mount(source=str(data / "trees/abc"), target="/opt/program")]
     done = run(prefix, "touch /kaos.txt || touch /opt/mine || echo neither", mounts=mounts)
     assert done.stdout == "neither\n"
 
 
+@works
 def test_the_machine_is_there_as_it_is(prefix: list[str]) -> None:
     done = run(prefix, "ls -A /; id -u; test -c /dev/null && echo device")
     listing = set(done.stdout.split())
@@ -101,15 +132,18 @@ def test_the_machine_is_there_as_it_is(prefix: list[str]) -> None:
     assert str(NOBODY if prefix else os.geteuid()) in listing
 
 
+@works
 def test_it_sees_no_process_but_its_own(prefix: list[str]) -> None:
     done = run(prefix, f"ls -d /proc/[0-9]* | wc -l; cat /proc/{os.getpid()}/cmdline | wc -c")
     assert int(done.stdout.split()[0]) < 6
 
 
+@works
 def test_its_exit_code_is_told(prefix: list[str]) -> None:
     assert run(prefix, "exit 7").returncode == 7
 
 
+@works
 def test_secrets_are_on_no_command_line(data: Path) -> None:
     argv = sandbox.wrap(["true"], home=data / "homes/1", workdir="/")
     assert not {"--setenv", "--clearenv"} & set(argv)

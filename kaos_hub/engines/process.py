@@ -64,9 +64,9 @@ class Processes:
 
     def names(self) -> list[str]:
         """All workloads that are there, running or ended."""
-        with contextlib.suppress(FileNotFoundError):
-            return sorted(p.parent.name for p in self._directory.glob("*/spec.json"))
-        return []
+        # Those being removed have other names.
+        there = (p.parent.name for p in self._directory.glob("*/spec.json"))
+        return sorted(name for name in there if _NAME.fullmatch(name))
 
     async def submit(
         self,

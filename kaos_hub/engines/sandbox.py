@@ -67,7 +67,8 @@ def wrap(
     hidden = [p.resolve() for p in hide if p.is_dir()]
     targets = [Path(m.target) for m in seen]
     return [
-        "bwrap",
+        # Found now: the PATH in there is the user's to set.
+        shutil.which("bwrap") or "bwrap",
         # Its parent is a supervisor, which outlives the Hub. Without this one, what is inside would
         # outlive a killed supervisor.
         "--die-with-parent",
