@@ -18,6 +18,7 @@ The service reads this file too: limits, sizes and idle rules (`c.KaosService…
 
 import os
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 from kaos_hub.bridge import prepare
@@ -52,6 +53,7 @@ c.JupyterHub.hub_bind_url = f"http://{inner}:{data.port('hub', inner)}"
 c.JupyterHub.db_url = f"sqlite:///{data.hub_database}"
 c.JupyterHub.cookie_secret = data.secret("cookie")
 c.JupyterHub.cleanup_servers = False
+c.JupyterHub.template_paths = [str(files("kaos_hub.service") / "hub_templates")]  # our menu entry
 c.JupyterHub.allow_named_servers = True
 c.JupyterHub.trust_user_provided_tokens = (
     True  # ours have 256 bits; hashing them slowly adds nothing

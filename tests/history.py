@@ -1,6 +1,8 @@
 """A past for tests: rows as the service itself would have written them, in its own database."""
 
+import asyncio
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
@@ -9,12 +11,18 @@ from typing import Any
 from kaos_hub.database import Database, JobRow, NotebookRow, VersionRow, now
 
 
-async def write(directory: Path, rows: Iterable[Any]) -> None:
+def write(directory: Path, rows: Iterable[Any]) -> None:
     """Add rows to the database of a data directory; the service may be running."""
+    # In a thread of its own: whoever calls may be in the middle of an event loop.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, _write(directory, list(rows))).result()
+
+
+async def _write(directory: Path, rows: list[Any]) -> None:
     db = Database(f"sqlite:///{directory / 'kaos.sqlite'}")
     try:
         await db.migrate()
-        await db.run(lambda session: session.add_all(list(rows)))
+        await db.run(lambda session: session.add_all(rows))
     finally:
         db.close()
 

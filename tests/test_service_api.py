@@ -1,6 +1,5 @@
 """The REST API of the service, behind a real Hub and its proxy."""
 
-import asyncio
 import io
 import json
 import socket
@@ -217,9 +216,9 @@ def test_a_client_that_vanishes_leaves_nothing_half(hub: RunningHub, ada: str) -
 def mnist(hub: RunningHub, ada: str) -> str:
     """A stopped notebook of ada's, with a build log."""
     job = build(hub.data, "SUCCEEDED", "2026-01-31T12:00:00.000000Z built\n")
-    asyncio.run(write(hub.data, [job]))
+    write(hub.data, [job])
     row = notebook("mnist", build_job=job.id, build_state="SUCCEEDED")
-    asyncio.run(write(hub.data, [row]))
+    write(hub.data, [row])
     return "mnist"
 
 

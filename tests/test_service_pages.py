@@ -1,6 +1,5 @@
 """The service's pages as they are without JavaScript, and logging a command line in."""
 
-import asyncio
 import hashlib
 import html
 import re
@@ -26,7 +25,7 @@ def eve(hub: RunningHub) -> Browser:
     job = build(hub.data, "FAILED", "2026-01-31T12:00:00.000000Z <b>bold</b>\n", owner)
     job.reason = "model/requirements.txt:2: no version humanize==999.9"
     bundles = [version(901, "source", "code", 3, owner), version(902, "data", "digits", 1, owner)]
-    asyncio.run(write(hub.data, [job, *bundles]))
+    write(hub.data, [job, *bundles])
     failed = {"state": "FAILED", "build_job": job.id, "build_state": "FAILED", "source_id": 901}
     rows = [
         notebook("plain", owner=owner, reason="stopped by eve", source_id=901, data_id=902),
@@ -34,7 +33,7 @@ def eve(hub: RunningHub) -> Browser:
         notebook("nasty", owner=owner, display_name=NASTY, reason=NASTY),
         notebook("doomed", owner=owner),
     ]
-    asyncio.run(write(hub.data, rows))
+    write(hub.data, rows)
     return Browser(hub, "eve")
 
 

@@ -219,11 +219,14 @@ class UnknownAddress(Handler):
 
 async def _encoded(messages: AsyncIterator[sse.Message]) -> AsyncIterator[bytes]:
     """Messages as bytes. An error becomes the last message: the status line is long sent."""
+    stream = sse.with_keepalive(messages)
     try:
-        async for message in sse.with_keepalive(messages):
+        async for message in stream:
             yield sse.COMMENT if message is None else message.encode()
     except KaosError as e:
         yield sse.Message("error", json.dumps(e.body())).encode()
+    finally:
+        await sse.close(stream)
 
 
 def _event_id(value: str | None) -> int | None:

@@ -1,0 +1,113 @@
+"""Server-sent events: encoding, resuming, keepalives, and that sources are let go of."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kaos_hub.errors import NotFound
+from kaos_hub.service import sse
+from kaos_hub.service.api import _encoded
+
+
+class Source:
+    """An iterator that notes whether it was closed."""
+
+    def __init__(self, *items: object, pause: float = 0) -> None:
+        self._items, self._pause = list(items), pause
+        self.closed = False
+
+    def __aiter__(self) -> "Source":
+        return self
+
+    async def __anext__(self) -> object:
+        await asyncio.sleep(self._pause)
+        if not self._items:
+            raise StopAsyncIteration
+        return self._items.pop(0)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def fields(raw: bytes) -> list[tuple[str, str]]:
+    """What a browser reads of one event."""
+    lines = raw.decode().replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [(k, v.removeprefix(" ")) for k, _, v in (line.partition(":") for line in lines if line)]
+
+
+@settings(max_examples=50)
+@given(st.text())
+def test_no_text_can_forge_fields(text: str) -> None:
+    read = fields(sse.Message("log", text, 7).encode())
+    assert read[:2] == [("id", "7"), ("event", "log")]
+    assert {name for name, _ in read[2:]} == {"data"}
+    assert "\n".join(v for _, v in read[2:]) == text.replace("\r\n", "\n").replace("\r", " ")
+
+
+@settings(max_examples=50)
+@given(st.binary(max_size=200).map(lambda b: b.replace(b"\r", b"")), st.data())
+def test_a_log_can_be_resumed_after_any_message(log: bytes, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(log)), max_size=5)))
+    pieces = [log[a:b] for a, b in zip([0, *cuts], [*cuts, len(log)], strict=True)]
+
+    async def read(offset: int) -> list[sse.Message]:
+        async def source() -> AsyncIterator[tuple[int, bytes]]:
+            at = 0
+            for piece in pieces:
+                at += len(piece)
+                if at > offset:
+                    yield at, piece[max(0, len(piece) - (at - offset)) :]
+
+        return [m async for m in sse.lines_of_log(source())]
+
+    messages = asyncio.run(read(0))
+    assert messages[-1].event == "end"
+    ids = [m.id for m in messages[:-1]]
+    assert ids == sorted(ids)  # type: ignore[type-var]
+    for number, message in enumerate(messages[:-1]):
+        assert message.id is not None
+        assert log[: message.id].endswith(b"\n") or message.id == len(log)
+        rest = asyncio.run(read(message.id))
+        text = "\n".join(m.data for m in messages[number + 1 : -1])
+        assert "\n".join(m.data for m in rest[:-1]) == text
+
+
+async def test_silence_is_filled_and_loses_nothing() -> None:
+    source = Source("a", "b", pause=0.06)
+    seen = [item async for item in sse.with_keepalive(source, pause=0.02)]  # type: ignore[type-var]
+    assert [item for item in seen if item is not None] == ["a", "b"]
+    assert seen.count(None) >= 2
+    assert source.closed
+
+
+async def test_leaving_early_closes_the_source() -> None:
+    source = Source(*"abc", pause=0.01)
+    stream = sse.with_keepalive(source)  # type: ignore[type-var]
+    assert await anext(stream) == "a"
+    await stream.aclose()  # type: ignore[attr-defined]
+    assert source.closed
+
+
+async def test_leaving_while_it_waits_closes_the_source() -> None:
+    source = Source("never", pause=60)
+    stream = sse.with_keepalive(source)  # type: ignore[type-var]
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await stream.aclose()  # type: ignore[attr-defined]
+    assert source.closed
+
+
+async def test_an_error_in_a_stream_is_its_last_event() -> None:
+    async def broken() -> AsyncIterator[sse.Message]:
+        yield sse.Message("notebook", "{}", 1)
+        raise NotFound("it was deleted")
+
+    pieces = [piece async for piece in _encoded(broken())]
+    assert len(pieces) == 2
+    assert b"event: error" in pieces[1] and b"it was deleted" in pieces[1]
