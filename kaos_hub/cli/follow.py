@@ -69,6 +69,8 @@ def _finish(session: Session, found: "Notebook", detach: bool, browser: bool) ->
 
 
 def _follow(session: Session, found: "Notebook") -> "Notebook":
+    from kaos_hub.client.notebooks import failure
+
     display: _Display
     if session.quiet:
         display = _Display()
@@ -83,7 +85,7 @@ def _follow(session: Session, found: "Notebook") -> "Notebook":
             else:
                 display.event(happening)
     found = session.client.notebooks.get(found.name)
-    if "FAILED" in (found.state, found.build.state):
+    if failure(found):
         _explain(session, found, display.log_shown)
     return found
 

@@ -239,10 +239,13 @@ class Notebooks:
     ) -> Notebook:
         """As :meth:`wait`, but a failed notebook is returned like any other."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        settled = False
         for event in self._events(name):
             if event and on_event:
                 on_event(event)
-            if event and event.state.settled and not self.get(name).pending:
+            settled = event.state.settled if event else settled
+            # Asked again in every silence too: the end of a pending restart need not be an event.
+            if settled and not self.get(name).pending:
                 break
             if deadline is not None and time.monotonic() > deadline:
                 raise Unavailable(f"notebook {name} is not ready after {timeout:g} s")
@@ -304,7 +307,9 @@ def failure(notebook: Notebook) -> KaosError | None:
     A new version whose build failed is one too, even though the version before it still runs.
     """
     failed_build = notebook.build.state == "FAILED"
-    if notebook.state is not NotebookState.FAILED and not failed_build:
+    # A notebook that runs has a reason to tell only if the newest version could not be had.
+    beside = notebook.state is NotebookState.RUNNING and failed_build and notebook.reason
+    if notebook.state is not NotebookState.FAILED and not beside:
         return None
     reason = notebook.reason or notebook.build.reason or "it failed; its logs say why"
     return (BuildFailed if failed_build else KaosError)(reason, notebook=notebook.name)
