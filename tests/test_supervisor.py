@@ -126,6 +126,11 @@ async def test_killed_by_a_signal(processes: Processes) -> None:
     assert "SIGSEGV" in seen.message
 
 
+async def test_killed_by_a_signal_without_a_name(processes: Processes) -> None:
+    await processes.submit(NAME, shell("kill -40 $$"), ENV)
+    assert (await end(processes)).message == "killed by signal 40"
+
+
 UNDER_NOHUP = """
 import asyncio, signal, sys
 from pathlib import Path

@@ -19,8 +19,8 @@ from kaos_hub.engines import docker_containers as containers
 from kaos_hub.engines.base import Build, Cause, JobSpec, Materialise, Observation, Phase, Run
 from kaos_hub.engines.docker_events import Events
 from kaos_hub.engines.docker_logs import Follower
+from kaos_hub.engines.files import write_json
 from kaos_hub.engines.supervised import SupervisedEngine
-from kaos_hub.engines.supervisor import write_json
 from kaos_hub.errors import EngineUnavailable, NotFound, Unsupported
 
 if TYPE_CHECKING:

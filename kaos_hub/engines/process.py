@@ -24,7 +24,7 @@ from typing import Any
 
 from kaos_hub.engines.base import Cause, Observation, Phase
 from kaos_hub.engines.descendants import marked, send
-from kaos_hub.engines.supervisor import held, write_json
+from kaos_hub.engines.files import held, write_json
 from kaos_hub.errors import EngineUnavailable, InvalidName
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
@@ -44,7 +44,7 @@ class Processes:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self._directory = directory.absolute()
         # Starting one takes some 50 ms of waiting; the loop's default threads are not ours to use.
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="kaos-processes")
 
@@ -130,12 +130,7 @@ class Processes:
         # Without this file nobody ever began: whoever submits again starts it.
         if not (path / "started.json").exists():
             return Observation(Phase.ABSENT)
-        return Observation(
-            Phase.LOST,
-            Cause.LOST,
-            "its supervisor was killed, or the machine restarted",
-            started=_started(path),
-        )
+        return Observation(Phase.LOST, Cause.LOST, _why_lost(path), started=_started(path))
 
     async def watch(self, name: str) -> AsyncIterator[Observation]:
         """The present observation, then each change, until an ended or absent one."""
@@ -329,6 +324,16 @@ def _time(seconds: float | None) -> datetime | None:
 
 def _started(path: Path) -> datetime | None:
     return _time((_read_json(path / "started.json") or {}).get("started"))
+
+
+def _why_lost(path: Path) -> str:
+    try:
+        complaint = (path / "supervisor.err").read_text(errors="replace").strip()
+    except FileNotFoundError:
+        complaint = ""
+    if complaint:
+        return f"its supervisor failed: {complaint.rpartition(chr(10))[2]}"
+    return "its supervisor was killed, or the machine restarted"
 
 
 def _ended(ending: dict[str, Any]) -> Observation:

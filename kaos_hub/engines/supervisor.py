@@ -14,27 +14,25 @@ detaches itself, so it outlives the service and the Hub; its parent returns once
 ``exit.json``   how it ended; written whole, and last
 =============== ====================================================================================
 
-Needs only the standard library. The lock is an open-file-description lock: like ``flock`` it passes
-to the detached child and dies with it, but others can ask for it without taking it.
+Needs only the standard library.
 """
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import selectors
 import signal
-import struct
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kaos_hub.engines.descendants import Process, descendants, send
+from kaos_hub.engines.files import take, write_json
 from kaos_hub.engines.output import CappedLog, Stamper, stamp
 
-_FLOCK = struct.Struct("hhqqi4x")
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _CHUNK = 1 << 16
 _LEFTOVER_GRACE = 2.0
@@ -42,42 +40,6 @@ _LEFTOVER_GRACE = 2.0
 _GIVE_UP = 30.0
 """Seconds after SIGKILL until a process counts as unkillable (stuck in the kernel) and is left."""
 _RESULT_LIMIT = 1 << 20
-
-
-def take(path: Path) -> int | None:
-    """Lock the file; the descriptor that holds the lock, or None if another process has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, 0, 0, 0, 0))
-    except (BlockingIOError, PermissionError):
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def held(path: Path) -> bool:
-    """Whether a process holds the lock. Only asks: it never gets in the way of :func:`take`."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        question = _FLOCK.pack(fcntl.F_WRLCK, 0, 0, 0, 0)
-        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question)
-    finally:
-        os.close(descriptor)
-    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a file of mode 0600 that is there whole or not at all, also after a power cut."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -110,8 +72,12 @@ class Supervisor:
     def _after(seconds: float | None) -> float | None:
         return time.monotonic() + seconds if seconds else None
 
-    def run(self) -> None:
-        """Do all of it; returns when ``exit.json`` is written."""
+    def run(self, ready: Callable[[], None]) -> None:
+        """Do all of it; returns when ``exit.json`` is written.
+
+        Args:
+            ready: called when the work has been started.
+        """
         self._listen()
         write_json(
             self._dir / "started.json", {"started": self._started, "supervisor": os.getpid()}
@@ -119,6 +85,7 @@ class Supervisor:
         self._look_for_cancel()
         if not self._cause:
             self._start()
+        ready()
         while self._child and not self._over():
             for key, _ in self._events.select(self._patience()):
                 key.data()
@@ -352,7 +319,8 @@ def _describe(code: int | None, number: int | None) -> str:
     if number == signal.SIGKILL:
         return "killed (SIGKILL), not by kaos_hub; perhaps the machine ran out of memory"
     if number:
-        return f"killed by {signal.Signals(number).name}"
+        names = {int(known): known.name for known in signal.Signals}
+        return f"killed by {names.get(number, f'signal {number}')}"
     return f"exit code {code}" if code else ""
 
 
@@ -391,10 +359,15 @@ def main(directory: Path) -> int:
     os.setsid()
     supervisor = Supervisor(directory)
     _detach(directory)
-    os.write(tell, b"1")
-    os.close(tell)
-    supervisor.run()
+    supervisor.run(ready=lambda: _tell(tell))
     return 0
+
+
+def _tell(pipe: int) -> None:
+    # Whoever started us may be dead by now, and its pipe closed.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(pipe, b"1")
+    os.close(pipe)
 
 
 if __name__ == "__main__":
