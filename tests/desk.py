@@ -20,6 +20,7 @@ from typing import Any
 from tornado import web
 from tornado.httpserver import HTTPServer
 
+from kaos_hub.bridge import bridge
 from kaos_hub.datadir import DataDir
 from kaos_hub.errors import KaosError
 from kaos_hub.models import AdmissionRequest, Mount, NotebookSpec, ReleaseRequest, Resources
@@ -50,8 +51,8 @@ TOKEN = "test" * 16
 class Desk:
     """The admission listener of a service, run in a thread of the test."""
 
-    def __init__(self, data: DataDir) -> None:
-        self.data = data
+    def __init__(self, data: DataDir, host: str = "127.0.0.1") -> None:
+        self.data, self._host = data, host
         self.decide: Callable[[AdmissionRequest], NotebookSpec] = self.admit
         self.options: dict[str, Any] = {}
         self.delay = 0.0
@@ -103,8 +104,8 @@ class Desk:
         async def listen() -> None:
             private = web.Application([("/admission/(.*)", _Private, {"desk": self})])
             public = web.Application([("/.*", _Public)])
-            for app, role in ((private, "admission"), (public, "service")):
-                self._servers.append(app.listen(self.data.port(role), "127.0.0.1"))
+            self._servers.append(private.listen(self.data.port("admission"), "127.0.0.1"))
+            self._servers.append(public.listen(self.data.port("service", self._host), self._host))
 
         asyncio.run_coroutine_threadsafe(listen(), self._loop).result(5)
 
@@ -178,6 +179,9 @@ class HubAtDesk:
             "KAOS_PORT": str(self.port),
             "KAOS_ENGINE": self._engine,
         }
+        if self._engine == "docker":
+            # Named, so that the Hub does not set out to build the real runtime.
+            environment["KAOS_BRIDGE"] = bridge()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "jupyterhub", "-f", str(self._config)],
@@ -242,10 +246,10 @@ class HubAtDesk:
 class Browser:
     """Enough of a browser for the Hub's own pages: cookies, XSRF, forms."""
 
-    def __init__(self, url: str, user: str) -> None:
+    def __init__(self, url: str, user: str, password: str = "x") -> None:
         self.url, self._cookies = url, {}  # type: str, dict[str, str]
         self.get("/hub/login")
-        self.post("/hub/login", {"username": user, "password": "x"})
+        self.post("/hub/login", {"username": user, "password": password})
 
     def get(self, path: str) -> Answer:
         """Load a page."""
@@ -288,7 +292,7 @@ def events(answer: Answer) -> list[dict[str, Any]]:
 def hub_at_desk(directory: Path, config: str = "", engine: str = "local") -> Iterator[Any]:
     """A running Hub and its desk: ``(hub, desk)``."""
     hub = HubAtDesk(directory, config, engine)
-    desk = Desk(hub.data)
+    desk = Desk(hub.data, bridge() if engine == "docker" else "127.0.0.1")
     try:
         hub.start()
         yield hub, desk

@@ -114,7 +114,7 @@ def _install_into(target: Path) -> None:
 def _npm_ci(directory: Path) -> None:
     flags = (
         "--omit=dev --ignore-scripts --no-engine-strict --no-audit --no-fund"
-        " --no-update-notifier --loglevel=error --fetch-retries=1"
+        " --no-update-notifier --loglevel=error --fetch-retries=2 --fetch-retry-mintimeout=500"
     )
     try:
         result = subprocess.run(

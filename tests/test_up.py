@@ -1,0 +1,254 @@
+"""`kaos up` and `kaos doctor`, as a person runs them."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kaos_hub.datadir import DataDir
+from tests.desk import Browser, end_all_with
+from tests.hub import free_port, request, wait_until
+
+KAOS = [sys.executable, "-m", "kaos_hub.cli"]
+
+
+class Machine:
+    """A person's machine: a data directory and a configuration directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.data = directory / "data"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("KAOS_", "JUPYTERHUB_"))}
+        self.environment = kept | {"XDG_CONFIG_HOME": str(directory / "config")}
+        self.ups: list[subprocess.Popen[str]] = []
+
+    def kaos(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [*KAOS, *words], env=self.environment, capture_output=True, text=True, timeout=60
+        )
+
+    def up(self, *words: str, deaf: bool = False) -> "subprocess.Popen[str]":
+        """Start `kaos up`; ``deaf`` as a shell's background job, which ignores SIGINT."""
+        process = subprocess.Popen(
+            [*KAOS, "up", "--data-dir", str(self.data), "--port", str(self.port), *words],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if deaf else None,
+        )
+        self.ups.append(process)
+        return process
+
+    def ready(self, process: "subprocess.Popen[str]") -> None:
+        """Wait until it told that all answers."""
+
+        def told() -> bool:
+            assert process.poll() is None, process.stderr.read()
+            with contextlib.suppress(OSError):
+                healthy = request("GET", f"{self.url}/services/kaos/health").status == 200
+                return healthy and (self.data / "secrets" / "password-shown").exists()
+            return False
+
+        wait_until(told, 60, "kaos up")
+
+    @property
+    def hub_pid(self) -> int:
+        """The Hub's process id."""
+        return int((self.data / "hub.lock").read_text())
+
+    def left(self) -> list[str]:
+        """Processes that belong to the data directory."""
+        mark = f"KAOS_DATA_DIR={self.data}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and mark in (entry / "environ").read_bytes():
+                    found.append((entry / "cmdline").read_bytes().decode())
+        return found
+
+
+@pytest.fixture
+def machine(tmp_path):
+    machine = Machine(tmp_path)
+    yield machine
+    for process in machine.ups:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+    end_all_with(tmp_path)
+
+
+def interrupt(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """Press Ctrl-C and read what was said."""
+    process.send_signal(signal.SIGINT)
+    return process.communicate(timeout=30)
+
+
+def test_up_tells_logs_in_and_stops(machine):
+    first = machine.up()
+    machine.ready(first)
+    user = DataDir(machine.data).user
+
+    # the command line is logged in
+    credentials = machine.directory / "config" / "kaos_hub" / "credentials.json"
+    assert stat.S_IMODE(credentials.stat().st_mode) == 0o600
+    whoami = machine.kaos("--json", "whoami")
+    assert whoami.returncode == 0, whoami.stderr
+    assert json.loads(whoami.stdout)["user"] == user
+
+    # and only into what it needs
+    token = machine.kaos("token").stdout.strip()
+    scopes = request("GET", f"{machine.url}/hub/api/user", token).json["scopes"]
+    assert not [s for s in scopes if s.startswith(("admin", "tokens", "servers"))]
+
+    # all of it listens on this machine alone
+    inner = set(json.loads((machine.data / "ports.json").read_text()).values())
+    assert listeners(inner | {machine.port}) == {"127.0.0.1"}
+
+    # a second one says that there is one
+    second = machine.kaos("up", "--data-dir", str(machine.data))
+    assert second.returncode == 5
+    assert machine.url in second.stderr
+    assert str(machine.hub_pid) in second.stderr
+
+    # a doctor finds nothing wrong
+    doctor = machine.kaos("--json", "doctor", "--data-dir", str(machine.data))
+    report = json.loads(doctor.stdout)
+    assert doctor.returncode == 0, report
+    assert {c["name"]: c["state"] for c in report["checks"]}["service"] == "good"
+
+    out, err = interrupt(first)
+    assert first.returncode == 0, err
+    assert "Traceback" not in err
+    assert machine.url in out
+    assert user in out
+    password = machine.kaos("up", "--data-dir", str(machine.data), "--show-password").stdout.strip()
+    assert password in out
+    wait_until(lambda: not machine.left(), 5, "end of all processes")
+
+    # told once, valid for good
+    again = machine.up()
+    machine.ready(again)
+    browser = Browser(machine.url, user, password)
+    assert browser.get("/hub/home").status == 200
+    assert Browser(machine.url, user, "wrong").get("/hub/home").status == 302
+    assert machine.kaos("token").stdout.strip() == token
+    out, _ = interrupt(again)
+    assert password not in out
+
+
+def listeners(ports: set[int]) -> set[str]:
+    """The addresses at which somebody listens on these ports."""
+    found = set()
+    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            local, _, state = line.split()[1:4]
+            address, port = local.split(":")
+            if state == "0A" and int(port, 16) in ports:
+                raw = bytes.fromhex(address)
+                words = [raw[i : i + 4][::-1] for i in range(0, len(raw), 4)]
+                found.add(socket.inet_ntop(family, b"".join(words)))
+    return found
+
+
+def test_killed_hub_is_told_and_the_next_start_works_at_once(machine):
+    first = machine.up()
+    machine.ready(first)
+    os.kill(machine.hub_pid, signal.SIGKILL)
+    _, err = first.communicate(timeout=20)
+    assert first.returncode == 1
+    assert "The Hub ended" in err
+    wait_until(lambda: not machine.left(), 10, "end of service and proxy")
+
+    second = machine.up()
+    machine.ready(second)
+    # Now all at once, as when the machine's memory runs out: the proxy is left behind.
+    hub = machine.hub_pid
+    second.kill()
+    os.kill(hub, signal.SIGKILL)
+    assert (machine.data / "proxy.pid").exists()
+    begun = time.monotonic()
+    third = machine.up()
+    machine.ready(third)
+    assert time.monotonic() - begun < 20
+    interrupt(third)
+
+
+def test_background_job_can_be_interrupted(machine):
+    process = machine.up("--json", deaf=True)
+    machine.ready(process)
+    begun = time.monotonic()
+    out, err = interrupt(process)
+    assert process.returncode == 0, err
+    assert time.monotonic() - begun < 15
+    assert set(json.loads(out)) == {"url", "user", "logged_in", "password"}
+
+
+def test_taken_port_names_the_option(machine):
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", machine.port))
+        stranger.listen()
+        process = machine.up()
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 5
+    assert f"Port {machine.port} is taken" in err
+    assert "--port" in err
+
+
+def test_broken_configuration_ends_with_its_reason(machine):
+    extra = machine.directory / "extra.py"
+    extra.write_text("c.JupyterHub.spawner_class = 'no-such-spawner'\n")
+    process = machine.up("-f", str(extra))
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "no-such-spawner" in err
+    assert "hub.log" in err
+    assert 'File "' not in err
+
+
+def test_light_installation_says_what_is_missing(machine):
+    code = "import sys; sys.modules['jupyterhub'] = None; from kaos_hub.cli import main; main()"
+    seen = subprocess.run(
+        [sys.executable, "-c", code, "up", "--data-dir", str(machine.data)],
+        env=machine.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert seen.returncode == 2
+    assert "pip install 'kaos-hub[hub]'" in seen.stderr
+    assert not machine.data.exists()
+
+
+def test_doctor_says_what_is_wrong_and_what_to_do(machine):
+    machine.environment["XDG_CACHE_HOME"] = str(machine.directory / "cache")
+    data = DataDir(machine.data)
+    machine.data.chmod(0o755)
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        data.set_port("public", stranger.getsockname()[1])
+        seen = machine.kaos("doctor", "--data-dir", str(machine.data))
+    assert seen.returncode == 1
+    assert "✗ port:" in seen.stdout and "--port" in seen.stdout
+    assert f"chmod 700 {machine.data}" in seen.stdout
+    assert "! login: not logged in" in seen.stdout
+    assert "! proxy: not fetched yet" in seen.stdout
+    assert "Traceback" not in seen.stderr
+
+
+def test_doctor_touches_nothing(machine):
+    seen = machine.kaos("doctor", "--data-dir", str(machine.data))
+    assert seen.returncode == 0, seen.stdout
+    assert not machine.data.exists()
