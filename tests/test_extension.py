@@ -345,7 +345,9 @@ async def test_typing_into_a_terminal_is_use_and_its_output_is_not(
     socket.close()
 
 
-async def test_the_verdict_is_at_hand(service: SmallKaosService, server: JupyterServer) -> None:
+async def test_a_service_that_is_away_is_told_once_and_waited_for(
+    service: SmallKaosService, server: JupyterServer
+) -> None:
     await service.report(lambda r: True)
     status = await server.asked("/kaos/status")
     assert status["verdict"]["reason"].startswith("report ")
@@ -353,11 +355,6 @@ async def test_the_verdict_is_at_hand(service: SmallKaosService, server: Jupyter
     with pytest.raises(HTTPError, match="403"):
         await asyncio.to_thread(urlopen, f"{server.url}/kaos/status", None, 10)
 
-
-async def test_a_service_that_is_away_is_told_once_and_waited_for(
-    service: SmallKaosService, server: JupyterServer
-) -> None:
-    await service.report(lambda r: True)
     service.broken = True
     await asyncio.sleep(3)
     assert "503" in (await server.asked("/kaos/status"))["problem"]
