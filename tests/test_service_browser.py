@@ -213,6 +213,8 @@ def test_a_page_without_the_service_says_so(chromium, tmp_path: Path) -> None:
         page.fill("input[name=password]", "x")
         page.click("#login_submit")
         page.wait_for_selector("#name-left")
+        # the proxy keeps the page's connection although nobody is behind it any more
+        page.locator("#kaos").evaluate("e => { e.dataset.patience = 3000; }")
         own.end_service()
         playwright.expect(page.locator("#kaos-offline")).to_be_visible(timeout=15_000)
         context.close()

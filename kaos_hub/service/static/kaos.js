@@ -6,43 +6,81 @@ const xsrf = root ? root.dataset.xsrf : "";
 const MAX_LINES = 5000; // kept in the page; the whole log is a link away
 const MAX_CHUNK = 500; // lines per text node: what is thrown away at once
 
-function withXsrf(path, query = {}) {
-  // EventSource cannot send headers; the Hub's own pages pass the XSRF token like this, too.
-  const url = new URL(path, location.href);
-  for (const [name, value] of Object.entries({ ...query, _xsrf: xsrf })) url.searchParams.set(name, value);
-  return url;
-}
+// The service says something every 15 s at least. A proxy may keep a connection whose other end is gone, so
+// silence is what tells.
+const patience = () => Number(root.dataset.patience || 40000);
 
 const offline = document.getElementById("kaos-offline");
 
-// A stream of events that opens again after whatever broke it, and rests while nobody looks.
+// Reads server-sent events with fetch rather than EventSource: that can send headers (the XSRF token stays out
+// of addresses and logs), sees keepalives, and knows why something failed.
+async function* events(path, { lastId, signal, onBytes }) {
+  const headers = { Accept: "text/event-stream", "X-XSRFToken": xsrf };
+  if (lastId) headers["Last-Event-ID"] = lastId;
+  const answer = await fetch(path, { headers, signal, cache: "no-store" });
+  if (!answer.ok) throw Object.assign(new Error(answer.statusText), { status: answer.status });
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    onBytes();
+    const parts = (rest + value).split("\n\n");
+    rest = parts.pop();
+    for (const part of parts) {
+      const event = { id: "", event: "message", data: [] };
+      for (const line of part.split("\n")) {
+        const colon = line.indexOf(": ");
+        if (colon < 1) continue; // a comment: a keepalive
+        const [name, text] = [line.slice(0, colon), line.slice(colon + 2)];
+        if (name === "data") event.data.push(text);
+        else event[name] = text;
+      }
+      if (event.data.length) yield { ...event, data: event.data.join("\n") };
+    }
+  }
+}
+
+// A stream that opens again after whatever broke it, goes on where it was, and rests while nobody looks.
 class Stream {
-  constructor(path, handlers, { query = () => ({}), quiet = false } = {}) {
-    Object.assign(this, { path, handlers, query, quiet, delay: 1000, over: false });
+  constructor(path, handlers, { quiet = false } = {}) {
+    Object.assign(this, { path, handlers, quiet, lastId: "", delay: 1000, over: false });
     this.onVisibility = () => (document.hidden ? this.pause() : this.open());
     document.addEventListener("visibilitychange", this.onVisibility);
     if (!document.hidden) this.open();
   }
 
-  open() {
-    if (this.over || this.source) return;
-    this.source = new EventSource(withXsrf(this.path, this.query()));
-    this.source.onopen = () => {
+  async open() {
+    if (this.over || this.abort) return;
+    clearTimeout(this.timer);
+    const abort = (this.abort = new AbortController());
+    let heard = Date.now();
+    const watch = setInterval(() => Date.now() - heard > patience() && abort.abort(), 1000);
+    const onBytes = () => {
+      heard = Date.now();
       this.delay = 1000;
       if (!this.quiet) offline.hidden = true;
     };
-    this.source.onerror = () => this.broken();
-    for (const [name, handle] of Object.entries(this.handlers)) {
-      this.source.addEventListener(name, (event) => {
-        // Our own "error" events have data; a broken connection's have none.
-        if (name !== "error" || event.data) handle(event);
-      });
+    let status = 0;
+    try {
+      for await (const event of events(this.path, { lastId: this.lastId, signal: abort.signal, onBytes })) {
+        this.lastId = event.id || this.lastId;
+        this.handlers[event.event]?.(event);
+      }
+    } catch (error) {
+      status = error.status ?? 0;
+    } finally {
+      clearInterval(watch);
     }
+    if (this.abort !== abort) return; // paused or closed on purpose
+    this.abort = null;
+    this.broken(status);
   }
 
-  broken() {
-    this.pause();
-    if (this.over || document.hidden) return;
+  broken(status) {
+    if (this.over) return;
+    if (status === 404) return this.close(); // nothing there (yet)
+    if (status === 401 && !this.quiet) return location.reload(); // the session ended: log in again
     if (!this.quiet) offline.hidden = false;
     this.timer = setTimeout(() => this.open(), this.delay);
     this.delay = Math.min(this.delay * 2, 30000);
@@ -50,8 +88,9 @@ class Stream {
 
   pause() {
     clearTimeout(this.timer);
-    if (this.source) this.source.close();
-    this.source = null;
+    const abort = this.abort;
+    this.abort = null;
+    abort?.abort();
   }
 
   close() {
@@ -61,7 +100,7 @@ class Stream {
   }
 }
 
-// --- the live part of a page -----------------------------------------------------------------------
+// --- the live part of a page ---
 
 let refreshing = false;
 let again = false;
@@ -148,7 +187,7 @@ function onNotebook(message) {
   }
 }
 
-// --- logs --------------------------------------------------------------------------------------------
+// --- logs ---
 
 const ANSI = /\u001b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[@-Z\\-_])/g;
 
@@ -179,12 +218,8 @@ class Log {
 
   open() {
     if (this.stream) return;
-    this.stream = new Stream(
-      this.details.dataset.log,
-      { log: (event) => this.take(event), end: () => this.close(), error: () => this.close() },
-      // The stream goes on where we are; at the very beginning there may be no log yet.
-      { query: () => ({ offset: this.offset }), quiet: true },
-    );
+    const handlers = { log: (event) => this.take(event), end: () => this.close(), error: () => this.close() };
+    this.stream = new Stream(`${this.details.dataset.log}?offset=${this.offset}`, handlers, { quiet: true });
   }
 
   close() {
@@ -203,7 +238,7 @@ class Log {
   }
 
   take(event) {
-    this.offset = Number(event.lastEventId);
+    this.offset = Number(event.id);
     const fresh = event.data.split("\n");
     this.total += fresh.length;
     for (const line of fresh) this.waiting.push(line);
@@ -231,7 +266,7 @@ class Log {
   }
 }
 
-// --- ages --------------------------------------------------------------------------------------------
+// --- ages ---
 
 const words = new Intl.RelativeTimeFormat("en", { numeric: "always" });
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
@@ -246,7 +281,7 @@ function tellAges() {
   }
 }
 
-// --- begin -------------------------------------------------------------------------------------------
+// --- begin ---
 
 const logs = [...document.querySelectorAll("details.kaos-log")].map((details) => new Log(details));
 const live = document.getElementById("kaos-live");
