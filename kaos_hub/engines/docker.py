@@ -115,6 +115,8 @@ class DockerEngine(SupervisedEngine):
             EngineUnavailable: it does not; says what to look at.
         """
         self._info = await self._ask(lambda client: dict(client.info()))
+        loop = asyncio.get_running_loop()
+        self._buildx = await loop.run_in_executor(self._pool, engine.has_buildx)
 
     async def close(self) -> None:
         """Let go of connections and threads. Containers and builds go on."""
@@ -158,7 +160,7 @@ class DockerEngine(SupervisedEngine):
             await self._create(spec, work)
             found = await self._inspect(spec.name)
         if found is not None and containers.observation(found).phase is Phase.PENDING:
-            await self._ask(partial(_start, name=spec.name))
+            await self._ask(partial(containers.start, name=spec.name))
 
     async def _create(self, spec: JobSpec, work: Run) -> None:
         import docker.errors
@@ -229,7 +231,7 @@ class DockerEngine(SupervisedEngine):
     async def _expire(self, name: str, found: dict[str, Any]) -> None:
         message = f"its deadline of {containers.deadline(found)} s passed"
         self._judge(name, Cause.DEADLINE, message)
-        await self._ask(partial(_stop, name=name, grace=self.stop_grace))
+        await self._ask(partial(containers.stop, name=name, grace=self.stop_grace))
 
     async def watch(self, name: str) -> AsyncIterator[Observation]:
         """The present observation, then each change, until an ended or absent one."""
@@ -268,13 +270,13 @@ class DockerEngine(SupervisedEngine):
             if found is None or containers.observation(found).phase.ended:
                 return None
             self._judge(name, Cause.CANCELLED, "cancelled")
-            await self._ask(partial(_stop, name=name, grace=self.stop_grace))
+            await self._ask(partial(containers.stop, name=name, grace=self.stop_grace))
         return None
 
     async def remove(self, name: str) -> None:
         """Forget the workload, its container and logs; ends it first if it still runs."""
         if not self._supervised(name) and await self._inspect(name):
-            await self._ask(partial(_remove, name=name))
+            await self._ask(partial(containers.remove, name=name))
         await self._processes.remove(name)
 
     async def logs(self, name: str, offset: int = 0) -> AsyncIterator[bytes]:
@@ -292,6 +294,11 @@ class DockerEngine(SupervisedEngine):
                 yield piece
 
     # --- images and the machine ---
+
+    @property
+    def classic_builder(self) -> bool:
+        """Whether images are built without BuildKit."""
+        return not self._buildx
 
     async def resolve(self, image: str, pull: bool = False) -> str:
         """The id of the image that ``image`` means now; fetched if it is not here, or if told.
@@ -336,6 +343,7 @@ class DockerEngine(SupervisedEngine):
         return sum(1 for _ in Path("/proc/driver/nvidia/gpus").glob("*"))
 
     _info: dict[str, Any] | None = None
+    _buildx = False
 
     def problems(self) -> list[str]:
         """What is weaker here than promised."""
@@ -344,7 +352,9 @@ class DockerEngine(SupervisedEngine):
             return ["The Docker Engine has not answered yet."]
         found = [
             "The Docker Engine sets no disk quota: a job may fill the disk.",
-            "The classic builder limits memory and cpu of a build, not its processes or disk.",
+            "A build's processes and disk are not limited."
+            if self.classic_builder
+            else "docker buildx: a build's memory, cpu, processes and disk are not limited.",
         ]
         for flag, what in (
             ("MemoryLimit", "memory limits"),
@@ -357,41 +367,3 @@ class DockerEngine(SupervisedEngine):
         if "nvidia" not in (info.get("Runtimes") or {}):
             found.append("The Docker Engine has no GPU runtime: no GPU can be given out.")
         return found
-
-
-# --- what is asked of the Engine; these block ---
-
-
-def _start(client: "DockerClient", name: str) -> None:
-    import docker.errors
-
-    try:
-        client.api.start(name)
-    except docker.errors.APIError as e:
-        try:
-            found: dict[str, Any] = client.api.inspect_container(name)
-        except docker.errors.NotFound:
-            return
-        # No such command, say: its state tells that to whoever observes it.
-        if containers.observation(found).phase is Phase.PENDING:
-            raise EngineUnavailable(f"{name} does not start: {e.explanation}") from None
-
-
-def _stop(client: "DockerClient", name: str, grace: int) -> None:
-    import docker.errors
-
-    with contextlib.suppress(docker.errors.NotFound):
-        client.api.stop(name, timeout=grace)
-
-
-def _remove(client: "DockerClient", name: str) -> None:
-    import docker.errors
-
-    try:
-        client.api.remove_container(name, v=True, force=True)
-    except docker.errors.NotFound:
-        return
-    except docker.errors.APIError as e:
-        # Somebody else is at it.
-        if e.status_code != 409:
-            raise

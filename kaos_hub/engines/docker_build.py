@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from kaos_hub.engines.docker_client import answering, connect, describe, image_id, pull, split
+from kaos_hub.engines.docker_client import (
+    answering,
+    connect,
+    describe,
+    has_buildx,
+    image_id,
+    pull,
+    split,
+)
 from kaos_hub.engines.docker_context import context_tar, dockerfile_name
 from kaos_hub.errors import BuildFailed, KaosError
 
@@ -183,14 +190,6 @@ def _check(response: "Response") -> None:
 
 
 # --- BuildKit ---
-
-
-def has_buildx() -> bool:
-    """Whether the docker command is here and can drive BuildKit."""
-    if not shutil.which("docker"):
-        return False
-    asked = subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False)
-    return asked.returncode == 0
 
 
 def _buildx(order: Order) -> None:

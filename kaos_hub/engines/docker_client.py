@@ -1,6 +1,8 @@
 """Talking to a Docker Engine: what engine and build client share. Everything here blocks."""
 
 import contextlib
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +58,14 @@ def connect(timeout: int = 60) -> "DockerClient":
         client = docker.from_env(timeout=timeout)
         client.ping()
     return client
+
+
+def has_buildx() -> bool:
+    """Whether the docker command is here and can drive BuildKit."""
+    if not shutil.which("docker"):
+        return False
+    asked = subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False)
+    return asked.returncode == 0
 
 
 def split(reference: str) -> tuple[str, str]:

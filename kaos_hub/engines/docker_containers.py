@@ -1,10 +1,15 @@
 """What a workload is as a container, and what a container's state says of the workload."""
 
+import contextlib
 import re
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kaos_hub.engines.base import Cause, JobSpec, Observation, Phase, Run
+from kaos_hub.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from docker import DockerClient
 
 LABEL = "kaos_hub.workload"
 OWNER = "kaos_hub.owner"
@@ -102,3 +107,48 @@ def _short(error: str) -> str:
     if match:
         return f"cannot start {match[1]}: {match[2]}"
     return error or "it could not be started"
+
+
+# --- what is asked of the Engine; these block ---
+
+
+def start(client: "DockerClient", name: str) -> None:
+    """Start a container that was created.
+
+    Raises:
+        EngineUnavailable: it does not start, and its state does not tell why.
+    """
+    import docker.errors
+
+    try:
+        client.api.start(name)
+    except docker.errors.APIError as e:
+        try:
+            found: dict[str, Any] = client.api.inspect_container(name)
+        except docker.errors.NotFound:
+            return
+        # No such command, say: its state tells that to whoever observes it.
+        if observation(found).phase is Phase.PENDING:
+            raise EngineUnavailable(f"{name} does not start: {e.explanation}") from None
+
+
+def stop(client: "DockerClient", name: str, grace: int) -> None:
+    """SIGTERM, after ``grace`` seconds SIGKILL; nothing if it is gone."""
+    import docker.errors
+
+    with contextlib.suppress(docker.errors.NotFound):
+        client.api.stop(name, timeout=grace)
+
+
+def remove(client: "DockerClient", name: str) -> None:
+    """Remove a container, running or not; nothing if it is gone."""
+    import docker.errors
+
+    try:
+        client.api.remove_container(name, v=True, force=True)
+    except docker.errors.NotFound:
+        return
+    except docker.errors.APIError as e:
+        # Somebody else is at it.
+        if e.status_code != 409:
+            raise

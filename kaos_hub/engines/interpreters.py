@@ -66,6 +66,8 @@ def find(image: str) -> Interpreter:
 def note(image: str, found: Interpreter) -> str:
     """What to tell the user about the choice."""
     wanted = asked(image)
+    if wanted is None and not image:
+        return f"Python {found.version} ({found.path})"
     if wanted is None:
         return f"{image} names no Python: this is Python {found.version}"
     if found.version.split(".")[:2] != wanted.split(".")[:2] and "." in wanted:

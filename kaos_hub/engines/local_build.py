@@ -122,7 +122,7 @@ class Builder:
         image, not_run = read_dockerfile(dockerfile) if dockerfile.exists() else ("", [])
         interpreter = interpreters.find(image)
         print("Step 1/4 : Python", flush=True)
-        print(interpreters.note(image or "no Dockerfile", interpreter))
+        print(interpreters.note(image, interpreter))
         if not_run:
             lines = ", ".join(map(str, not_run))
             print(
