@@ -46,6 +46,13 @@ _INSTALLS = re.compile(
 )
 
 
+_LEADS_ON = re.compile(
+    r"^\s*(?:-[rce]|--(?:requirement|constraint|editable|find-links)\b|-f|[^#\s]*[/\\]"
+    r"|\.(?:\s|$|\[)|[^#]*@\s*file:|[^#\s]+\.(?:whl|zip|tar\.gz)\b)",
+    re.MULTILINE,
+)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What building a bundle takes.
@@ -107,7 +114,10 @@ def image_name(owner: str, key: str) -> str:
 
 
 def local_key(
-    requirements: str | bytes | None, python: str, platform: str
+    requirements: str | bytes | None,
+    python: str,
+    platform: str,
+    files: Mapping[str, str] | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """The key of an environment without an image, and what it was made of.
 
@@ -115,12 +125,16 @@ def local_key(
         requirements: the text of ``requirements.txt``; None if there is none.
         python: which interpreter, as something that never changes its meaning.
         platform: what it is built for.
+        files: every file of the bundle with its digest. If the requirements lead to other files
+            (``-r more.txt``, ``-e .``, a path), all of ``model/`` counts.
     """
     if isinstance(requirements, str):
         requirements = requirements.encode("utf-8", "surrogateescape")
     digest = None if requirements is None else blake3(requirements).hexdigest()
-    files = {} if digest is None else {"model/requirements.txt": digest}
-    inputs = {"format": 1, "platform": platform, "bases": {"python": python}, "files": files}
+    seen = {} if digest is None else {"model/requirements.txt": digest}
+    if files is not None and _LEADS_ON.search((requirements or b"").decode(errors="replace")):
+        seen |= {path: d for path, d in sorted(files.items()) if path.startswith("model/")}
+    inputs = {"format": 1, "platform": platform, "bases": {"python": python}, "files": seen}
     return short_key(inputs), inputs
 
 

@@ -25,6 +25,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
+from kaos_hub.inside.hook import NAME, NOTICE, Hook
 from kaos_hub.inside.idle_watch import is_use
 from kaos_hub.models import Activity
 
@@ -438,6 +439,33 @@ async def test_an_open_tab_is_no_use_and_saving_is(
         assert saved.last_use > typed
         assert "typed" in notebook.read_text()
         await browser.close()
+
+
+# --- the startup hook -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("patience", [0.1, 10])
+def test_a_hook_that_never_ends_is_ended(tmp_path: Path, patience: float) -> None:
+    (tmp_path / NAME).write_text("echo begun; sleep 60; touch never\n")
+    begun = time.monotonic()
+    Hook(tmp_path, os.environ, timeout=1).run(patience)
+    took = time.monotonic() - begun
+    assert took < (1 if patience < 1 else 5)
+    notice = tmp_path / NOTICE
+    while not notice.exists():
+        assert time.monotonic() - begun < 10
+        time.sleep(0.05)
+    assert "was ended after 1 s" in notice.read_text()
+    assert "begun" in notice.read_text()
+
+
+def test_a_notice_goes_when_the_hook_succeeds(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text("exit 3\n")
+    Hook(tmp_path, os.environ, timeout=5).run(5)
+    assert "exit code 3" in (tmp_path / NOTICE).read_text()
+    (tmp_path / NAME).write_text("true\n")
+    Hook(tmp_path, os.environ, timeout=5).run(5)
+    assert not (tmp_path / NOTICE).exists()
 
 
 # --- the start of a notebook --------------------------------------------------------------------

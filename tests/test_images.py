@@ -267,6 +267,25 @@ def test_local_keys() -> None:
     assert len({first, *others}) == 5
 
 
+@pytest.mark.parametrize(
+    ("text", "leads_on"),
+    [
+        ("six\nhumanize==4.1  # see lib/b.txt\n", False),
+        ("six\n-r more.txt\n", True),
+        ("--constraint=c.txt\nsix\n", True),
+        ("-e .\n", True),
+        (".\n", True),
+        ("./lib\n", True),
+        ("lib @ file:///opt/program/lib\n", True),
+        ("wheels/x-1-py3-none-any.whl\n", True),
+    ],
+)
+def test_requirements_that_lead_to_other_files(text: str, leads_on: bool) -> None:
+    one = local_key(text, "3.11", PLATFORM, FILES)[0]
+    two = local_key(text, "3.11", PLATFORM, changed(model__lib__a_py="a1"))[0]
+    assert (one != two) == leads_on
+
+
 def test_why_rebuilt_names_what_changed() -> None:
     def inputs(text: str = GOOD, resolved: str = "sha256:1", **digests: str) -> dict[str, object]:
         made = plan(text, changed(**digests)).key({"python:3.13-slim": resolved}, PLATFORM)[1]

@@ -316,6 +316,10 @@ def test_follow_skips_what_it_follows_and_writes_a_log(tmp_path: Path) -> None:
     log = (home / ".kaos/updates.log").read_text()
     assert "1 added" in log and "added a.py" in log
 
+    (home / "work/a.py").unlink()
+    (home / "work").rmdir()
+    assert follow(home, source, digest).added == ["a.py"]
+
 
 # --- anything may happen, and it may be killed at any moment -------------------------------------
 

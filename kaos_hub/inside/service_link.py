@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _TROUBLE = (OSError, HTTPError, ValidationError, ValueError, tarfile.TarError)
 _LONGEST_PAUSE = 60.0
 _BETWEEN_REPORTS = 1.0
+_LATER = 600.0
 _NO_LIMIT = 1 << 60
 
 
@@ -62,6 +63,10 @@ class ServiceLink:
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._reported = 0.0
+        self._postponed: tuple[str, float] | None = None
+        """A source that could not be laid completely, and when to try again (the loop's time)."""
+        self.source = working_copy.followed(home)
+        """The digest of the bundle that the working copy follows."""
         self.answer: ActivityAnswer | None = None
         """What the service said last."""
         self.problem = ""
@@ -72,8 +77,9 @@ class ServiceLink:
     def start(self) -> None:
         """Begin to report, on the running loop."""
         self._tasks = [
-            asyncio.create_task(self._forever(self._report_until_trouble)),
-            asyncio.create_task(self._forever(self._listen)),
+            asyncio.create_task(self._forever(self._report_until_trouble, self._trouble)),
+            # Without events news arrives with the next report: nobody needs to hear of that.
+            asyncio.create_task(self._forever(self._listen, lambda _: None)),
         ]
 
     async def stop(self) -> None:
@@ -88,12 +94,11 @@ class ServiceLink:
         if asyncio.get_running_loop().time() - self._reported > min(5.0, self._interval):
             self._wake.set()
 
-    @property
-    def source(self) -> str | None:
-        """The digest of the bundle that the working copy follows."""
-        return working_copy.followed(self._home)
-
-    async def _forever(self, work: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
+    async def _forever(
+        self,
+        work: Callable[[Callable[[], None]], Awaitable[None]],
+        trouble: Callable[[BaseException], None],
+    ) -> None:
         """Do ``work`` again and again; after trouble with a growing pause.
 
         ``work`` is given a function to call when the service has answered well.
@@ -103,16 +108,13 @@ class ServiceLink:
         def well() -> None:
             nonlocal pause
             pause = 1.0
-            if self.problem:
-                self._log.info("kaos answers again")
-            self.problem = ""
 
         while True:
             try:
                 await work(well)
                 continue
             except _TROUBLE as e:
-                self._trouble(e)
+                trouble(e)
             except Exception:
                 # A defect of ours must not end the reports: a server in use would be stopped.
                 self._log.exception("kaos: could not report")
@@ -131,9 +133,10 @@ class ServiceLink:
     async def _report_until_trouble(self, well: Callable[[], None]) -> None:
         while True:
             self._wake.clear()
-            if await self._report():
-                continue
+            news = await self._report()
             well()
+            if news:
+                continue
             await asyncio.sleep(_BETWEEN_REPORTS)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._interval - _BETWEEN_REPORTS)
@@ -146,11 +149,19 @@ class ServiceLink:
         answer = await self._fetch("/activity", method="POST", body=body, headers=headers)
         self._reported = asyncio.get_running_loop().time()
         self.answer = ActivityAnswer.model_validate(json.loads(answer.body))
+        if self.problem:
+            self._log.info("kaos answers again")
+        self.problem = ""
         wanted = self.answer.source
-        if wanted is None or wanted == following:
+        if wanted is None or wanted == following or self._is_postponed(wanted):
             return False
         await self._follow(wanted)
         return self.source != following
+
+    def _is_postponed(self, digest: str) -> bool:
+        now = asyncio.get_running_loop().time()
+        postponed = self._postponed
+        return postponed is not None and postponed[0] == digest and now < postponed[1]
 
     async def _follow(self, digest: str) -> None:
         """Fetch the source that the notebook is to follow, and update the working copy."""
@@ -160,6 +171,9 @@ class ServiceLink:
             archive, tree = Path(temporary, "source.tar"), Path(temporary, "source")
             await self._fetch_file("/source", archive)
             report = await asyncio.to_thread(_update, self._home, archive, tree, digest)
+        self.source = working_copy.followed(self._home)
+        if report.failed:
+            self._postponed = (digest, asyncio.get_running_loop().time() + _LATER)
         self.update = list(report.lines())
         self._log.info("kaos: working copy follows %s: %s", digest[:19], report.summary())
         for line in self.update:

@@ -75,6 +75,8 @@ class Report:
 def follow(home: Path, source: Path, digest: str | None) -> Report:
     """Let ``<home>/work`` follow the bundle laid out at ``source``; write what was done to the log.
 
+    A working copy that was removed as a whole is seeded anew.
+
     Args:
         digest: the bundle's id. If the working copy follows it already, nothing is even looked at.
 
@@ -82,6 +84,8 @@ def follow(home: Path, source: Path, digest: str | None) -> Report:
         OSError: the working copy or its memory cannot be read or written at all.
     """
     state = home / ".kaos" / "working-copy.json"
+    if not os.path.lexists(home / "work"):
+        state.unlink(missing_ok=True)
     (home / "work").mkdir(parents=True, exist_ok=True)
     state.parent.mkdir(mode=0o700, exist_ok=True)
     if digest is not None and followed(home) == digest:
