@@ -93,9 +93,7 @@ def deploy(
     for role, folder in plan.folders.items():
         plan.request = plan.request.model_copy(update={role: _submit(session, folder)})
     answer = _deploy(session, plan.request, yes)
-    for action in answer.actions:
-        session.note(f"- {action}")
-    follow_to_the_end(session, answer.notebook, detach=detach, browser=not no_browser)
+    follow_to_the_end(session, answer.notebook, detach, not no_browser, answer.actions)
 
 
 def _plan(session: Session, source: str | None, data: str | None, options: dict[str, Any]) -> _Plan:

@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -29,22 +29,37 @@ Happening = "Event | str | KaosError | None"
 """A change of state, a line of the build log, the end by an error, the good end."""
 
 
-def follow_to_the_end(session: Session, found: "Notebook", detach: bool, browser: bool) -> None:
-    """Follow a notebook until it can be used, print its address, open it.
+def follow_to_the_end(
+    session: Session,
+    found: "Notebook",
+    detach: bool,
+    browser: bool,
+    actions: Sequence[str] = (),
+) -> None:
+    """Follow a notebook until it can be used, print its address, open it. Ctrl-C lets it go on.
+
+    Args:
+        session: the run of the command line.
+        found: the notebook, as the service answered to the wish.
+        detach: do not wait for it.
+        browser: open it in a browser, if this is a terminal.
+        actions: what the service does, to be told first.
 
     Raises:
         BuildFailed: its build failed; its log was shown.
         KaosError: its server did not start; the end of its log was shown.
     """
     begun = time.monotonic()
-    if not detach and (found.pending or not found.state.settled):
-        try:
+    try:
+        for action in actions:
+            session.note(f"- {action}")
+        if not detach and (found.pending or not found.state.settled):
             found = _follow(session, found)
-        except KeyboardInterrupt:
-            say(f"Notebook {found.name} goes on without you: kaos notebook info -n {found.name}")
-            raise click.exceptions.Exit(0) from None
-        if on_terminal() and time.monotonic() - begun > _RING_AFTER:
-            click.echo("\a", nl=False, err=True)
+    except KeyboardInterrupt:
+        say(f"Notebook {found.name} goes on without you: kaos notebook info -n {found.name}")
+        raise click.exceptions.Exit(0) from None
+    if on_terminal() and time.monotonic() - begun > _RING_AFTER:
+        click.echo("\a", nl=False, err=True)
     _finish(session, found, detach, browser)
 
 
