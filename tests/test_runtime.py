@@ -104,22 +104,35 @@ class Kernel:
             timeout=60,
         )
 
-    def run(self, code: str) -> str:
-        """All that the cell writes, its errors too."""
+    def send(self, channel: str, kind: str, content: dict[str, Any]) -> str:
         header = {
-            "msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "version": "5.3",
+            "msg_id": uuid.uuid4().hex, "msg_type": kind, "version": "5.3",
             "session": "s", "username": "ada", "date": "2026-01-01T00:00:00Z",
         }  # fmt: skip
-        content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False}
         message = {
-            "channel": "shell", "header": header, "parent_header": {}, "metadata": {},
+            "channel": channel, "header": header, "parent_header": {}, "metadata": {},
             "content": content, "buffers": [],
         }  # fmt: skip
         self.socket.send(json.dumps(message))
+        return header["msg_id"]
+
+    def debug(self, command: str) -> dict[str, Any]:
+        """What the kernel's debugger answers to a command."""
+        content = {"type": "request", "seq": 1, "command": command, "arguments": {}}
+        sent = self.send("control", "debug_request", content)
+        while True:
+            answer = json.loads(self.socket.recv())
+            if answer["msg_type"] == "debug_reply" and answer["parent_header"]["msg_id"] == sent:
+                return dict(answer["content"])
+
+    def run(self, code: str) -> str:
+        """All that the cell writes, its errors too."""
+        content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False}
+        sent = self.send("shell", "execute_request", content)
         written = ""
         while True:
             answer = json.loads(self.socket.recv())
-            if answer["parent_header"].get("msg_id") != header["msg_id"]:
+            if answer["parent_header"].get("msg_id") != sent:
                 continue
             if answer["msg_type"] == "stream":
                 written += answer["content"]["text"]
@@ -209,6 +222,7 @@ def test_the_kernel_is_the_python_of_the_image(
         assert "/opt/kaos" not in said
         assert kernel.run(FREEZE).split() == before.split()
         assert "/opt/kaos" in kernel.run("!which kaos")
+        assert kernel.debug("initialize")["success"] is True
 
 
 def test_what_a_cell_installs_is_there_at_once_and_after_a_restart(

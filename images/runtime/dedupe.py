@@ -13,8 +13,8 @@ from pathlib import Path
 
 
 def digest(path: Path) -> str:
-    """Of a file's content, or of all paths and contents below a directory."""
-    found = hashlib.sha256()
+    """Of a name, and a file's content or all paths and contents below a directory."""
+    found = hashlib.sha256(path.name.encode())
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
         found.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
@@ -41,18 +41,19 @@ def main(store: Path, directories: list[Path]) -> None:
         libraries = beside(directory)
         for path in sorted(directory.iterdir()):
             if movable(path, libraries):
-                same[f"{path.stem}-{digest(path)}{path.suffix if path.is_file() else ''}"].append(
-                    path
-                )
-    for name, paths in same.items():
+                same[digest(path)].append(path)
+    for key, paths in same.items():
         if len(paths) == 1:
             continue
-        shutil.move(paths[0], store / name)
+        # its own name in a directory of its own: some programs find their packages by going up
+        kept = store / key / paths[0].name
+        kept.parent.mkdir()
+        shutil.move(paths[0], kept)
         for path in paths:
             if path.is_dir():
                 shutil.rmtree(path)
             path.unlink(missing_ok=True)
-            path.symlink_to((store / name).relative_to(path.parent, walk_up=True))
+            path.symlink_to(kept.relative_to(path.parent, walk_up=True))
     print(f"{len(list(store.iterdir()))} packages are shared")
 
 

@@ -35,7 +35,8 @@ find "$kernel" -path '*/debugpy/*' \( -name '*.c' -o -name '*.pyx' -o -name '*.d
 "$root/bin/python" -I /build/manifest.py "$kernel" /build/sdk-requirements.txt
 "$root/bin/python" -I /build/dedupe.py "$kernel/store" "$root"/lib/python*/site-packages "$kernel"/cp*
 
-# Compiled once, here: nothing under a read-only mount can be compiled later. Times of files do not matter then.
+# Compiled once, here: nothing under a read-only mount can be compiled later. Times of files do not matter
+# then. Some packages bring files that are no Python, on purpose.
 own=$("$root/bin/python" -I -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
 "$root/bin/python" -I -m compileall -q -j 2 --invalidation-mode unchecked-hash \
     "$root"/python/lib/python* "$root"/lib/python* "$kernel/store" "$kernel/$own" > /dev/null || true
