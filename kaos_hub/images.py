@@ -40,12 +40,14 @@ CODE = "/opt/program"
 """Where code is seen in an image that does not copy it anywhere."""
 
 _INSTALLS = re.compile(
-    r"\s*(?:(?:pip3?|python3?\s+-m\s+pip|uv\s+pip|apt-get|apt|conda|mamba|micromamba|apk)\b"
-    r"|rm\s+-rf?\s+/var/|rm\s+-rf?\s+/root/\.cache|set\s+-|true\b|export\b).*",
+    r"\s*(?:(?:pip3?|python3?\s+-m\s+pip|uv\s+pip|apt-get|apt|conda|mamba|micromamba|npm)\b"
+    r"|(?:useradd|groupadd|adduser|addgroup|usermod|locale-gen|update-ca-certificates)\b"
+    r"|rm\s+-rf?\s+/(?:var|root/\.cache)|set\s+-|true\b|export\b).*",
     re.DOTALL,
 )
-
-
+"""Commands that leave nothing in the directory they run in…"""
+_ELSEWHERE = re.compile(r"\s(?:-t|-p|-e|--target|--prefix|--root|--editable|\.)(?:[\s=]|$)|>")
+"""…unless they are told to."""
 _LEADS_ON = re.compile(
     r"^\s*(?:-[rce]|--(?:requirement|constraint|editable|find-links)\b|-f|[^#\s]*[/\\]"
     r"|\.(?:\s|$|\[)|[^#]*@\s*file:|[^#\s]+\.(?:whl|zip|tar\.gz)\b)",
@@ -276,29 +278,30 @@ def _overlay(
         target = after[0].target
     else:
         return None
-    return None if _filled_otherwise(final, target, last_run) else target
+    return None if _filled_otherwise(final, target, last_run, seen) else target
 
 
 def _without_workdirs(stage: Stage) -> str:
     return "\n".join(i.value for i in stage.instructions if i.word != "WORKDIR")
 
 
-def _filled_otherwise(stage: Stage, target: str, last_run: int) -> bool:
+def _filled_otherwise(stage: Stage, target: str, last_run: int, seen: set[str]) -> bool:
     """Whether a stage may put something into ``target`` that a mount over it would hide."""
     directory = "" if stage.base else "/"
+    named = re.compile(rf"{re.escape(target)}(?![\w.-])")
     for i in stage.instructions:
         if i.word == "WORKDIR":
             directory = reading.join(directory, i.value)
         elif i.word == "RUN":
             here = not directory or _within(directory, target) or _within(target, directory)
-            if target in i.value or (here and directory and not _only_installs(i.value)):
+            if named.search(i.value) or (here and not _only_installs(i.value)):
                 return True
         elif i.word in ("COPY", "ADD") and "from" in i.flags:
             to = reading.join(directory, i.value.split()[-1].strip("\"'[]"))
             if not to or _within(to, target):
                 return True
     return any(
-        _within(copy.target, target) and not _same_place(copy, target)
+        _within(copy.target, target) and not _same_place(copy, target, seen)
         for copy in reading.copies(stage)
         if copy.line < last_run
     )
@@ -308,17 +311,21 @@ def _within(path: str, directory: str) -> bool:
     return path == directory or path.startswith(f"{directory.rstrip('/')}/")
 
 
-def _same_place(copy: Copy, target: str) -> bool:
+def _same_place(copy: Copy, target: str, seen: set[str]) -> bool:
     """Whether the copied files lie in ``target`` as they do in the context."""
     if copy.unknown:
         return False
-    places = {f"{target}/{posixpath.dirname(s)}".rstrip("/") for s in copy.sources}
-    return places == {copy.target} or [copy.target] == [f"{target}/{s}" for s in copy.sources]
+    if [copy.target] == [f"{target}/{source}" for source in copy.sources]:
+        return True
+    # a file keeps its name below the target; of a folder only what is in it gets there
+    places = {posixpath.dirname(source) for source in copy.sources}
+    inside = {posixpath.dirname(path) for path in copy.files(seen)}
+    return inside <= places and {f"{target}/{p}".rstrip("/") for p in places} == {copy.target}
 
 
 def _only_installs(command: str) -> bool:
-    steps = re.split(r"&&|\|\||;|\n", command)
-    return all(_INSTALLS.fullmatch(step) for step in steps if step.strip())
+    steps = [step for step in re.split(r"&&|\|\||;|\n", command) if step.strip()]
+    return all(_INSTALLS.fullmatch(step) and not _ELSEWHERE.search(step) for step in steps)
 
 
 def _advice(

@@ -187,6 +187,20 @@ def test_the_context_may_be_the_whole_bundle() -> None:
         ("FROM x\nRUN mkdir /a && touch /a/keep\nCOPY . /a\n", None),
         ("FROM x\nCOPY lib/a.py /a/renamed.py\nRUN true\nCOPY . /a\n", None),
         ("FROM x\nRUN touch /opt/program/made\n", None),
+        ("FROM x\nRUN make\nCOPY . /a\n", None),  # in an unknown directory
+        ("FROM x\nWORKDIR /b\nRUN make\nCOPY . /a\n", "/a"),
+        ("FROM x\nWORKDIR /a\nRUN pip install -t lib six\nCOPY . .\n", None),
+        ("FROM x\nCOPY lib /a\nRUN true\nCOPY . /a\n", None),
+        ("FROM x\nCOPY lib /a/lib\nRUN true\nCOPY . /a\n", "/a"),
+        ("FROM x\nCOPY lib/*.py /a/lib/\nRUN true\nCOPY . /a\n", "/a"),
+        ("FROM x\nCOPY lib/*.py /a/\nRUN true\nCOPY . /a\n", None),
+        ("FROM x\nCOPY req*.txt train.py /a/\nRUN true\nCOPY . /a\n", "/a"),
+        (
+            "FROM x\nWORKDIR /a\nCOPY requirements.txt .\nRUN apt-get update && apt-get install"
+            " -y gcc && rm -rf /var/lib/apt/lists/*\nRUN pip install --no-cache-dir -r"
+            " requirements.txt\nCOPY . .\n",
+            "/a",
+        ),
         ("FROM y AS b\nFROM x\nCOPY --from=b /o /a/o\nRUN true\nCOPY . /a\n", None),
     ],
 )
