@@ -16,7 +16,7 @@ from kaos_hub.database import BaseRow, Database, ImageRow, JobRow, VersionRow, n
 from kaos_hub.engines.base import Build, Engine
 from kaos_hub.errors import BuildFailed, KaosError, Unavailable, Unsupported
 from kaos_hub.jobs import Jobs
-from kaos_hub.models import JobKind
+from kaos_hub.models import JobKind, JobState
 from kaos_hub.versions import Versions
 
 CODE = "/opt/program"
@@ -30,6 +30,8 @@ class Environment:
     key: str
     result: dict[str, Any] | None
     """What its build left, if it is there: an image or an interpreter, and where code goes."""
+    job: str | None = None
+    """The job that built it."""
     work: Build | None = None
     inputs: dict[str, Any] = field(default_factory=dict)
     why: str = "nothing to build"
@@ -119,19 +121,24 @@ class Environments:
         )
 
     async def _known(self, owner: str, environment: Environment) -> Environment:
-        def look(session: Session) -> tuple[ImageRow | None, ImageRow | None]:
-            latest = session.scalar(
-                select(ImageRow)
-                .where(ImageRow.owner == owner)
-                .order_by(ImageRow.created.desc())
-                .limit(1)
+        def look(session: Session) -> tuple[ImageRow | None, JobRow | None, ImageRow | None]:
+            same = (JobRow.owner == owner, JobRow.key == environment.key)
+            built = select(JobRow).where(*same, JobRow.kind == JobKind.BUILD)
+            built = built.where(JobRow.state == JobState.SUCCEEDED)
+            kept = select(ImageRow).where(ImageRow.owner == owner)
+            return (
+                session.get(ImageRow, (owner, environment.key)),
+                session.scalar(built.order_by(JobRow.finished.desc()).limit(1)),
+                session.scalar(kept.order_by(ImageRow.created.desc()).limit(1)),
             )
-            return session.get(ImageRow, (owner, environment.key)), latest
 
-        row, latest = await self._db.run(look)
+        row, job, latest = await self._db.run(look)
         if row is not None and await self._engine.has(row.result):
-            return replace(environment, result=row.result, why="nothing to build")
-        if row is not None:
+            return replace(environment, result=row.result, job=row.job, why="nothing to build")
+        if job is not None and await self._engine.has(job.result):
+            # built, but whoever waited for it died before it was remembered
+            return await self.keep(owner, environment, job)
+        if row is not None or job is not None:
             return replace(environment, why="what was built before is gone")
         if latest is not None:
             changed = images.why_rebuilt(latest.inputs, environment.inputs)
@@ -171,7 +178,7 @@ class Environments:
             )  # fmt: skip
 
         await self._db.run(write)
-        return replace(environment, result=result, why="nothing to build")
+        return replace(environment, result=result, job=job.id, why="nothing to build")
 
     async def _resolve(self, reference: str, pull: bool) -> str:
         """What an image reference means; once known, nobody is asked again."""

@@ -259,7 +259,8 @@ class Hosting:
     ) -> None:
         def note(session: Session) -> None:
             row = session.get_one(NotebookRow, notebook_id)
-            row.build_job = job.id if job else None
+            # of an environment that was there, the build that once made it tells how
+            row.build_job = job.id if job else environment.job if environment else None
             row.build_state = job.state if job else "SKIPPED"
             row.build_reason = job.reason if job else "nothing to build: the environment is known"
             if environment is not None:
