@@ -25,6 +25,8 @@ from kaos_hub.bridge import prepare
 from kaos_hub.datadir import DataDir
 from kaos_hub.runtime_image import volume
 
+_TEMPLATES = ("service/hub_templates", "spawners/templates")  # our menu entry, our spawn form
+
 c = get_config()
 
 this_file = Path(__file__).absolute()
@@ -53,11 +55,10 @@ c.JupyterHub.hub_bind_url = f"http://{inner}:{data.port('hub', inner)}"
 c.JupyterHub.db_url = f"sqlite:///{data.hub_database}"
 c.JupyterHub.cookie_secret = data.secret("cookie")
 c.JupyterHub.cleanup_servers = False
-c.JupyterHub.template_paths = [str(files("kaos_hub.service") / "hub_templates")]  # our menu entry
+c.JupyterHub.template_paths = [str(files("kaos_hub") / part) for part in _TEMPLATES]
 c.JupyterHub.allow_named_servers = True
-c.JupyterHub.trust_user_provided_tokens = (
-    True  # ours have 256 bits; hashing them slowly adds nothing
-)
+# Ours have 256 random bits: hashing them slowly at each request would add nothing.
+c.JupyterHub.trust_user_provided_tokens = True
 
 # Who comes in: with the password that `kaos up` shows. Any other authenticator: KAOS_EXTRA_CONFIG.
 c.JupyterHub.authenticator_class = "shared-password"
@@ -74,12 +75,7 @@ c.JupyterHub.services = [
         "name": "kaos",
         "display": True,
         "url": service_url,
-        "command": [
-            sys.executable,
-            "-m",
-            "kaos_hub.service",
-            f"--config={Path(__file__).absolute()}",
-        ],
+        "command": [sys.executable, "-m", "kaos_hub.service", f"--config={this_file}"],
         "api_token": data.secret("service"),
         "oauth_no_confirm": True,
         "oauth_client_allowed_scopes": ["access:services!service=kaos", "access:servers!user"],

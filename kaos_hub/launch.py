@@ -157,13 +157,15 @@ class HubProcess:
         """
         until = time.monotonic() + patience
         for url in checks:
+            pause = 0.05
             while not _answers(url):
                 self._check_alive()
                 if time.monotonic() > until:
                     raise Unavailable(
                         f"{url} does not answer after {patience:.0f} s. {self.last_words()}"
                     )
-                time.sleep(0.1)
+                time.sleep(pause)
+                pause = min(1.5 * pause, 0.5)
 
     def _check_alive(self) -> None:
         code = self.process.poll()

@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from jupyterhub.proxy import ConfigurableHTTPProxy
+from jupyterhub.services.service import _ServiceSpawner
 from traitlets import Unicode, default
 
 from kaos_hub import proxy
 from kaos_hub.datadir import DataDir, Held
+
+_SERVICE_POLL = 1
+"""Seconds until a dead service is noticed and started again."""
 
 
 class KaosProxy(ConfigurableHTTPProxy):
@@ -36,6 +40,9 @@ class KaosProxy(ConfigurableHTTPProxy):
         """
         if self.data_dir not in self._held:
             self._held[self.data_dir] = DataDir(self.data_dir).hold("hub.lock")
+            # Here, because this is the first of ours that every Hub starts: JupyterHub looks only
+            # every 30 s whether a service of its own died, and has no setting for that.
+            _ServiceSpawner.poll_interval = _SERVICE_POLL
         await super().start()
 
     def _check_previous_process(self) -> None:

@@ -1,7 +1,6 @@
 """The form in which one chooses what to start, and what it sends."""
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -15,6 +14,7 @@ from kaos_hub.models import (
     parse_memory,
     show_memory,
 )
+from kaos_hub.spawners import TEMPLATES
 from kaos_hub.spawners.admission import FormOptions
 
 FIELDS = ("source", "data", "size", "cpu", "memory", "gpu", "idle_timeout", "idle_type")
@@ -35,7 +35,7 @@ _IDLE_TYPES = {
 
 @cache
 def _template() -> Template:
-    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    loader = FileSystemLoader(TEMPLATES)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -49,7 +49,7 @@ def render_form(options: FormOptions | None, notebook: str, problem: str = "") -
 
     Args:
         options: what can be chosen; None shows only the problem.
-        notebook: the notebook's name.
+        notebook: the notebook's name; empty if it is not known.
         problem: why nothing can be chosen.
     """
     return _template().render(

@@ -316,11 +316,16 @@ class KaosSpawnerMixin(Spawner):
         return self._render_form
 
     async def _render_form(self, _spawner: Spawner) -> str:
+        name = self.name or DEFAULT_SERVER
         try:
             options = await self._admission.options(self.user.name, self.name)
         except KaosError as e:
-            return render_form(None, self.name or DEFAULT_SERVER, problem=e.message)
-        return render_form(options, self.name or DEFAULT_SERVER)
+            return render_form(None, name, problem=e.message)
+        # After a refusal JupyterHub shows the default server's form, whichever server was meant.
+        # Only where the request for our own page is still open do we know that it is ours.
+        if self.handler is None or self.handler._finished:
+            return render_form(options.model_copy(update={"notebook": None}), "")
+        return render_form(options, name)
 
     @default("options_from_form")
     def _choices_from_form(self) -> Callable[[dict[str, list[Any]]], dict[str, str]]:
