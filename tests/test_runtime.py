@@ -36,6 +36,11 @@ NO_PYTHON = """
 FROM debian:bookworm-slim
 RUN cd /usr && rm -rf bin/python* bin/pip* lib/python* local/bin/python* local/lib/python*
 """
+NOTHING = """
+FROM debian:bookworm-slim AS from
+FROM scratch
+COPY --from=from /etc/hostname /
+"""
 UNFRIENDLY = """
 FROM python:3.13-slim
 RUN useradd --uid 1000 --create-home ada && mkdir /own
@@ -269,6 +274,14 @@ def test_old_pins_keep_their_versions_outside_the_kernel(
         assert "instead of 4.3.3" in replaced
         assert "instead of 4.3.3" in running.log()
         assert "traitlets==4.3.3" in kernel.run(FREEZE)
+
+
+def test_an_image_with_nothing_in_it(docker_client: Any, runtime: str, home: Path) -> None:
+    image = build(docker_client, NOTHING)
+    with lab(docker_client, runtime, image, home) as running:
+        kernel = running.kernel()
+        assert "/opt/kaos" in kernel.run(WHO)
+        assert "1.0" in kernel.run("import sqlite3, ssl, ctypes; print(1.0)")
 
 
 def test_an_image_without_python_gets_the_python_of_the_runtime(

@@ -20,6 +20,13 @@ for variable in ("LD_AUDIT", "LD_LIBRARY_PATH", "LD_PRELOAD"):
 path = [p for p in os.environ.get("PATH", os.defpath).split(":") if p != ROOT + "/exec"]
 os.environ["PATH"] = ":".join([*path, ROOT + "/exec"])
 
+# an image with next to nothing in it, or one that keeps its /tmp to root
+home = os.environ.get("HOME")
+temporary = ("/tmp", "/var/tmp")  # noqa: S108
+if home and "TMPDIR" not in os.environ and not any(os.access(d, os.W_OK) for d in temporary):
+    os.environ["TMPDIR"] = home + "/.kaos/tmp"
+    os.makedirs(os.environ["TMPDIR"], exist_ok=True)  # noqa: PTH103
+
 notebook = ["-m", "kaos_hub.inside.start"]
 command = notebook if name == "kaos-notebook" else [f"{ROOT}/libexec/{name}"]
 os.execv(f"{ROOT}/bin/python", [f"{ROOT}/bin/python", "-I", *command, *sys.argv[1:]])  # noqa: S606
