@@ -1,0 +1,383 @@
+"""Write the generated pages of the reference from the code that they describe.
+
+    python docs/generate.py            write docs/reference/{cli,config,rest,errors}.md
+    python docs/generate.py --check    exit with 1 if one of them is out of date
+
+Nothing here knows a command, setting, route or error by name: what is in the code is in the page.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+REFERENCE = Path(__file__).parent / "reference"
+_COMPUTED = ("uid",)
+"""Settings whose default is computed when their class is made: it would differ by machine."""
+
+_NOTE = "<!-- Written by docs/generate.py. Change the code, then run: python docs/generate.py -->"
+
+
+def page(title: str, *parts: str) -> str:
+    """A whole page from its title and paragraphs."""
+    return "\n\n".join([f"# {title}", _NOTE, *(part.strip("\n") for part in parts if part)]) + "\n"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; cells may hold anything."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |"
+        for line in lines
+    )
+
+
+def code(text: str) -> str:
+    """Inline code."""
+    return f"`{text}`"
+
+
+# --- command line --------------------------------------------------------------------------------
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command of ``kaos`` that does something, with its whole name, in the order of help."""
+    from kaos_hub.cli.root import kaos
+
+    yield from _walk("kaos", kaos)
+
+
+def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    import click
+
+    yield name, command
+    if isinstance(command, click.Group):
+        context = click.Context(command, info_name=name)
+        for child in command.list_commands(context):
+            found = command.get_command(context, child)
+            assert found is not None
+            yield from _walk(f"{name} {child}", found)
+
+
+def cli() -> str:
+    """The page of the command line."""
+    return page(
+        "Command line",
+        "Every command prints its help with `--help`. What a command answers goes to standard"
+        " output; progress, remarks and errors go to standard error. Exit codes are those of the"
+        " [errors](errors.md).",
+        *(_command(name, command) for name, command in commands()),
+    )
+
+
+def _command(name: str, command: Any) -> str:
+    import click
+
+    context = click.Context(command, info_name=name)
+    usage = " ".join([name, *command.collect_usage_pieces(context)])
+    parts = [f"{'##' if name.count(' ') < 1 else '###'} {name}", f"    {usage}"]
+    parts.append(_help(command.help or ""))
+    if isinstance(command, click.Group):
+        parts.append(_children(name, command, context))
+    rows = [record for p in command.params if (record := _parameter(p, context))]
+    if rows:
+        parts.append(table(("option", "what it does"), rows))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _help(text: str) -> str:
+    """A docstring as Markdown: what click keeps as it stands (``\\b``) is shown as code."""
+    paragraphs = []
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        if paragraph.startswith("\b"):
+            first, *rest = paragraph.removeprefix("\b").strip("\n").split("\n")
+            paragraphs += [first, "\n".join(f"    {line}" for line in _dedented(rest))]
+        else:
+            paragraphs.append(paragraph)
+    return "\n\n".join(paragraphs)
+
+
+def _dedented(lines: list[str]) -> list[str]:
+    return dedent("\n".join(lines)).split("\n")
+
+
+def _children(name: str, group: Any, context: Any) -> str:
+    rows = []
+    for child in group.list_commands(context):
+        command = group.get_command(context, child)
+        rows.append(
+            (f"[{name} {child}](#{_anchor(f'{name} {child}')})", command.get_short_help_str(200))
+        )
+    return table(("command", ""), rows)
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def _parameter(parameter: Any, context: Any) -> tuple[str, str] | None:
+    record = None if getattr(parameter, "hidden", False) else parameter.get_help_record(context)
+    # An argument stands in the usage line; without a word about it, it needs no row.
+    return (code(record[0]), record[1]) if record and record[1] else None
+
+
+# --- configuration -------------------------------------------------------------------------------
+
+
+def configurables() -> list[tuple[str, type, str]]:
+    """The classes that have settings: their names in the file, themselves, what they are."""
+    from kaos_hub.engines.docker import DockerEngine
+    from kaos_hub.engines.local import LocalEngine
+    from kaos_hub.proxy.hub import KaosProxy
+    from kaos_hub.service.app import KaosService
+    from kaos_hub.service.auth import KaosHubAuth
+    from kaos_hub.spawners.docker import KaosDockerSpawner
+    from kaos_hub.spawners.local import KaosLocalSpawner
+    from kaos_hub.spawners.mixin import KaosSpawnerMixin
+
+    return [
+        ("KaosService", KaosService, "The service: limits, sizes, idle rules, where things lie."),
+        ("LocalEngine", LocalEngine, "Builds on the engine `local`."),
+        ("DockerEngine", DockerEngine, "Builds and jobs on the engine `docker`."),
+        ("KaosSpawnerMixin", KaosSpawnerMixin, "Both spawners."),
+        ("KaosLocalSpawner", KaosLocalSpawner, "Notebooks on the engine `local`."),
+        (
+            "KaosDockerSpawner",
+            KaosDockerSpawner,
+            "Notebooks on the engine `docker`. It has all settings of DockerSpawner, too.",
+        ),
+        ("KaosHubAuth", KaosHubAuth, "How the service asks the Hub who somebody is."),
+        ("KaosProxy", KaosProxy, "The proxy. It has all settings of ConfigurableHTTPProxy, too."),
+    ]
+
+
+def own_traits(cls: type) -> dict[str, Any]:
+    """The settings that a class, or a class of ours that it is made of, brings."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if base.__module__.startswith("kaos_hub.") and hasattr(base, "class_own_traits"):
+            found |= base.class_own_traits(config=True)
+    if cls.__name__ in ("KaosLocalSpawner", "KaosDockerSpawner"):
+        mixed = next(b for b in cls.__mro__ if b.__name__ == "KaosSpawnerMixin")
+        found = {n: t for n, t in found.items() if n not in mixed.class_own_traits(config=True)}  # type: ignore[attr-defined]
+    return found
+
+
+def config() -> str:
+    """The page of the settings."""
+    return page(
+        "Settings",
+        "They stand in `jupyterhub_config.py`, or in a file of your own that is read last:"
+        " `kaos up -f FILE`. Hub and service read the same file. Example:",
+        "    c.KaosService.limits = {\n"
+        '        "default": {"notebooks": 3, "cpu": 4, "memory": "8Gi", "gpu": 0},\n'
+        '        "user:ada": {"cpu": 16, "memory": "64Gi"},\n'
+        "    }\n"
+        '    c.KaosService.idle_timeout = "2h"',
+        "A setting with a wrong value keeps the service from starting; its log says which one and"
+        " why.",
+        *(_settings(name, cls, what) for name, cls, what in configurables()),
+    )
+
+
+def _settings(name: str, cls: type, what: str) -> str:
+    parts = [f"## {name}", what]
+    for trait_name, trait in own_traits(cls).items():
+        parts.append(f"### c.{name}.{trait_name}")
+        parts.append(f"{code(_kind(trait))}{_default(cls, trait)}")
+        parts += re.split(r"\n\s*\n", _plain(trait.help))
+    return "\n\n".join(parts)
+
+
+def _kind(trait: Any) -> str:
+    if type(trait).__name__ == "Union":
+        return " or ".join(type(t).__name__ for t in trait.trait_types)
+    return str(type(trait).__name__)
+
+
+def _plain(help: str) -> str:
+    """The help of a setting, its variables shown as code."""
+    text = re.sub(r"(?m)^ +", "", help.strip())
+    return re.sub(r"(?<!`)\$[A-Z_]+", lambda match: code(match[0]), text)
+
+
+def _default(cls: type, trait: Any) -> str:
+    """The default, unless it is computed on each machine or the help tells it in words."""
+    computed = any(trait.name in vars(c).get("_trait_default_generators", {}) for c in cls.__mro__)
+    if computed or trait.name in _COMPUTED or "Default:" in trait.help:
+        return ""
+    value = trait.default() if type(trait).__name__ in ("List", "Dict") else trait.default_value
+    return f", default {code(repr(value))}" if value != "" else ""
+
+
+# --- REST ----------------------------------------------------------------------------------------
+
+
+def routes() -> list[Any]:
+    """All routes of the API."""
+    from kaos_hub.service.api_table import all_routes
+    from kaos_hub.service.login import Logins
+
+    return all_routes(Logins(), "/services/kaos/api/v1")
+
+
+def rest() -> str:
+    """The page of the REST API."""
+    from kaos_hub.service.openapi import openapi
+
+    document = openapi(routes(), "/services/kaos/api/v1")
+    groups: dict[str, list[Any]] = {}
+    for route in routes():
+        groups.setdefault(route.path.split("/")[1], []).append(route)
+    parts = [
+        "All paths are below `/services/kaos/api/v1` of the Hub. The same, for programs: `GET"
+        " /openapi.json` (OpenAPI 3.1).",
+        "Send a Hub token: `Authorization: token …` or `Authorization: Bearer …`; `kaos token`"
+        " prints yours. A browser's session does as well; what changes something then needs the"
+        " page's XSRF token (header `X-XSRFToken`). Bodies are JSON unless said otherwise. Unknown"
+        " fields are refused.",
+        "An error has the shape of [ErrorBody](#model-errorbody); its codes are those of the"
+        " [errors](errors.md). Streams of events follow the EventSource standard: `Last-Event-ID`"
+        " goes on where a broken stream ended.",
+        '    curl -H "Authorization: token $(kaos token)" http://127.0.0.1:8000/services/kaos/api/v1/whoami',
+    ]
+    for group, members in groups.items():
+        parts.append(f"## /{group}")
+        parts += [_route(route) for route in members]
+    schemas = document["components"]["schemas"]
+    parts.append("## Models")
+    parts += [_model(name, schemas[name]) for name in sorted(schemas)]
+    return page("REST API", *parts)
+
+
+def _route(route: Any) -> str:
+    from kaos_hub.service.openapi import _RIGHTS
+
+    lines = [f"### {route.method} {route.path}", f"{route.summary} {_RIGHTS[route.right]}".strip()]
+    facts = []
+    if route.query is not None:
+        facts.append(f"- query: {_fields_inline(route.query)}")
+    if route.body is not None:
+        facts.append(f"- body: {_link(route.body.__name__)}")
+    elif route.reader:
+        facts.append("- body: `application/octet-stream`, a stream")
+    facts.append(f"- answer: {route.status}, {_answer(route)}")
+    if route.errors:
+        facts.append(f"- errors: {', '.join(code(e.code) for e in route.errors)}")
+    return "\n\n".join([*lines, "\n".join(facts)])
+
+
+def _answer(route: Any) -> str:
+    if route.media:
+        return " or ".join(map(code, route.media))
+    if route.answer is None:
+        return "JSON"
+    inner = getattr(route.answer, "__args__", (route.answer,))[0]
+    return _link(inner.__name__) if inner is route.answer else f"list of {_link(inner.__name__)}"
+
+
+def _fields_inline(model: Any) -> str:
+    return "; ".join(
+        f"{code(name)} ({field.description})" if field.description else code(name)
+        for name, field in model.model_fields.items()
+    )
+
+
+def _link(name: str) -> str:
+    return f"[{name}](#model-{name.lower()})"
+
+
+def _model(name: str, schema: dict[str, Any]) -> str:
+    head = f"### Model {name}\n\n{_first_paragraphs(schema.get('description', ''))}".strip()
+    if "enum" in schema:
+        return f"{head}\n\nOne of {', '.join(code(value) for value in schema['enum'])}."
+    needed = set(schema.get("required", ()))
+    rows = [
+        (code(field) + ("" if field in needed else " *"), _type(part), part.get("description", ""))
+        for field, part in schema.get("properties", {}).items()
+    ]
+    if not rows:
+        return head
+    note = "\n\n\\* may be left out" if needed < set(schema["properties"]) else ""
+    return f"{head}\n\n{table(('field', 'type', ''), rows)}{note}"
+
+
+def _first_paragraphs(text: str) -> str:
+    return re.sub(r"``([^`]*)``", r"`\1`", inspect.cleandoc(text))
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        return _link(schema["$ref"].rpartition("/")[2])
+    if "anyOf" in schema or "oneOf" in schema:
+        return " or ".join(_type(part) for part in schema.get("anyOf") or schema["oneOf"])
+    kind = str(schema.get("type", "any"))
+    if kind == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
+        return f"object of {_type(schema['additionalProperties'])}"
+    return {"string": schema.get("format", "string")}.get(kind, kind)
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+def error_classes() -> list[type]:
+    """All errors of the tree, from the root down."""
+    from kaos_hub.errors import KaosError
+
+    def below(cls: type) -> Iterator[type]:
+        yield cls
+        for child in cls.__subclasses__():
+            if child.__module__ == "kaos_hub.errors":
+                yield from below(child)
+
+    return list(below(KaosError))
+
+
+def errors() -> str:
+    """The page of the errors."""
+    rows = []
+    for cls in error_classes():
+        meaning = " ".join((cls.__doc__ or "").split())
+        rows.append(
+            (code(cls.code), code(cls.__name__), str(cls.status), str(cls.exit_code), meaning)
+        )  # type: ignore[attr-defined]
+    return page(
+        "Errors",
+        "One tree of errors serves SDK, REST and command line. `code` is stable and meant for"
+        " programs; the message says what went wrong, where, and what to do, and may change. In the"
+        " SDK the class is raised (`from kaos_hub.errors import NotFound`), in REST the answer has"
+        ' the status and the body `{"code", "message", "details"}`, and `kaos` prints the'
+        " message and exits with the code of the fourth column.",
+        table(("code", "class", "HTTP", "exit", "meaning where nothing more is said"), rows),
+        "Other exit codes of `kaos`: 0 it worked, 1 you said no to a question, 2 also a wrong"
+        " option or argument, 130 interrupted by Ctrl-C.",
+        "An error of code `internal` is a defect of kaos_hub. Its message has a number; the log of"
+        " the service has the same number beside the details.",
+    )
+
+
+PAGES: dict[str, Callable[[], str]] = {"cli": cli, "config": config, "rest": rest, "errors": errors}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write all pages, or with ``--check`` only compare."""
+    stale = []
+    for name, make in PAGES.items():
+        path, text = REFERENCE / f"{name}.md", make()
+        if not path.exists() or path.read_text("utf-8") != text:
+            stale.append(path)
+            if "--check" not in argv:
+                path.write_text(text, "utf-8")
+    if stale and "--check" in argv:
+        print("out of date:", *stale, sep="\n  ", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
