@@ -1,7 +1,13 @@
 """From a bundle to its image's key; and from a failed build's log to the line that is wrong."""
 
+import io
 import json
+import os
+import shutil
+import subprocess
+import tarfile
 from collections.abc import Callable
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -595,3 +601,62 @@ def test_a_log_without_a_known_word_is_quoted() -> None:
 @given(st.lists(st.text(max_size=80), max_size=20))
 def test_any_log_gets_one_line(lines: list[str]) -> None:
     assert "\n" not in explain_failure(lines, reader("six\n", DOCKERFILE))
+
+
+# --- what the builder really copies ---------------------------------------------------------------
+
+SOURCES = [
+    "lib", "lib/", "lib/*.py", "l?b", "l[h-k]b", "req*.txt train.py", "lib/a.py", "*",
+    "./lib/../lib",
+]  # fmt: skip
+
+
+def docker_answers() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True).returncode == 0
+
+
+@pytest.mark.docker
+@pytest.mark.skipif(not docker_answers(), reason="no Docker Engine answers")
+def test_a_real_builder_copies_no_other_files(tmp_path: Path) -> None:
+    """Each COPY of one image is compared, by content, with what is said about it."""
+    inside = [p.removeprefix("model/") for p in FILES if p.startswith("model/")]
+    for path in inside:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(f"{path}\n")
+    lines = [f"COPY {source} /{number}/" for number, source in enumerate(SOURCES)]
+    text = "\n".join(["FROM scratch", *lines, "CMD x"])
+    built = subprocess.run(
+        ["docker", "build", "-q", "-f", "-", str(tmp_path)],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"DOCKER_BUILDKIT": "0"},
+    )
+    if built.returncode and "BuildKit" in built.stderr:
+        pytest.skip("this Docker Engine has no classic builder")
+    assert built.returncode == 0, built.stderr
+    image = built.stdout.split()[-1]
+    try:
+        contents = image_contents(image)
+    finally:
+        subprocess.run(["docker", "rmi", "-f", image], capture_output=True, check=True)
+    for number, source in enumerate(SOURCES):
+        copied = {text for path, text in contents.items() if path.startswith(f"{number}/")}
+        said = plan(f"FROM x\nCOPY {source} /x/\nRUN true\n").environment
+        assert copied == {p.removeprefix("model/") for p in said}, source
+
+
+def image_contents(image: str) -> dict[str, str]:
+    """Path → content of each file of an image, without running it."""
+    made = subprocess.run(["docker", "create", image], capture_output=True, text=True, check=True)
+    container = made.stdout.strip()
+    try:
+        exported = subprocess.run(["docker", "export", container], capture_output=True, check=True)
+    finally:
+        subprocess.run(["docker", "rm", "-f", container], capture_output=True, check=True)
+    with tarfile.open(fileobj=io.BytesIO(exported.stdout)) as tar:
+        files = [(m.name, tar.extractfile(m)) for m in tar.getmembers() if m.isfile()]
+        return {name: file.read().decode().strip() for name, file in files if file is not None}
