@@ -86,7 +86,9 @@ def request(
             return Answer(e.code, e.headers, e.read())
 
 
-def wait_until(true: Callable[[], Any], seconds: float = 30, what: str = "it") -> Any:
+def wait_until(
+    true: Callable[[], Any], seconds: float = 30, what: str = "it", pause: float = 0.1
+) -> Any:
     """Look until something is true, and return that.
 
     Raises:
@@ -97,7 +99,7 @@ def wait_until(true: Callable[[], Any], seconds: float = 30, what: str = "it") -
         found = true()
         if found:
             return found
-        time.sleep(0.1)
+        time.sleep(pause)
     raise AssertionError(f"{what} did not happen within {seconds:g} s")
 
 
@@ -160,7 +162,7 @@ class RunningHub:
                 start_new_session=True,
             )
         try:
-            wait_until(self.answers, seconds, "the kaos service's first answer")
+            wait_until(self.answers, seconds, "the kaos service's first answer", pause=0.3)
         except AssertionError:
             self.stop()
             raise AssertionError(f"the Hub did not start:\n{self.tail()}") from None

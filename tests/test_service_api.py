@@ -4,13 +4,15 @@ import io
 import json
 import socket
 import tarfile
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
 from blake3 import blake3
 
-from kaos_hub.errors import from_body
+from kaos_hub.bundles.archive import unpack_tar
+from kaos_hub.errors import InvalidBundle, from_body
 from kaos_hub.service.api_table import all_routes
 from kaos_hub.service.auth import Right
 from kaos_hub.service.login import Logins
@@ -442,3 +444,62 @@ def test_the_served_document_is_that_one(hub: RunningHub) -> None:
 def test_two_routes_for_one_thing_are_refused() -> None:
     with pytest.raises(ValueError, match="two routes"):
         by_path([*ROUTES, ROUTES[0]])
+
+
+# --- clients and content that misbehave ---
+
+
+def _service_memory_grows(hub: RunningHub, before: int) -> int:
+    return (hub.service_memory() - before) >> 20
+
+
+def test_a_large_upload_is_never_held(hub: RunningHub, ada: str) -> None:
+    content = b"0123456789abcdef" * (4 << 20)
+    before = hub.service_memory()
+    assert hub.ask("POST", "/objects", ada, frame(content)).json == {"received": 1}
+    assert _service_memory_grows(hub, before) < 24
+
+
+def test_a_reader_that_takes_nothing_costs_nothing(hub: RunningHub, ada: str) -> None:
+    line = "2026-01-31T12:00:00.000000Z " + "x" * 971 + "\n"
+    job = build(hub.data, "SUCCEEDED", line * 60_000)
+    write(hub.data, [job])
+    row = notebook("chatty", build_job=job.id, build_state="SUCCEEDED")
+    write(hub.data, [row])
+    address, before = urlsplit(hub.api), hub.service_memory()
+    sleepers = [socket.create_connection((address.hostname, address.port)) for _ in range(5)]
+    for sleeper in sleepers:
+        path = f"{address.path}/notebooks/chatty/build-log"
+        sleeper.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: token {ada}\r\n\r\n".encode()
+        )
+    wait_until(lambda: _metric(hub, "kaos_open_streams") == 5, what="five streams")
+    began = time.monotonic()
+    assert hub.ask("GET", "/info", ada).status == 200
+    assert time.monotonic() - began < 1
+    assert _service_memory_grows(hub, before) < 24
+    for sleeper in sleepers:
+        sleeper.close()
+    wait_until(lambda: _metric(hub, "kaos_open_streams") == 0, what="the streams' end")
+
+
+def test_an_archive_of_damaged_content_is_no_archive(hub: RunningHub, ada: str) -> None:
+    content = b"soon to be lost" * 1000
+    node = tree("lost.txt", content)
+    hub.ask("POST", "/objects", ada, frame(content) + frame(node))
+    body = {"kind": "data", "name": "damaged", "root": digest(node)}
+    assert hub.ask("POST", "/bundles", ada, body).status == 201
+    hexadecimal = digest(content).removeprefix("blake3:")
+    (hub.data / "store" / "objects" / hexadecimal[:2] / hexadecimal[2:]).unlink()
+    answer = hub.ask("GET", "/bundles/data/damaged/current/archive", ada)
+    if answer.status == 200:
+        with pytest.raises(InvalidBundle):
+            unpack_tar(io.BytesIO(answer.body), hub.directory / "unpacked")
+    else:
+        assert answer.json["message"]
+
+
+def test_no_part_of_the_service_complained(hub: RunningHub) -> None:
+    log = hub.log.read_text()
+    assert "Incident" not in log
+    assert "never retrieved" not in log and "Traceback" not in log

@@ -1,9 +1,12 @@
 """The service's start, its ending, and what it says when it cannot start."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -75,6 +78,22 @@ def test_on_local_only_its_own_user_is_served(tmp_path: Path) -> None:
         own = hub.token(DataDir(hub.data).user)
         assert hub.ask("GET", "/whoami", own).status == 200
         assert request("GET", hub.kaos + "/health").status == 200
+        _streams_end_with_the_service(hub, own)
+
+
+def _streams_end_with_the_service(hub: RunningHub, token: str) -> None:
+    """Ended, not cut: behind the proxy a client would never learn of a cut."""
+    address = urlsplit(hub.api)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(
+            f"GET {address.path}/notebooks/events HTTP/1.1\r\nHost: x\r\n"
+            f"Authorization: token {token}\r\n\r\n".encode()
+        )
+        while b"\n:\n\n" not in (received := connection.recv(4096)):
+            assert received
+        hub.end_service(signal.SIGTERM)
+        assert connection.recv(4096).endswith(b"0\r\n\r\n")
+    wait_until(lambda: "Ending; jobs and notebooks go on" in hub.log.read_text(), 5)
 
 
 def test_started_by_hand_it_says_how_to_start_it(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from kaos_hub.models import Model, parse_request, show_memory
 from kaos_hub.service import sse
 from kaos_hub.service.routes import Answer, Call, Download, Events, Route, any_json
 from kaos_hub.service.uploads import BodyReader, JsonReader, ObjectReader
-from kaos_hub.service.web import Handler, as_kaos_error
+from kaos_hub.service.web import Handler, as_kaos_error, log
 
 _DRAIN = 64 << 20
 """Bytes of a refused body that are read and thrown away, so that the client hears why: a connection
@@ -41,7 +41,7 @@ class ApiHandler(Handler):
         self._refusal: KaosError | HTTPError | None = None
         self._reader: BodyReader | None = None
         self._drained = 0
-        self._gone = asyncio.Event()
+        self._stop = asyncio.Event()
 
     @property
     def route(self) -> Route:
@@ -169,40 +169,49 @@ class ApiHandler(Handler):
 
     async def _stream(self, content: AsyncIterator[bytes]) -> None:
         """Send pieces as fast as this client takes them, and stop as soon as it is gone."""
-        open_streams = self.settings["metrics"].streams
-        open_streams.inc()
+        streams = self.settings["streams"]
+        streams.add(self)
         try:
             while (piece := await self._next(content)) is not None:
                 self.write(piece)
                 await asyncio.wait_for(self.flush(), _STALLED)
         except StreamClosedError:
             return
+        except TimeoutError:
+            log.info("%s: the client takes nothing any more", self.request.path)
+            cast(HTTP1Connection, self.request.connection).close()
+            return
         except Exception as e:
             if not self._headers_written:
                 raise
-            self.cut(as_kaos_error(e))
+            # Too late for a status. Cutting the connection would be clear, but a proxy may then let
+            # the client wait for ever; an archive that lacks its end is known as broken, too.
+            log.warning("%s broke off: %s", self.request.path, as_kaos_error(e).message)
         finally:
-            open_streams.dec()
+            streams.discard(self)
             await sse.close(content)
-        if not self._gone.is_set():
-            self.finish()
+        self.finish()
+
+    def end_stream(self) -> None:
+        """Stop sending: the client is gone, or the service ends."""
+        self._stop.set()
 
     async def _next(self, content: AsyncIterator[bytes]) -> bytes | None:
-        """The next piece; None at the end, or when the client is gone meanwhile."""
+        """The next piece; None at the end, or when nobody wants it any more."""
         piece = asyncio.ensure_future(anext(content, None))
-        gone = asyncio.ensure_future(self._gone.wait())
+        stop = asyncio.ensure_future(self._stop.wait())
         try:
-            await asyncio.wait({piece, gone}, return_when=asyncio.FIRST_COMPLETED)
-            return None if self._gone.is_set() else piece.result()
+            await asyncio.wait({piece, stop}, return_when=asyncio.FIRST_COMPLETED)
+            return None if self._stop.is_set() else piece.result()
         finally:
-            gone.cancel()
+            stop.cancel()
             if not piece.done():
                 piece.cancel()
                 await asyncio.wait({piece})
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
-        self._gone.set()
+        self.end_stream()
         if self._reader is not None:
             reader, self._reader = self._reader, None
             keep = asyncio.ensure_future(reader.abort())

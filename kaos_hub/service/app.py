@@ -125,9 +125,13 @@ async def _until_told_to_end() -> None:
 
 
 async def _end(servers: list[Any]) -> None:
-    """No new requests; those under way get a moment; open streams are cut, their clients resume."""
+    """No new requests; those under way get a moment; open streams end, their clients resume."""
     for server in servers:
         server.stop()
+    # Ended, not cut: a proxy may keep a client waiting on a connection that was cut behind it.
+    for stream in list(servers[0].request_callback.settings["streams"]):
+        stream.end_stream()
+    await asyncio.sleep(0.1)
     _log().info("Ending; jobs and notebooks go on")
     try:
         async with asyncio.timeout(_GRACE):

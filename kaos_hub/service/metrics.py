@@ -1,5 +1,7 @@
 """What Prometheus is told. Served on the private listener only."""
 
+from collections.abc import Collection
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -29,7 +31,13 @@ class Metrics:
         self._notebooks = Gauge(
             "kaos_notebooks", "Notebooks by state", ["state"], registry=self._registry
         )
-        self.streams = Gauge("kaos_open_streams", "Answers being streamed", registry=self._registry)
+        self._streams = Gauge(
+            "kaos_open_streams", "Answers being streamed", registry=self._registry
+        )
+
+    def watch_streams(self, streams: Collection[object]) -> None:
+        """Tell how many there are whenever asked."""
+        self._streams.set_function(lambda: len(streams))
 
     def observe(self, method: str | None, route: str, status: int, seconds: float) -> None:
         """Count a request. ``route`` must be a pattern, never a path: paths have no end."""

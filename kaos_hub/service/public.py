@@ -1,5 +1,6 @@
 """The public application: API, pages, health, and the Hub's OAuth callback."""
 
+import contextlib
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -7,14 +8,15 @@ from jupyterhub.services.auth import HubOAuthCallbackHandler
 from tornado.web import Application
 
 from kaos_hub.datadir import DataDir
-from kaos_hub.service.api import api_rules
+from kaos_hub.errors import KaosError
+from kaos_hub.service.api import ApiHandler, api_rules
 from kaos_hub.service.api_table import all_routes
 from kaos_hub.service.auth import KaosHubAuth
 from kaos_hub.service.core import Core
 from kaos_hub.service.health import Health, HealthHandler
 from kaos_hub.service.login import Logins
 from kaos_hub.service.metrics import Metrics
-from kaos_hub.service.pages import page_rules
+from kaos_hub.service.pages import PageHandler, page_rules
 from kaos_hub.service.routes import by_path
 from kaos_hub.service.templating import Pages
 from kaos_hub.service.web import log_request
@@ -25,10 +27,15 @@ if TYPE_CHECKING:
 API = "api/v1"
 
 
-class OAuthCallback(HubOAuthCallbackHandler):
-    """Where the Hub sends a browser back after login."""
+class OAuthCallback(PageHandler, HubOAuthCallbackHandler):
+    """Where the Hub sends a browser back after login. Its errors are pages like all others."""
 
     route_name = "/oauth_callback"
+
+    async def prepare(self) -> None:
+        # Somebody who is logged in and comes back here late is sent on, not refused.
+        with contextlib.suppress(KaosError):
+            await self.identify()
 
 
 def public_app(
@@ -45,7 +52,8 @@ def public_app(
     """
     auth = KaosHubAuth.instance(config=config.config)
     prefix, service = auth.base_url, auth.base_url.strip("/").rpartition("/")[2]
-    logins = Logins()
+    logins, streams = Logins(), set[ApiHandler]()
+    metrics.watch_streams(streams)
     table = by_path(all_routes(logins, prefix + API))
     pages = Pages(config.config.JupyterHub, auth.hub_prefix, auth.hub_host, prefix, service)
     return Application(
@@ -61,6 +69,7 @@ def public_app(
         logins=logins,
         metrics=metrics,
         loose_ends=set(),
+        streams=streams,
         cookie_secret=data.secret("service-cookie"),
         static_hash_cache=True,
         log_function=log_request,

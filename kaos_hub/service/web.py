@@ -2,11 +2,10 @@
 
 import logging
 import secrets
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from jupyterhub.services.auth import HubOAuthenticated
-from tornado.http1connection import HTTP1Connection
-from tornado.web import Finish, HTTPError, RequestHandler
+from tornado.web import HTTPError, RequestHandler
 
 from kaos_hub.errors import InvalidRequest, KaosError, NotAuthenticated, NotFound, TooLarge
 from kaos_hub.service.auth import Caller, KaosHubAuth, Right
@@ -116,12 +115,6 @@ class Handler(HubOAuthenticated, RequestHandler):
         """Write the error for whoever asks."""
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(error.body())
-
-    def cut(self, error: BaseException) -> None:
-        """End an answer whose beginning is sent: the client must not take it for whole."""
-        log.warning("An answer broke off: %s %s: %s", self.request.method, self.request.path, error)
-        cast(HTTP1Connection, self.request.connection).close()
-        raise Finish
 
 
 def log_request(handler: RequestHandler) -> None:
