@@ -194,6 +194,7 @@ def test_nothing_foreign_reaches_the_terminal() -> None:
     """Colours and titles are taken out, other control characters are made visible."""
     assert output.clean("\x1b[31mred\x1b[0m \x1b]0;title\x07bell\x07") == "red bell\\x07"
     assert output.clean("a\tb\u202egnp.exe\x9b2J\r") == "a\tb\\u202egnp.exe\\x9b2J\\r"
+    assert output.clean(os.fsdecode(b"caf\xe9")) == "caf\\udce9"
     assert output.clean_line("2026-01-31T12:00:00Z 1%\r50%\r100%") == "2026-01-31T12:00:00Z 100%"
 
 

@@ -23,6 +23,7 @@ import pytest
 from kaos_hub.client import Client, NotebookHandle
 from kaos_hub.errors import BuildFailed, NotAuthenticated, NotFound, RestartRequired
 from tests.hub import RunningHub, request, wait_until
+from tests.kernels import Kernel
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 KAOS = [sys.executable, "-m", "kaos_hub.cli"]
@@ -149,6 +150,18 @@ def test_a_folder_becomes_a_notebook(shell: Shell, example: str) -> None:
     stranger = shell.hub.token("somebody-else")
     assert request("GET", f"{example}/api/status", stranger).status in (403, 404)
     assert state(shell, "example") == "RUNNING"
+
+
+def test_the_first_notebook_runs_as_it_is(shell: Shell, example: str) -> None:
+    """Its cells read the data, import the package and ask the Hub, without a login."""
+    kernel = Kernel(example, shell.run("token").stdout.strip())
+    text = json.loads((EXAMPLES / "notebook" / "example" / "first-steps.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in text["cells"] if cell["cell_type"] == "code"]
+    data, package, hub = [kernel.run(cell) for cell in cells]
+    kernel.end()
+    assert "training_mini.csv: 400 digits" in data
+    assert "3 files" in package
+    assert "RUNNING" in hub
 
 
 def test_deploying_the_same_again_changes_nothing(shell: Shell, example: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from kaos_hub.cli.base import Command, Session, pass_session
-from kaos_hub.cli.output import show, show_json
+from kaos_hub.cli.output import say, show, show_json
 from kaos_hub.cli.progress import Bar
 from kaos_hub.errors import InvalidBundle, InvalidName, RestartRequired
 
@@ -161,8 +161,12 @@ def _deploy(session: Session, request: "NotebookRequest", yes: bool) -> "DeployA
 
 
 def _submit(session: Session, folder: "Folder") -> str:
-    with Bar(f"Sending {folder.name}", not session.quiet) as bar:
-        version = session.client.bundles.submit(folder, progress=bar)
+    try:
+        with Bar(f"Sending {folder.name}", not session.quiet) as bar:
+            version = session.client.bundles.submit(folder, progress=bar)
+    except KeyboardInterrupt:
+        say("Interrupted. Deploy it again: only what has not arrived yet is sent.")
+        raise click.exceptions.Exit(130) from None
     session.note(
         f"{folder.kind.capitalize()}: {version.name}@v{version.version}, {_extent(folder)}"
     )

@@ -239,7 +239,9 @@ def stop(session: Session, notebook: str | None, name: str | None, index: int | 
         kaos notebook stop -n example
     """
     chosen = select(session, notebook, name, index, sure=True)
-    _done(session, session.client.notebooks.stop(chosen), "is stopping; its files are kept")
+    found = session.client.notebooks.stop(chosen)
+    what = "has stopped" if found.state == "STOPPED" else "is stopping"
+    _done(session, found, f"{what}; its files are kept")
 
 
 @notebook.command()
