@@ -182,25 +182,36 @@ def _extent(folder: "Folder") -> str:
 
 def _show_plan(session: Session, plan: _Plan) -> None:
     """What a deploy would do: what would be sent, then what the service would do with it."""
-    from kaos_hub.models import show_memory
-
-    client, request = session.client, plan.request.model_copy(update={"dry_run": True})
-    actions = []
+    request = plan.request.model_copy(update={"dry_run": True})
+    actions, new = [], False
     for role, folder in plan.folders.items():
-        known = client.bundles.list(kind=folder.kind, name=folder.name)
-        if any(version.digest == folder.scan.root for version in known):
+        if _is_submitted(session, folder):
             request = request.model_copy(update={role: folder.scan.root})
             actions.append(f"use {role} bundle {folder.name} as it was submitted before")
-            continue
-        lacking = client.bundles.missing(folder)
-        sizes = folder.scan.objects
-        amount = show_memory(sum(sizes[digest] for digest in lacking))
-        actions.append(f"submit {role} bundle {folder.name} ({_extent(folder)}; {amount} to send)")
-    answer = client.notebooks.request(request)
-    answer = answer.model_copy(update={"actions": [*actions, *answer.actions]})
+        else:
+            actions.append(_would_send(session, folder))
+            new = True
+    answer = session.client.notebooks.request(request)
+    # Of a bundle it does not have the service cannot say what it asks for.
+    later = [f"deploy notebook {answer.notebook.name} with it, building what it asks for"]
+    actions += later if new else answer.actions
     if session.json:
-        show_json(answer)
+        show_json(answer.model_copy(update={"actions": actions}))
         return
     show(f"Notebook {answer.notebook.name} would be deployed:")
-    for action in answer.actions:
+    for action in actions:
         show(f"- {action}")
+
+
+def _is_submitted(session: Session, folder: "Folder") -> bool:
+    known = session.client.bundles.list(kind=folder.kind, name=folder.name, limit=1000)
+    return any(version.digest == folder.scan.root for version in known)
+
+
+def _would_send(session: Session, folder: "Folder") -> str:
+    from kaos_hub.models import show_memory
+
+    sizes = folder.scan.objects
+    amount = sum(sizes[digest] for digest in session.client.bundles.missing(folder))
+    extent = f"{_extent(folder)}; {show_memory(amount)} to send"
+    return f"submit {folder.kind} bundle {folder.name} ({extent})"
