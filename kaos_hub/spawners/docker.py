@@ -1,0 +1,238 @@
+"""Notebooks as containers of a Docker Engine, each in the user's own, untouched image."""
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import DeviceRequest, Mount
+from dockerspawner import DockerSpawner
+from requests.exceptions import RequestException
+from traitlets import Integer, Unicode, default
+
+from kaos_hub import runtime_image
+from kaos_hub.errors import EngineUnavailable, KaosError, Unsupported
+from kaos_hub.errors import NotFound as Missing
+from kaos_hub.models import NotebookSpec, show_memory
+from kaos_hub.spawners.mixin import Ending, KaosSpawnerMixin, make_home
+
+_THREADS = 8
+
+
+class KaosDockerSpawner(KaosSpawnerMixin, DockerSpawner):
+    """Runs a notebook in a container named by its workload; a restarted Hub finds it by that name.
+
+    The container is stopped, never removed here: the service keeps its log first, then removes it.
+    """
+
+    pids_limit = Integer(
+        4096, config=True, help="Processes and threads a notebook may have; stops fork bombs."
+    )
+    shared_memory = Unicode(
+        "1g",
+        config=True,
+        help="Size of /dev/shm, which counts as the notebook's memory. Docker's own 64m is too"
+        " little for what loads data in parallel.",
+    )
+    runtime_volume = Unicode(
+        config=True, help="Volume with what notebooks run; by default the one of this release."
+    )
+
+    _own_executor: ThreadPoolExecutor | None = None
+
+    @default("runtime_volume")
+    def _volume_of_this_release(self) -> str:
+        return runtime_image.volume()
+
+    @default("use_internal_ip")
+    def _reached_directly(self) -> bool:
+        # A published port would be answered by Docker itself before anybody listens inside.
+        return True
+
+    @property
+    def executor(self) -> ThreadPoolExecutor:
+        """Our own threads: the stock spawner has one, so a slow start would delay everybody's."""
+        cls = KaosDockerSpawner
+        if cls._own_executor is None:
+            cls._own_executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="kaos-docker")
+        return cls._own_executor
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over what an earlier Hub started."""
+        super().load_state(state)
+        if self.workload:
+            self.object_name = self.workload
+
+    # --- the three steps -------------------------------------------------------------------------
+
+    async def launch(self, spec: NotebookSpec) -> str:
+        """Create the container, start it and find its address.
+
+        Raises:
+            NotFound: its image, or the runtime, is gone.
+            Unsupported: the Engine has no such GPUs.
+            EngineUnavailable: the Engine does not answer, or refuses.
+        """
+        self.image = spec.image or ""
+        self.object_name = spec.workload  # after the image, which sets it to something else
+        make_home(spec)
+        with _explained(spec):
+            await self._check_runtime()
+            try:
+                container = await self.create_object()
+                self.object_id = container[self.object_id_key]
+            except APIError as e:
+                if e.status_code != 409:
+                    raise
+                await self.get_object()  # the name is taken: by a launch that we did not see end
+            await self.start_object()
+            return await self._find()
+
+    async def get_url(self) -> str:
+        """Where the server answers, even if an earlier Hub died before it knew."""
+        return self.address or await self._find()
+
+    async def _find(self) -> str:
+        ip, port = await self.get_ip_and_port()
+        return f"http://{ip}:{port}"
+
+    async def _check_runtime(self) -> None:
+        """An absent volume would be made, empty, by the Engine."""
+        try:
+            await self.docker("inspect_volume", self.runtime_volume)
+        except NotFound:
+            raise Missing(
+                f"The runtime of notebooks ({self.runtime_volume}) is not on this Docker Engine."
+                " `kaos up --engine docker` makes it."
+            ) from None
+
+    async def look(self) -> Ending | None:
+        """How the container ended, or None while it runs.
+
+        Raises:
+            EngineUnavailable: the Engine does not answer.
+        """
+        try:
+            container = await self.docker("inspect_container", self.workload)
+        except NotFound:
+            return Ending(1, "its container was removed by somebody")
+        except (DockerException, RequestException) as e:
+            raise EngineUnavailable(f"The Docker Engine does not answer: {e}") from None
+        state = container["State"]
+        if state["Running"] or state.get("Restarting"):
+            return None
+        return Ending(int(state.get("ExitCode") or 0), self._reason(container))
+
+    def _reason(self, container: dict[str, Any]) -> str:
+        state = container["State"]
+        if state.get("OOMKilled"):
+            limit = container["HostConfig"].get("Memory") or None
+            return f"it used more memory than it had ({show_memory(limit)})"
+        code = int(state.get("ExitCode") or 0)
+        if state.get("Error"):
+            return str(state["Error"])
+        if code > 128 and code - 128 in set(signal.Signals):
+            return f"it was killed ({signal.Signals(code - 128).name}), not by kaos_hub"
+        return f"it ended with exit code {code}" if code else "it ended by itself"
+
+    async def halt(self, now: bool) -> None:
+        """Stop the container; its log stays readable.
+
+        Raises:
+            EngineUnavailable: the Engine does not answer.
+        """
+        try:
+            await self.docker("stop", self.workload, timeout=1 if now else 10)
+        except NotFound:
+            return
+        except (DockerException, RequestException) as e:
+            raise EngineUnavailable(f"The container cannot be stopped: {e}") from None
+
+    # --- the container ---------------------------------------------------------------------------
+
+    def get_env(self) -> dict[str, str]:
+        """What all notebooks get, and a home: the image's user may have none."""
+        env = super().get_env()
+        return env | {"HOME": env.get("KAOS_HOME", "/home/kaos")}
+
+    async def get_command(self) -> list[str]:
+        """Nothing: our command takes the place of the image's entry point."""
+        return []
+
+    @default("extra_create_kwargs")
+    def _what_runs(self) -> Any:
+        return lambda spawner: spawner.create_kwargs()
+
+    @default("extra_host_config")
+    def _how_it_is_confined(self) -> Any:
+        return lambda spawner: spawner.host_config()
+
+    def create_kwargs(self) -> dict[str, Any]:
+        """What runs in the container, as whom."""
+        spec = self._admitted
+        user = 1000 if spec.uid is None else spec.uid
+        return {
+            "entrypoint": [runtime_image.COMMAND],
+            # With its own group, or Docker would give it root's.
+            "user": f"{user}:{user}",
+            "labels": dict(spec.labels),
+            "healthcheck": {"test": ["NONE"]},
+        }
+
+    def host_config(self) -> dict[str, Any]:
+        """What the container may use, and may not do."""
+        resources = self._admitted.resources
+        config: dict[str, Any] = {
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+            "pids_limit": self.pids_limit,
+            "shm_size": self.shared_memory,
+            # Logs are kept by the service; here they must not fill the disk.
+            "log_config": {"Type": "json-file", "Config": {"max-size": "64m", "max-file": "2"}},
+        }
+        if self.mem_limit:
+            config["memswap_limit"] = self.mem_limit  # memory means memory, not swap
+        if resources.gpu:
+            config["device_requests"] = [DeviceRequest(count=resources.gpu, capabilities=[["gpu"]])]
+        return config
+
+    @property
+    def mount_binds(self) -> list[Mount]:
+        """The admin's mounts, the runtime, and what was admitted."""
+        runtime = Mount(
+            runtime_image.ROOT, self.runtime_volume, type="volume", read_only=True, no_copy=True
+        )
+        admitted = [
+            Mount(m.target, m.source, type="bind", read_only=m.read_only)
+            for m in self._admitted.mounts
+        ]
+        return [*super().mount_binds, runtime, *admitted]
+
+    @property
+    def _admitted(self) -> NotebookSpec:
+        if self.spec is None:
+            raise KaosError("A container cannot be made before it was admitted.")
+        return self.spec
+
+
+@contextmanager
+def _explained(spec: NotebookSpec) -> Iterator[None]:
+    """Turn what the Engine says into something that the notebook's owner can use."""
+    try:
+        yield
+    except ImageNotFound:
+        raise Missing(
+            f"The image of notebook {spec.notebook} is no longer on this Docker Engine. Deploy the"
+            " notebook again; the image is then built anew."
+        ) from None
+    except APIError as e:
+        said = str(e.explanation or e)
+        if "device driver" in said or "nvidia" in said.lower():
+            raise Unsupported(
+                f"This Docker Engine has no GPUs to give (asked for: {spec.resources.gpu}): {said}"
+            ) from None
+        raise EngineUnavailable(f"The Docker Engine could not start the notebook: {said}") from None
+    except (TimeoutError, DockerException, RequestException) as e:
+        raise EngineUnavailable(f"The Docker Engine does not answer: {e}") from None
