@@ -79,6 +79,8 @@ class TestChoice:
         (tmp_path / "bin" / "python").symlink_to(sys.executable)
         mine = environ(sets, tmp_path / "bin") | {"KAOS_PACKAGES": str(tmp_path)}
         assert kernels.choose(mine).python is None
+        del mine["KAOS_PACKAGES"]
+        assert kernels.choose(mine).python == str(tmp_path / "bin" / "python")
 
 
 def test_kernelspec(tmp_path: Path) -> None:

@@ -67,8 +67,10 @@ def choose(environ: Mapping[str, str]) -> Choice:
 def _candidates(environ: Mapping[str, str]) -> Iterable[str]:
     named = environ.get("KAOS_PYTHON")
     # an empty PATH means the default one, as it does to the system; pip's own Python is not meant
-    skipped = environ.get("KAOS_PACKAGES", "") + "/bin"
-    places = [p for p in (environ.get("PATH") or os.defpath).split(":") if p != skipped]
+    installed = environ.get("KAOS_PACKAGES")
+    places = (environ.get("PATH") or os.defpath).split(":")
+    if installed:
+        places = [p for p in places if p != str(Path(installed, "bin"))]
     for name in [named] if named else ["python", "python3"]:
         found = shutil.which(name, path=":".join(places))
         if found:

@@ -150,7 +150,7 @@ def check_sdk(directory: str, manifest: dict[str, Any]) -> None:
 
 def add_packages(root: str) -> None:
     """Let the kernel see what the user installs while it runs, before the image's own packages."""
-    directory = f"{root}/lib/python{MINOR}/site-packages"
+    directory = str(Path(root, "lib", f"python{MINOR}", "site-packages"))
     try:
         # an absent directory would be remembered as absent
         Path(directory).mkdir(parents=True, exist_ok=True)
