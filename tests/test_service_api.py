@@ -4,15 +4,10 @@ import io
 import json
 import socket
 import tarfile
-import time
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from blake3 import blake3
 
-from kaos_hub.bundles.archive import unpack_tar
-from kaos_hub.errors import InvalidBundle, from_body
 from kaos_hub.service.api_table import all_routes
 from kaos_hub.service.auth import Right
 from kaos_hub.service.login import Logins
@@ -20,35 +15,10 @@ from kaos_hub.service.openapi import openapi
 from kaos_hub.service.routes import Route, by_path
 from tests.history import build, notebook, write
 from tests.hub import Answer, Browser, RunningHub, request, wait_until
+from tests.wire import digest, frame, refused, sized, tree
 
 ROUTES = all_routes(Logins(), "/services/kaos/api/v1")
 ACCESS = "access:services!service=kaos"
-
-
-def digest(content: bytes) -> str:
-    return f"blake3:{blake3(content).hexdigest()}"
-
-
-def frame(content: bytes) -> bytes:
-    """An object as it is sent."""
-    return f"{blake3(content).hexdigest()} {len(content)}\n".encode() + content
-
-
-def tree(name: str, content: bytes) -> bytes:
-    """The node of a directory with one file."""
-    return f"kaos tree 1\nf {blake3(content).hexdigest()} {len(content)} {name}\n".encode()
-
-
-def sized(*contents: bytes) -> dict[str, int]:
-    return {digest(c): len(c) for c in contents}
-
-
-def refused(answer: Answer, status: int, code: str) -> str:
-    """Check how something was refused; the message."""
-    assert (answer.status, answer.json["code"]) == (status, code), answer.text
-    assert answer.headers["Content-Type"].startswith("application/json")
-    assert from_body(answer.status, answer.json).code == code
-    return str(answer.json["message"])
 
 
 @pytest.fixture(scope="module")
@@ -299,117 +269,6 @@ def test_a_notebooks_token_lets_nobody_in(hub: RunningHub, servers_token: str) -
     assert page.status == 403
 
 
-# --- streams ---
-
-
-def events_of(hub: RunningHub, path: str, token: str, **headers: str) -> Iterator[str]:
-    """Lines of a stream of events."""
-    address = urlsplit(hub.api)
-    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
-        lines = [
-            f"GET {address.path}{path} HTTP/1.1", "Host: x", f"Authorization: token {token}",
-            "Accept: text/event-stream", *(f"{k}: {v}" for k, v in headers.items()), "", "",
-        ]  # fmt: skip
-        connection.sendall("\r\n".join(lines).encode())
-        with connection.makefile("r", encoding="utf-8", newline="\n") as file:
-            for line in file:
-                yield line.rstrip("\r\n")
-
-
-def test_a_log_streams_with_offsets_and_ends(hub: RunningHub, ada: str, mnist: str) -> None:
-    text = hub.ask("GET", "/notebooks/mnist/build-log", ada)
-    assert text.body == b"2026-01-31T12:00:00.000000Z built\n"
-    assert text.headers["Content-Type"] == "text/plain; charset=utf-8"
-    lines = list(_until_end(events_of(hub, "/notebooks/mnist/build-log", ada)))
-    assert f"id: {len(text.body)}" in lines
-    assert "data: 2026-01-31T12:00:00.000000Z built" in lines
-    again = {"Last-Event-ID": str(len(text.body))}
-    lines = list(_until_end(events_of(hub, "/notebooks/mnist/build-log", ada, **again)))
-    assert "event: log" not in lines
-    assert hub.ask("GET", "/notebooks/mnist/build-log?offset=28", ada).body == b"built\n"
-
-
-def _until_end(lines: Iterator[str]) -> Iterator[str]:
-    for line in lines:
-        yield line
-        if line == "event: end":
-            return
-
-
-def test_events_begin_with_the_present_and_end_with_the_client(
-    hub: RunningHub, ada: str, mnist: str
-) -> None:
-    streams = [events_of(hub, "/notebooks/events", ada) for _ in range(3)]
-    for stream in streams:
-        lines: list[str] = []
-        for line in stream:
-            lines.append(line)
-            if line.startswith("data: "):
-                break
-        assert "x-accel-buffering: no" in [line.lower() for line in lines]
-        assert json.loads(lines[-1].removeprefix("data: "))["state"] == "STOPPED"
-    wait_until(lambda: _metric(hub, "kaos_open_streams") == 3, what="three streams")
-    for stream in streams:
-        stream.close()  # type: ignore[attr-defined]
-    wait_until(lambda: _metric(hub, "kaos_open_streams") == 0, what="the streams' end")
-
-
-# --- what stands beside the API ---
-
-
-def _metrics(hub: RunningHub) -> str:
-    headers = {"Authorization": f"Bearer {hub.admission_secret}"}
-    return request("GET", hub.admission + "/metrics", headers=headers).text
-
-
-def _metric(hub: RunningHub, name: str) -> float:
-    lines = _metrics(hub).splitlines()
-    return next(float(line.split()[-1]) for line in lines if line.startswith(name + " "))
-
-
-def test_health_says_little_to_strangers(hub: RunningHub) -> None:
-    answer = request("GET", hub.kaos + "/health")
-    assert answer.json == {"status": "ok", "database": "ok", "engine": "ok"}
-
-
-def test_metrics_count_without_naming(hub: RunningHub, ada: str, mnist: str) -> None:
-    hub.ask("GET", "/notebooks/mnist", ada)
-    text = _metrics(hub)
-    assert 'route="/notebooks/{name}"' in text
-    assert "mnist" not in text and "ada" not in text
-    assert 'kaos_notebooks{state="STOPPED"} 1.0' in text
-    assert _metric(hub, "kaos_upload_bytes_total") > 0
-
-
-def test_admission_opens_only_to_its_secret(hub: RunningHub, ada: str) -> None:
-    body = {"user": "ada", "server": "x"}
-    for path in ("/admission/start", "/admission/release", "/admission/options", "/metrics"):
-        for header in ({}, {"Authorization": f"token {ada}"}, {"Authorization": "Bearer x"}):
-            method = "POST" if path.endswith(("start", "release")) else "GET"
-            answer = request(
-                method, hub.admission + path, None, body if method == "POST" else None, header
-            )
-            refused(answer, 403, "forbidden")
-        assert request("GET", hub.kaos + path, ada).status in (404, 405)
-        assert request("GET", hub.url + path, ada).headers["Server"] != "kaos"
-
-
-def test_admission_tells_the_form_what_there_is(hub: RunningHub, mnist: str) -> None:
-    url = hub.admission + "/admission/options?user=ada&server=mnist"
-    answer = request("GET", url, headers={"Authorization": f"Bearer {hub.admission_secret}"})
-    assert [d["name"] for d in answer.json["data"]] == ["numbers"]
-    assert answer.json["notebook"]["name"] == "mnist"
-    assert answer.json["info"]["sizes"][0]["name"] == "small"
-
-
-def test_logs_hold_no_token_and_no_query(hub: RunningHub, ada: str) -> None:
-    hub.ask("GET", "/bundles?name=secret-name", ada)
-    log = hub.log.read_text()
-    assert ada not in log
-    assert "GET /services/kaos/api/v1/bundles (ada)" in log
-    assert "secret-name" not in log
-
-
 # --- OpenAPI ---
 
 
@@ -444,62 +303,3 @@ def test_the_served_document_is_that_one(hub: RunningHub) -> None:
 def test_two_routes_for_one_thing_are_refused() -> None:
     with pytest.raises(ValueError, match="two routes"):
         by_path([*ROUTES, ROUTES[0]])
-
-
-# --- clients and content that misbehave ---
-
-
-def _service_memory_grows(hub: RunningHub, before: int) -> int:
-    return (hub.service_memory() - before) >> 20
-
-
-def test_a_large_upload_is_never_held(hub: RunningHub, ada: str) -> None:
-    content = b"0123456789abcdef" * (4 << 20)
-    before = hub.service_memory()
-    assert hub.ask("POST", "/objects", ada, frame(content)).json == {"received": 1}
-    assert _service_memory_grows(hub, before) < 24
-
-
-def test_a_reader_that_takes_nothing_costs_nothing(hub: RunningHub, ada: str) -> None:
-    line = "2026-01-31T12:00:00.000000Z " + "x" * 971 + "\n"
-    job = build(hub.data, "SUCCEEDED", line * 60_000)
-    write(hub.data, [job])
-    row = notebook("chatty", build_job=job.id, build_state="SUCCEEDED")
-    write(hub.data, [row])
-    address, before = urlsplit(hub.api), hub.service_memory()
-    sleepers = [socket.create_connection((address.hostname, address.port)) for _ in range(5)]
-    for sleeper in sleepers:
-        path = f"{address.path}/notebooks/chatty/build-log"
-        sleeper.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: token {ada}\r\n\r\n".encode()
-        )
-    wait_until(lambda: _metric(hub, "kaos_open_streams") == 5, what="five streams")
-    began = time.monotonic()
-    assert hub.ask("GET", "/info", ada).status == 200
-    assert time.monotonic() - began < 1
-    assert _service_memory_grows(hub, before) < 24
-    for sleeper in sleepers:
-        sleeper.close()
-    wait_until(lambda: _metric(hub, "kaos_open_streams") == 0, what="the streams' end")
-
-
-def test_an_archive_of_damaged_content_is_no_archive(hub: RunningHub, ada: str) -> None:
-    content = b"soon to be lost" * 1000
-    node = tree("lost.txt", content)
-    hub.ask("POST", "/objects", ada, frame(content) + frame(node))
-    body = {"kind": "data", "name": "damaged", "root": digest(node)}
-    assert hub.ask("POST", "/bundles", ada, body).status == 201
-    hexadecimal = digest(content).removeprefix("blake3:")
-    (hub.data / "store" / "objects" / hexadecimal[:2] / hexadecimal[2:]).unlink()
-    answer = hub.ask("GET", "/bundles/data/damaged/current/archive", ada)
-    if answer.status == 200:
-        with pytest.raises(InvalidBundle):
-            unpack_tar(io.BytesIO(answer.body), hub.directory / "unpacked")
-    else:
-        assert answer.json["message"]
-
-
-def test_no_part_of_the_service_complained(hub: RunningHub) -> None:
-    log = hub.log.read_text()
-    assert "Incident" not in log
-    assert "never retrieved" not in log and "Traceback" not in log

@@ -7,7 +7,6 @@ from enum import IntEnum
 from typing import Any
 
 from jupyterhub.services.auth import HubOAuth, _ExpiringDict
-from jupyterhub.utils import url_path_join
 from tornado.web import HTTPError, RequestHandler
 from traitlets import Instance, Integer, default
 
@@ -15,6 +14,10 @@ from kaos_hub.errors import Forbidden, HubUnavailable, NotAuthenticated
 from kaos_hub.models import DEFAULT_SERVER
 
 _OWN_SERVER = re.compile(r"access:servers!server=(?P<user>[^/]+)/(?P<server>[^/]*)")
+
+
+_LOGINS_UNDER_WAY = 5000
+"""Browsers that may be on their way through the Hub's login at once."""
 
 
 class Right(IntEnum):
@@ -131,6 +134,11 @@ class KaosHubAuth(HubOAuth):
     def _bounded_cache(self) -> BoundedCache:
         return BoundedCache(self.cache_max_age, self.cache_size)
 
+    @default("_oauth_states")
+    def _bounded_states(self) -> BoundedCache:
+        # Every page asked for without a session leaves one, and anyone may ask.
+        return BoundedCache(self.oauth_state_max_age, _LOGINS_UNDER_WAY)
+
     async def caller(self, handler: RequestHandler, service: str) -> Caller | None:
         """Who sent the request, or None if nobody known did.
 
@@ -175,8 +183,3 @@ class KaosHubAuth(HubOAuth):
         if not token:
             raise NotAuthenticated("This needs a login in the browser.")
         return str(token)
-
-
-def login_path(hub_prefix: str) -> str:
-    """Where the Hub logs people in."""
-    return str(url_path_join(hub_prefix, "login"))
