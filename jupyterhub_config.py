@@ -120,6 +120,7 @@ c.KaosLocalSpawner.trust_all_users = trust_all
 if engine == "docker":
     # Settled now: what is installed may change while the Hub runs.
     c.KaosDockerSpawner.runtime_volume = volume()
+c.Spawner.start_timeout = 120  # seconds; a bundle's startup hook may take its time
 c.Spawner.poll_interval = 5  # a dead notebook is seen within seconds
 
 # c.KaosService.limits = {"default": {"notebooks": 5, "cpu": 4, "memory": "8Gi", "gpu": 0}}

@@ -123,6 +123,20 @@ def test_up_tells_logs_in_and_stops(machine):
     assert machine.url in second.stderr
     assert str(machine.hub_pid) in second.stderr
 
+    # nor does a bare JupyterHub end the proxy of the one that runs
+    config = Path(__file__).parent.parent / "jupyterhub_config.py"
+    bare = subprocess.run(
+        [sys.executable, "-m", "jupyterhub", "-f", str(config)],
+        env=machine.environment | {"KAOS_DATA_DIR": str(machine.data)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert bare.returncode == 1
+    assert "already in use by process" in bare.stderr
+    assert "Traceback" not in bare.stderr
+    assert request("GET", f"{machine.url}/services/kaos/health").status == 200
+
     # a doctor finds nothing wrong
     doctor = machine.kaos("--json", "doctor", "--data-dir", str(machine.data))
     report = json.loads(doctor.stdout)

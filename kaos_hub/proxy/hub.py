@@ -10,6 +10,7 @@ from traitlets import Unicode, default
 
 from kaos_hub import proxy
 from kaos_hub.datadir import DataDir, Held
+from kaos_hub.errors import KaosError
 
 _SERVICE_POLL = 1
 """Seconds until a dead service is noticed and started again."""
@@ -32,18 +33,22 @@ class KaosProxy(ConfigurableHTTPProxy):
         return proxy.command()
 
     async def start(self) -> None:
-        """Start the proxy.
-
-        Raises:
-            Conflict: another Hub runs on this data directory.
-            Unavailable: the proxy could not be installed.
-        """
-        if self.data_dir not in self._held:
-            self._held[self.data_dir] = DataDir(self.data_dir).hold("hub.lock")
-            # Here, because this is the first of ours that every Hub starts: JupyterHub looks only
-            # every 30 s whether a service of its own died, and has no setting for that.
-            _ServiceSpawner.poll_interval = _SERVICE_POLL
+        """Start the proxy; ends the Hub, with one line that says why, if that cannot be."""
+        try:
+            self._be_alone()
+            self.command  # noqa: B018  installs it, if it has to be
+        except KaosError as e:
+            self.log.critical("%s", e.message)
+            self.app.exit(1)
         await super().start()
+
+    def _be_alone(self) -> None:
+        if self.data_dir in self._held:
+            return
+        self._held[self.data_dir] = DataDir(self.data_dir).hold("hub.lock")
+        # Here, because this is the first of ours that every Hub starts: JupyterHub looks only every
+        # 30 s whether a service of its own died, and has no setting for that.
+        _ServiceSpawner.poll_interval = _SERVICE_POLL
 
     def _check_previous_process(self) -> None:
         pid = proxy.leftover(Path(self.pid_file))

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import html
 import os
+import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -156,11 +157,12 @@ class KaosSpawnerMixin(Spawner):
     async def _wait_until_it_answers(self) -> None:
         """Return when the server answers anything; JupyterHub would only look now and then.
 
-        JupyterHub bounds it by ``start_timeout``.
-
         Raises:
-            KaosError: it ended instead; JupyterHub would not notice, and wait on.
+            KaosError: it ended instead, or took too long. JupyterHub would notice the first late,
+                and say nothing of the second.
         """
+        # A little less than the time after which JupyterHub cancels us.
+        until = time.monotonic() + 0.9 * self.start_timeout
         url = url_path_join(self.address, self.server.base_url, "api")
         client = AsyncHTTPClient(force_instance=True)
         pause = 0.05
@@ -175,6 +177,8 @@ class KaosSpawnerMixin(Spawner):
                     raise KaosError(
                         f"The notebook ended while it started: {reason}. Its log says more."
                     )
+                if time.monotonic() > until:
+                    raise KaosError("The notebook does not answer. Its log may say why.")
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, 0.5)
         finally:
