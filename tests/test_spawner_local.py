@@ -190,7 +190,20 @@ def test_cancelled_start_leaves_nothing(hub, desk):
     wait_until(lambda: not hub.server("late").get("pending"), 10)
     assert not hub.server("late").get("ready")
     # The service may have admitted it; it is told that nothing came of that.
-    assert [(r.server, r.workload) for r in wait_until(lambda: desk.released, 5)] == [("late", "")]
+    released = wait_until(lambda: desk.released, 5)
+    assert [(r.server, r.workload, r.stopped_by_hub) for r in released] == [("late", "", True)]
+
+
+def test_start_cancelled_halfway_ends_what_was_launched(hub, desk):
+    asking = threading.Thread(target=lambda: _quietly(hub, "halfway"))
+    asking.start()
+    workload = wait_until(lambda: hub.server("halfway").get("state", {}).get("workload"), 10)
+    assert hub.api("DELETE", hub.path("halfway")).status in (202, 204)
+    asking.join()
+    released = wait_until(lambda: desk.released, 15)
+    assert [(r.workload, r.stopped_by_hub) for r in released] == [(workload, True)]
+    assert phase(hub, workload).ended
+    assert not hub.server("halfway").get("ready")
 
 
 def test_link_starts_nothing(hub, desk):

@@ -141,6 +141,11 @@ class KaosSpawnerMixin(Spawner):
             await self._wait_until_it_answers()
         except KaosError as e:
             raise Refused(e) from None
+        except asyncio.CancelledError:
+            # Somebody wants it to stop. Nothing is cleaned up here: JupyterHub waits one second for
+            # us, then calls stop(), and takes a server for ready that is neither.
+            self._halted = True
+            raise
         self.tell("Jupyter answers", 90)
         return self.address
 
