@@ -1,4 +1,4 @@
-"""kaos_hub: a folder becomes a hosted notebook, or a trained model, on the JupyterHub you already run."""
+"""A folder becomes a hosted notebook, or a trained model, on the JupyterHub you already run."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

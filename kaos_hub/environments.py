@@ -81,6 +81,7 @@ class Environments:
         """Without images: the packages that requirements.txt names, for one Python."""
         root = self._trees / "none"
         dockerfile = requirements = None
+        files: dict[str, str] = {}
         if source is None:
             root.mkdir(exist_ok=True)
         else:
@@ -90,7 +91,7 @@ class Environments:
             requirements = await self._text(files, "model/requirements.txt")
         base = images.final_base(dockerfile) if dockerfile else ""
         python = await self._engine.resolve(base)
-        key, inputs = images.local_key(requirements, python, self._engine.platform)
+        key, inputs = images.local_key(requirements, python, self._engine.platform, files)
         work = Build(source=root, key=key, image="")
         environment = Environment(key=key, result=None, work=work, inputs=inputs)
         return replace(environment, why="its packages are not installed yet")
@@ -117,7 +118,7 @@ class Environments:
             work=work,
             inputs=inputs | {"code_overlay": plan.code_overlay, "context": plan.context},
             why="its image is not built yet",
-            advice=tuple(plan.advice),
+            advice=(*plan.advice, *images.warnings(dockerfile, self._engine.classic_builder)),
         )
 
     async def _known(self, owner: str, environment: Environment) -> Environment:

@@ -74,6 +74,7 @@ class Notebooks:
         sizes: what the admin offers, and ``default_size`` among them.
         idle: the policy of notebooks that ask for none.
         public_url: where browsers reach the Hub.
+        gpus: how many devices the engine can give out.
         trusted: the only user the engine may serve; None serves everybody.
     """
 
@@ -86,12 +87,13 @@ class Notebooks:
         default_size: str,
         idle: IdlePolicy,
         public_url: str,
+        gpus: int = 0,
         trusted: str | None = None,
     ) -> None:
         self._hosting, self._versions, self._ledger = hosting, versions, ledger
         self._sizes = {size.name: size for size in sizes}
         self._default_size, self._idle = default_size, idle
-        self._public_url, self._trusted = public_url, trusted
+        self._public_url, self._gpus, self._trusted = public_url, gpus, trusted
         self._db: Database = hosting.db
         self._bell: Bell = hosting.bell
 
@@ -283,6 +285,9 @@ class Notebooks:
 
     def _cap(self, row: NotebookRow) -> None:
         """Refuse at once what can never be admitted, and keep the idle timeout within its cap."""
+        if row.gpu > self._gpus:
+            there_are = f"{self._gpus} GPUs" if self._gpus else "no GPU"
+            raise InvalidResources(f"{row.gpu} GPUs asked for, but there is {there_are} here.")
         limits = self._ledger.limits(row.owner)
         _refuse_never("cpu", row.cpu, limits.cpu, str)
         _refuse_never("memory", row.memory, limits.memory, show_memory)

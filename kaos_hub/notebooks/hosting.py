@@ -25,7 +25,7 @@ from kaos_hub.logs import LogStore
 from kaos_hub.models import JobKind, JobState, NotebookState
 from kaos_hub.notebooks import idle
 from kaos_hub.notebooks.admission import Places, release
-from kaos_hub.notebooks.records import Bell, server_of, set_state, user_of
+from kaos_hub.notebooks.records import Bell, announce, server_of, set_state, user_of
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class Hosting:
                 await self._drive(notebook_id)
                 return
             except BuildFailed as e:
-                await self._set(notebook_id, NotebookState.FAILED, e.message, wanted="STOPPED")
+                await self._build_failed(notebook_id, e.message)
                 return
             except Unavailable as e:
                 log.warning("notebook %s: %s", notebook_id, e)
@@ -273,9 +273,12 @@ class Hosting:
     async def _start(self, row: NotebookRow) -> None:
         """Have the Hub start the server, unless it does or did so already."""
         user, server = user_of(row.owner), server_of(row.name)
-        seen = await self.hub.server(user, server)
-        if seen is None or not seen.active:
-            if row.held:
+        seen = await self._settled(row, user, server)
+        if seen is None or not seen.ready:
+            fresh = await self._row(row.id)
+            if fresh is None or NotebookState(fresh.state).settled:
+                return  # it was on its way and failed; that is recorded
+            if fresh.held:
                 # admitted, but the Hub knows nothing of it: it died on the way. Begin again.
                 await self._released(row.id, NotebookState.STARTING, "the Hub was restarted")
             await self._set(row.id, NotebookState.STARTING, "asking the Hub", progress=50)
@@ -286,15 +289,23 @@ class Hosting:
             except KaosError as e:
                 await self._released(row.id, NotebookState.FAILED, e.message)
                 return
-            seen = await self.hub.server(user, server)
-        if seen is not None and not seen.ready:
-            await self._await_ready(row, user, server)
-            seen = await self.hub.server(user, server)
+            seen = await self._settled(row, user, server)
         if seen is not None and seen.ready:
             await self._running(row.id)
         elif (fresh := await self._row(row.id)) is not None and fresh.held:
             why = "it did not start; its log tells more"
             await self._released(row.id, NotebookState.FAILED, why)
+
+    async def _settled(self, row: NotebookRow, user: str, server: str) -> Server | None:
+        """The server when nothing is pending with it any more; tells of its progress meanwhile."""
+        while True:
+            seen = await self.hub.server(user, server)
+            if seen is None or seen.pending is None:
+                return seen
+            if seen.pending == "spawn":
+                await self._await_ready(row, user, server)
+            # a Hub that was restarted checks its servers for a while before it says more
+            await asyncio.sleep(0.1)
 
     async def _await_ready(self, row: NotebookRow, user: str, server: str) -> None:
         async for line in self.hub.progress(user, server):
@@ -352,25 +363,30 @@ class Hosting:
         await self._write(note)
 
     async def _set(
-        self,
-        notebook_id: str,
-        state: NotebookState | None,
-        reason: str,
-        progress: int = 0,
-        wanted: str | None = None,
+        self, notebook_id: str, state: NotebookState | None, reason: str, progress: int = 0
     ) -> None:
+        def note(session: Session) -> None:
+            row = session.get(NotebookRow, notebook_id)
+            if row is not None:
+                kept = progress or row.progress
+                set_state(session, row, state or NotebookState(row.state), reason, kept)
+
+        await self._write(note)
+
+    async def _build_failed(self, notebook_id: str, message: str) -> None:
         def note(session: Session) -> None:
             row = session.get(NotebookRow, notebook_id)
             if row is None:
                 return
-            if wanted is not None:
-                row.wanted, row.restart = wanted, False
-            kept = NotebookState(row.state)
-            if row.held and state is NotebookState.FAILED:
+            row.restart = False
+            if row.held:
                 # a new version failed to build: what runs goes on running
-                set_state(session, row, kept, f"{reason} (the previous version still runs)")
-                return
-            set_state(session, row, state or kept, reason, progress or row.progress)
+                reason = f"{message} (the previous version still runs)"
+                set_state(session, row, NotebookState(row.state), reason)
+            else:
+                row.wanted = "STOPPED"
+                set_state(session, row, NotebookState.FAILED, message)
+            announce(session, row)  # also when it is the same failure as before
 
         await self._write(note)
 

@@ -86,12 +86,13 @@ class Parts:
         engine = await self._start_engine()
         ledger = Ledger(db, config.limits)
         versions = Versions(db, store, ledger, config.file_limit(), config.max_files)
+        gpus = await engine.gpus()
         info = Info(
             version=__version__,
             engine=engine.name,
             sizes=sizes,
             default_size=default_size,
-            gpu=await engine.gpus() > 0,
+            gpu=gpus > 0,
             idle=idle,
             max_file_size=config.file_limit(),
             max_files=config.max_files,
@@ -100,7 +101,7 @@ class Parts:
         only = self._data.user if engine.name == "local" and not config.trust_all_users else None
         public_url = config.public_url.rstrip("/")
         notebooks = Notebooks(
-            hosting, versions, ledger, sizes, default_size, idle, public_url, trusted=only
+            hosting, versions, ledger, sizes, default_size, idle, public_url, gpus, trusted=only
         )
         self.core = Core(info, public_url, only, db, engine, ledger, versions, jobs, notebooks)
 
