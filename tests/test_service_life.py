@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from kaos_hub.datadir import DataDir
 from kaos_hub.errors import KaosError
 from kaos_hub.service.config import ServiceConfig
 from kaos_hub.service.process import take_lock
+from kaos_hub.service.watch import Watch
 from tests.hub import Browser, RunningHub, request, running_hub, wait_until
 
 
@@ -94,6 +96,37 @@ def _streams_end_with_the_service(hub: RunningHub, token: str) -> None:
         hub.end_service(signal.SIGTERM)
         assert connection.recv(4096).endswith(b"0\r\n\r\n")
     wait_until(lambda: "Ending; jobs and notebooks go on" in hub.log.read_text(), 5)
+
+
+def test_a_crashed_service_is_back_in_seconds(tmp_path: Path) -> None:
+    with running_hub(tmp_path / "hub") as hub:
+        token, pid = hub.token("ada"), hub.service_pid()
+        hub.end_service(signal.SIGKILL)
+        wait_until(lambda: hub.service_pid() not in (None, pid) and hub.answers(), 10, "its return")
+        assert hub.ask("GET", "/whoami", token).status == 200
+        assert "ended with signal 9; starting it again" in hub.log.read_text()
+
+
+def test_a_crash_is_met_with_ever_longer_pauses(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    code = f"import os; open({str(starts)!r}, 'a').write('x'); os.abort()"
+    watch = Watch([sys.executable, "-c", code])
+    threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        assert watch.run() == 0
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(number, handler)
+    assert 2 <= len(starts.read_text()) <= 5
+
+
+def test_the_watch_is_light() -> None:
+    code = "import kaos_hub.service.watch, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert not {"tornado", "jupyterhub", "traitlets", "sqlalchemy", "pydantic"} & set(
+        loaded.split()
+    )
 
 
 def test_started_by_hand_it_says_how_to_start_it(tmp_path: Path) -> None:

@@ -1,12 +1,8 @@
 """``python -m kaos_hub.service``: how the Hub starts the service."""
 
-import os
 import sys
 
-from kaos_hub.service import revive
+from kaos_hub.service.watch import main
 
-if os.environ.get(revive.WORKER):
-    from kaos_hub.service.app import main
-
+if __name__ == "__main__":
     sys.exit(main())
-sys.exit(revive.main())
