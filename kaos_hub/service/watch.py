@@ -1,7 +1,7 @@
 """Starts the service, and at once again should it crash.
 
-The Hub restarts its services, too, but looks only every half minute; whatever starts meanwhile would
-be refused. This stays in memory beside the service, so it needs little more than the standard
+The Hub restarts its services, too, but looks only every half minute; whatever starts meanwhile
+would be refused. This stays in memory beside the service, so it needs little more than the standard
 library.
 """
 
