@@ -118,6 +118,7 @@ def test_refusal_is_read_everywhere(hub, desk):
     assert page.status == 403
     assert escaped in page.text
     assert said not in page.text
+    assert 'href="/services/kaos/"' in page.text
     assert not desk.released
 
 
