@@ -80,7 +80,7 @@ def test_source_and_data_become_a_notebook(hub: RunningHub, tmp_path: Path) -> N
     notebook = kaos.notebooks.deploy(source=folder, data=data(tmp_path / "data")).wait()
     assert (notebook.name, notebook.state) == ("example", "RUNNING")
     assert notebook.build.state == "SUCCEEDED"
-    assert "humanize" in "\n".join(kaos.notebooks.build_logs("example"))
+    assert "requirements.txt" in "\n".join(kaos.notebooks.build_logs("example"))
 
     kernel = Kernel(notebook.url, token)
     seen = kernel.run(
