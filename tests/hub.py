@@ -202,7 +202,7 @@ class RunningHub:
         return int(line.split()[1]) << 10
 
     def end_service(self, number: int = signal.SIGKILL) -> None:
-        """End the service; the Hub starts it again."""
+        """Send the service a signal. After a crash it comes back by itself."""
         pid = self.service_pid()
         assert pid is not None
         os.kill(pid, number)

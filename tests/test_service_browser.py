@@ -1,5 +1,6 @@
 """The pages in a real browser: looks (screenshots in test-output/), live updates, keyboard."""
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.history import build, notebook, version, write
-from tests.hub import ROOT, RunningHub, running_hub
+from tests.hub import ROOT, RunningHub
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -202,19 +203,16 @@ def test_the_page_follows_a_notebook_from_build_to_lab(chromium, hub: RunningHub
         expect(page.locator("text=No notebooks yet")).to_be_visible()
 
 
-def test_a_page_without_the_service_says_so(chromium, tmp_path: Path) -> None:
-
-    with running_hub(tmp_path / "hub") as own:
-        write(own.data, [notebook("left", owner="user:ada")])
-        context = chromium.new_context()
-        page = context.new_page()
-        page.goto(f"{own.kaos}/")
-        page.fill("input[name=username]", "ada")
-        page.fill("input[name=password]", "x")
-        page.click("#login_submit")
-        page.wait_for_selector("#name-left")
-        # the proxy keeps the page's connection although nobody is behind it any more
-        page.locator("#kaos").evaluate("e => { e.dataset.patience = 3000; }")
-        own.end_service()
-        playwright.expect(page.locator("#kaos-offline")).to_be_visible(timeout=15_000)
-        context.close()
+def test_a_page_without_the_service_says_so(chromium, hub: RunningHub, few: str) -> None:
+    with page_of(chromium, hub, few) as page:
+        page.wait_for_selector("#name-mnist")
+        # the proxy keeps the page's connection although nobody answers on it any more
+        page.locator("#kaos").evaluate("e => { e.dataset.patience = 2000; }")
+        offline = page.locator("#kaos-offline")
+        hub.end_service(signal.SIGSTOP)
+        try:
+            playwright.expect(offline).to_be_visible(timeout=15_000)
+        finally:
+            hub.end_service(signal.SIGCONT)
+        page.locator("#kaos").evaluate("e => { e.dataset.patience = 40000; }")
+        playwright.expect(offline).to_be_hidden(timeout=15_000)

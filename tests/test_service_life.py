@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -72,20 +73,34 @@ def test_a_killed_hub_leaves_no_service_and_the_next_one_starts(tmp_path: Path) 
         hub.stop()
 
 
-def test_on_local_only_its_own_user_is_served(tmp_path: Path) -> None:
-    with running_hub(tmp_path / "hub", trust_all=False) as hub:
-        refused = hub.ask("GET", "/whoami", hub.token("somebody-else"))
-        assert refused.status == 403
-        assert "--trust-all-users" in refused.json["message"]
-        own = hub.token(DataDir(hub.data).user)
-        assert hub.ask("GET", "/whoami", own).status == 200
-        assert request("GET", hub.kaos + "/health").status == 200
-        _streams_end_with_the_service(hub, own)
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
+    """A Hub on the local engine as it is by default: for one user only."""
+    with running_hub(tmp_path_factory.mktemp("strict") / "hub", trust_all=False) as hub:
+        yield hub
 
 
-def _streams_end_with_the_service(hub: RunningHub, token: str) -> None:
-    """Ended, not cut: behind the proxy a client would never learn of a cut."""
-    address = urlsplit(hub.api)
+def test_on_local_only_its_own_user_is_served(strict: RunningHub) -> None:
+    refused = strict.ask("GET", "/whoami", strict.token("somebody-else"))
+    assert refused.status == 403
+    assert "--trust-all-users" in refused.json["message"]
+    own = strict.token(DataDir(strict.data).user)
+    assert strict.ask("GET", "/whoami", own).status == 200
+    assert request("GET", strict.kaos + "/health").status == 200
+
+
+def test_a_crashed_service_is_back_in_seconds(strict: RunningHub) -> None:
+    pid = strict.service_pid()
+    strict.end_service(signal.SIGKILL)
+    back = lambda: strict.service_pid() not in (None, pid) and strict.answers()  # noqa: E731
+    wait_until(back, 10, "its return")
+    assert "ended with signal 9; starting it again" in strict.log.read_text()
+
+
+def test_streams_end_with_the_service(strict: RunningHub) -> None:
+    # Ended, not cut: behind the proxy a client would never learn of a cut.
+    token = strict.token(DataDir(strict.data).user)
+    address = urlsplit(strict.api)
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
         connection.sendall(
             f"GET {address.path}/notebooks/events HTTP/1.1\r\nHost: x\r\n"
@@ -93,18 +108,9 @@ def _streams_end_with_the_service(hub: RunningHub, token: str) -> None:
         )
         while b"\n:\n\n" not in (received := connection.recv(4096)):
             assert received
-        hub.end_service(signal.SIGTERM)
+        strict.end_service(signal.SIGTERM)
         assert connection.recv(4096).endswith(b"0\r\n\r\n")
-    wait_until(lambda: "Ending; jobs and notebooks go on" in hub.log.read_text(), 5)
-
-
-def test_a_crashed_service_is_back_in_seconds(tmp_path: Path) -> None:
-    with running_hub(tmp_path / "hub") as hub:
-        token, pid = hub.token("ada"), hub.service_pid()
-        hub.end_service(signal.SIGKILL)
-        wait_until(lambda: hub.service_pid() not in (None, pid) and hub.answers(), 10, "its return")
-        assert hub.ask("GET", "/whoami", token).status == 200
-        assert "ended with signal 9; starting it again" in hub.log.read_text()
+    wait_until(lambda: "Ending; jobs and notebooks go on" in strict.log.read_text(), 5)
 
 
 def test_a_crash_is_met_with_ever_longer_pauses(tmp_path: Path) -> None:
