@@ -223,11 +223,8 @@ def _endings() -> list[signal.Signals]:
 
 def end_leftover_proxy(data: DataDir) -> None:
     """End the proxy of a Hub that is gone: it would hold the port and answer errors."""
-    pid_file = data.path / "proxy.pid"
-    pid = proxy.leftover(pid_file)
-    if pid is not None and running(data) is None:
-        os.kill(pid, signal.SIGTERM)
-    pid_file.unlink(missing_ok=True)
+    if running(data) is None:
+        proxy.end_leftover(data.path / "proxy.pid")
 
 
 def _answers(url: str) -> bool:

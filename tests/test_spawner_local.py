@@ -13,7 +13,7 @@ import pytest
 from kaos_hub.engines.base import Phase
 from kaos_hub.engines.process import Processes
 from kaos_hub.errors import LimitExceeded, NotBuilt
-from tests.desk import events, hub_at_desk
+from tests.desk import TOKEN, events, hub_at_desk
 from tests.hub import request, wait_until
 
 
@@ -224,6 +224,15 @@ def test_form_choices_reach_admission(hub, desk):
         {"source": "demo@v3", "data": "", "cpu": "500m", "unknown": "x", "idle_timeout": "30m"},
     )
     assert desk.asked[0].options == {"source": "demo@v3", "cpu": "500m", "idle_timeout": "30m"}
+
+
+@pytest.mark.parametrize("options", ['{"cpu": NaN}', '{"a": {"b": [Infinity]}}'])
+def test_options_that_are_no_json_are_refused(hub, desk, options):
+    answer = request("POST", f"{hub.url}/hub/api{hub.path('odd')}", TOKEN, options.encode())
+    assert answer.status == 400
+    assert "names and numbers" in answer.json["message"]
+    assert not desk.asked
+    assert hub.api("GET", "/users").status == 200
 
 
 def test_nonsense_in_the_form_is_told_before_anything_starts(hub, desk):

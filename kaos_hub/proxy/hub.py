@@ -1,6 +1,5 @@
 """The Hub's side of the proxy: JupyterHub's own class, less its ways to hurt bystanders."""
 
-import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -51,10 +50,4 @@ class KaosProxy(ConfigurableHTTPProxy):
         _ServiceSpawner.poll_interval = _SERVICE_POLL
 
     def _check_previous_process(self) -> None:
-        pid = proxy.leftover(Path(self.pid_file))
-        if pid is None:
-            self._remove_process_files()
-            return
-        super()._check_previous_process()
-        # Only the port matters now; the kernel frees it a moment after the process is gone.
-        time.sleep(0.1)
+        proxy.end_leftover(Path(self.pid_file))

@@ -7,6 +7,7 @@ A spawner for another engine fills in three steps, :meth:`KaosSpawnerMixin.launc
 import asyncio
 import contextlib
 import html
+import json
 import os
 import time
 from abc import abstractmethod
@@ -295,10 +296,15 @@ class KaosSpawnerMixin(Spawner):
         return Admission(self.admission_url, self.admission_secret, self.admission_patience)
 
     def _request(self) -> AdmissionRequest:
+        """What we ask; users can send the Hub any options, files and NaN included."""
         options = self.user_options
-        if not isinstance(options, dict) or any(isinstance(v, bytes) for v in options.values()):
-            raise InvalidRequest("A server's options are names and numbers, no files")
-        return AdmissionRequest(user=self.user.name, server=self.name, options=options)
+        try:
+            plain = json.loads(json.dumps(options, allow_nan=False))
+        except (TypeError, ValueError):
+            plain = None
+        if not isinstance(plain, dict):
+            raise InvalidRequest("The options of a server are names and numbers.")
+        return AdmissionRequest(user=self.user.name, server=self.name, options=plain)
 
     def _clamp(self, resources: Resources) -> None:
         """What was admitted bounds the server, unless the admin's own limits are tighter."""
