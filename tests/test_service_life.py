@@ -97,6 +97,20 @@ def test_a_crashed_service_is_back_in_seconds(strict: RunningHub) -> None:
     assert "ended with signal 9; starting it again" in strict.log.read_text()
 
 
+def test_a_hub_that_hangs_is_named(strict: RunningHub) -> None:
+    known, new = (strict.token(DataDir(strict.data).user) for _ in range(2))
+    assert strict.ask("GET", "/whoami", known).status == 200
+    assert strict.process is not None
+    strict.process.send_signal(signal.SIGSTOP)
+    try:
+        answer = strict.ask("GET", "/whoami", new)
+        assert (answer.status, answer.json["code"]) == (503, "hub_unavailable")
+        # whom the Hub has just vouched for goes on meanwhile
+        assert strict.ask("GET", "/whoami", known).status == 200
+    finally:
+        strict.process.send_signal(signal.SIGCONT)
+
+
 def test_streams_end_with_the_service(strict: RunningHub) -> None:
     # Ended, not cut: behind the proxy a client would never learn of a cut.
     token = strict.token(DataDir(strict.data).user)

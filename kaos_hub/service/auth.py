@@ -1,5 +1,6 @@
 """Who asks: Hub tokens for the API, Hub OAuth for pages, and what each kind of token may do."""
 
+import asyncio
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ _OWN_SERVER = re.compile(r"access:servers!server=(?P<user>[^/]+)/(?P<server>[^/]
 
 _LOGINS_UNDER_WAY = 5000
 """Browsers that may be on their way through the Hub's login at once."""
+
+
+_HUB_PATIENCE = 5.0
+"""Seconds that the Hub has for saying whose a token is. It needs a few milliseconds."""
 
 
 class Right(IntEnum):
@@ -151,8 +156,9 @@ class KaosHubAuth(HubOAuth):
             Forbidden: known, but not allowed here; or a cookie without its XSRF token.
         """
         try:
-            model = await self.get_user(handler, sync=False)
-        except HTTPError as e:
+            async with asyncio.timeout(_HUB_PATIENCE):
+                model = await self.get_user(handler, sync=False)
+        except (HTTPError, TimeoutError) as e:
             raise HubUnavailable(
                 "The Hub did not answer when asked who you are. Try again in a moment."
             ) from e
