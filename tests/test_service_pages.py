@@ -178,6 +178,16 @@ def test_a_person_lets_a_command_line_in(hub: RunningHub, eve: Browser) -> None:
     assert token is not None and token not in hub.log.read_text()
 
 
+def test_a_tunnel_leads_back_through_itself(hub: RunningHub) -> None:
+    body = {"challenge": secrets.token_hex(32), "client": "laptop"}
+    for host, expected in (
+        ("localhost:9000", "http://localhost:9000/services/kaos/login?code="),
+        ("evil.example", f"{hub.kaos}/login?code="),
+    ):
+        answer = request("POST", hub.api + "/login", None, body, {"Host": host})
+        assert answer.json["url"].startswith(expected)
+
+
 def test_a_denied_command_line_hears_so(hub: RunningHub, eve: Browser) -> None:
     started, verifier = begin(hub)
     assert "was not let in" in answer_page(hub, eve, started, "deny")

@@ -119,6 +119,7 @@ class ApiHandler(Handler):
             accept=self.request.headers.get("Accept", ""),
             last_event_id=_event_id(self.request.headers.get("Last-Event-ID")),
             remote_ip=self.request.remote_ip or "",
+            origin=f"{self.request.protocol}://{self.request.host}",
         )
         self.set_status(route.status)
         await self._send(await route.endpoint(call))

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from kaos_hub.errors import Forbidden, NotAuthenticated, NotFound, Unavailable
 from kaos_hub.models import LoginAnswer, LoginPoll, LoginRequest, LoginStarted
@@ -24,8 +25,8 @@ LIFETIME = 600
 _MOST = 500
 """Logins that wait at once."""
 
-_RATE, _PERIOD = 10, 60.0
-"""So many may be begun from one address in so many seconds."""
+_RATE, _PERIOD = 60, 60.0
+"""So many may be begun from one address in so many seconds: a classroom has one address."""
 
 _ADDRESSES = 1000
 """Addresses whose rate is remembered."""
@@ -141,7 +142,7 @@ def routes(logins: Logins) -> list[Route]:
         request: LoginRequest = call.body
         pending = logins.begin(request, call.remote_ip)
         return LoginStarted(
-            url=f"{call.core.public_url}/services/kaos/login?code={pending.user_code}",
+            url=f"{_hub_url(call)}/services/kaos/login?code={pending.user_code}",
             user_code=pending.user_code,
             expires_in=LIFETIME,
         )
@@ -172,6 +173,14 @@ def routes(logins: Logins) -> list[Route]:
             errors=(NotAuthenticated,),
         ),
     ]
+
+
+def _hub_url(call: Call) -> str:
+    """The Hub as the asker's browser reaches it: through the same tunnel, if there is one."""
+    host = urlsplit(call.origin).hostname
+    if host in ("localhost", "127.0.0.1", "::1"):
+        return call.origin + urlsplit(call.core.public_url).path
+    return call.core.public_url
 
 
 def decide(pending: Pending, token: str | None) -> None:

@@ -32,6 +32,8 @@ class Call:
     accept: str
     last_event_id: int | None
     remote_ip: str
+    origin: str
+    """Scheme, host and port that the asker used."""
 
     @property
     def caller(self) -> Caller:

@@ -8,6 +8,7 @@ from functools import cached_property
 from json import dumps
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jupyterhub._data
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader
@@ -170,9 +171,15 @@ def show_idle(policy: IdlePolicy) -> str:
     return f"stops after {span(policy.timeout)} {what}"
 
 
+def here(url: str) -> str:
+    """A link to something of this Hub that holds by whatever address (a tunnel) one came."""
+    return f"{urlsplit(url).path}/"
+
+
 _FILTERS: dict[str, Callable[..., str]] = {
     "ago": ago,
     "span": span,
     "resources": show_resources,
     "idle_policy": show_idle,
+    "here": here,
 }
