@@ -227,9 +227,8 @@ class RunningHub:
         self.process = None
 
     def _end_left_behind(self) -> None:
-        """What is this Hub's own is known by its directory in the environment."""
-        mark = f"KAOS_DATA_DIR={self.data}".encode()
-        for pid in _processes_with(mark):
+        """What is this Hub's own names its directory: in its environment or in its command."""
+        for pid in _processes_of(self.data):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -311,11 +310,13 @@ class Browser:
                 return Answer(e.code, e.headers, e.read())
 
 
-def _processes_with(mark: bytes) -> Iterator[int]:
+def _processes_of(data: Path) -> Iterator[int]:
+    mark, inside = f"KAOS_DATA_DIR={data}".encode(), f"{data}/".encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                named = mark in (entry / "environ").read_bytes().split(b"\0")
+                if named or inside in (entry / "cmdline").read_bytes():
                     yield int(entry.name)
 
 
