@@ -181,6 +181,7 @@ class NotebookRow(Table):
     wanted: Mapped[str] = mapped_column(String(8), default="STOPPED")
     source_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     data_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    # the latest source whose environment was built; what runs follows this one
     good_source_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     restart: Mapped[bool] = mapped_column(default=False)
     cpu: Mapped[float | None]

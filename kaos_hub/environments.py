@@ -61,8 +61,16 @@ class Environments:
         self._db, self._engine, self._jobs, self._versions = db, engine, jobs, versions
         self._trees, self._default_image, self._deadline = trees, default_image, deadline
 
-    async def find(self, owner: str, source: VersionRow | None, pull: bool = False) -> Environment:
+    async def find(
+        self, owner: str, source: VersionRow | None, pull: bool = False, before: str = ""
+    ) -> Environment:
         """The environment of a source bundle; of none, the default.
+
+        Args:
+            owner: whose.
+            source: the bundle.
+            pull: look up base images again.
+            before: key of the environment used so far, to say what is different now.
 
         Raises:
             Unsupported: the Dockerfile asks for what this engine cannot do; names the line.
@@ -75,7 +83,7 @@ class Environments:
             return Environment(key=images.short_key(image), result={"image": image})
         else:
             environment = await self._image(owner, source, pull)
-        return await self._known(owner, environment)
+        return await self._known(owner, environment, before)
 
     async def _packages(self, source: VersionRow | None) -> Environment:
         """Without images: the packages that requirements.txt names, for one Python."""
@@ -121,19 +129,18 @@ class Environments:
             advice=(*plan.advice, *images.warnings(dockerfile, self._engine.classic_builder)),
         )
 
-    async def _known(self, owner: str, environment: Environment) -> Environment:
+    async def _known(self, owner: str, environment: Environment, before: str) -> Environment:
         def look(session: Session) -> tuple[ImageRow | None, JobRow | None, ImageRow | None]:
             same = (JobRow.owner == owner, JobRow.key == environment.key)
             built = select(JobRow).where(*same, JobRow.kind == JobKind.BUILD)
             built = built.where(JobRow.state == JobState.SUCCEEDED)
-            kept = select(ImageRow).where(ImageRow.owner == owner)
             return (
                 session.get(ImageRow, (owner, environment.key)),
                 session.scalar(built.order_by(JobRow.finished.desc()).limit(1)),
-                session.scalar(kept.order_by(ImageRow.created.desc()).limit(1)),
+                session.get(ImageRow, (owner, before)) if before else None,
             )
 
-        row, job, latest = await self._db.run(look)
+        row, job, earlier = await self._db.run(look)
         if row is not None and await self._engine.has(row.result):
             return replace(environment, result=row.result, job=row.job, why="nothing to build")
         if job is not None and await self._engine.has(job.result):
@@ -141,8 +148,8 @@ class Environments:
             return await self.keep(owner, environment, job)
         if row is not None or job is not None:
             return replace(environment, why="what was built before is gone")
-        if latest is not None:
-            changed = images.why_rebuilt(latest.inputs, environment.inputs)
+        if earlier is not None:
+            changed = images.why_rebuilt(earlier.inputs, environment.inputs)
             return replace(environment, why=changed or environment.why)
         return environment
 

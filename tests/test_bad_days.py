@@ -52,7 +52,8 @@ def slow_source(path: Path, engine: str) -> Path:
         (model / "slow" / "setup.py").write_text(SLOW_SETUP)
     else:
         steps = "for i in $(seq 0 11); do echo slow step $i; sleep 0.5; done"
-        (path / "Dockerfile").write_text(f"FROM python:3.13-slim\nRUN {steps}\n")
+        # of no other test, or its layer would be known
+        (path / "Dockerfile").write_text(f"FROM python:3.13-slim\nRUN : {path}; {steps}\n")
     return path
 
 

@@ -1,7 +1,9 @@
 """A notebook's whole life on a real Hub, on each engine, as its user sees it."""
 
 import json
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -176,6 +178,54 @@ def test_a_broken_requirement_is_named_and_what_worked_still_starts(
     again = kaos.notebooks.wait("example")
     assert (again.state, again.source.version) == ("RUNNING", 1)
     kaos.notebooks.kill("example")
+
+
+def test_a_new_version_that_fails_to_build_leaves_what_runs_alone(
+    hub: RunningHub, tmp_path: Path
+) -> None:
+    token = hub.token("careful")
+    kaos = Client(hub.url, token)
+    folder = source(tmp_path / "example", "humanize\n")
+    notebook = kaos.notebooks.deploy(source=folder).wait()
+    kernel = Kernel(notebook.url, token)
+    kernel.run("kept = 42")
+    source(folder, "humanize==999.9\n", code="one = 3\n")
+    with pytest.raises(BuildFailed, match=r"requirements.txt:1.*previous version still runs"):
+        kaos.notebooks.deploy(source=folder, restart=True).wait()
+    time.sleep(3)
+    assert contents(notebook, token, "work/model/code.py") == "one = 1\n"
+    assert kaos.notebooks.get("example").host.state == "RUNNING"
+    source(folder, "humanize\n", code="one = 4\n")
+    again = kaos.notebooks.deploy(source=folder).wait()
+    assert (again.state, again.reason, again.build.state) == ("RUNNING", "", "SUCCEEDED")
+    wait_until(
+        lambda: contents(notebook, token, "work/model/code.py") == "one = 4\n", 20, "the update"
+    )
+    assert kernel.run("kept") == "42"
+    kaos.notebooks.kill("example")
+
+
+def test_a_start_while_it_stops_is_not_lost(hub: RunningHub) -> None:
+    kaos = client(hub, "undecided")
+    others = {p.name for p in (hub.data / "homes").iterdir()}
+    kaos.notebooks.deploy(name="one").wait()
+    for pause in (0.0, 0.3):
+        kaos.notebooks.stop("one")
+        time.sleep(pause)
+        kaos.notebooks.start("one")
+        assert kaos.notebooks.wait("one").state == "RUNNING"
+    (home,) = [p.name for p in (hub.data / "homes").iterdir() if p.name not in others]
+    kaos.notebooks.delete("one")
+    wait_until(lambda: not workloads(hub, home), 20, "the end of all it left")
+
+
+def workloads(hub: RunningHub, notebook_id: str) -> list[str]:
+    """Containers or supervised processes of a notebook, running or ended."""
+    if hub.engine == "docker":
+        name = f"name=kaos-notebook-{notebook_id}"
+        asked = ["docker", "ps", "-a", "--format", "{{.Names}}", "--filter", name]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
+    return [p.name for p in (hub.data / "workloads").glob(f"kaos-notebook-{notebook_id}-*")]
 
 
 def test_six_simultaneous_starts_admit_exactly_two(hub: RunningHub) -> None:

@@ -35,6 +35,7 @@ from kaos_hub.models import (
     Event,
     IdlePolicy,
     IdleVerdict,
+    JobState,
     Notebook,
     NotebookRequest,
     NotebookSpec,
@@ -166,9 +167,10 @@ class Notebooks:
 
         def look(session: Session) -> str:
             row = find(session, owner, name)
-            if row.source_id is None:
+            source = _followed(session, row)
+            if source is None:
                 raise NotFound(f"Notebook {name!r} has no source bundle.")
-            return session.get_one(VersionRow, row.source_id).digest
+            return source.digest
 
         return await self._db.run(look)
 
@@ -203,7 +205,9 @@ class Notebooks:
             session.flush()
             self._check_fits(session, fresh)
             fresh.wanted, fresh.restart = "RUNNING", bool(restart)
+            fresh.build_state, fresh.build_job, fresh.build_reason = JobState.QUEUED.value, None, ""
             if fresh.held:
+                fresh.reason = ""
                 announce(session, fresh)
             else:
                 set_state(session, fresh, NotebookState.QUEUED, "on its way")
@@ -317,7 +321,9 @@ class Notebooks:
         source = await self._db.run(
             lambda session: session.get(VersionRow, source_id) if source_id else None
         )
-        return await self._hosting.environments.find(row.owner, source, pull=row.pull)
+        return await self._hosting.environments.find(
+            row.owner, source, pull=row.pull, before=row.environment_key
+        )
 
     async def _plan(self, row: NotebookRow, restart: Sequence[str]) -> Sequence[str]:
         environment = await self._find_environment(row)
@@ -332,7 +338,8 @@ class Notebooks:
         elif row.held:
             steps.append(f"restart, for {', '.join(restart)}")
         else:
-            size = f"cpu {row.cpu or 'any'}, memory {show_memory(row.memory)}, gpu {row.gpu}"
+            cpu = "any" if row.cpu is None else f"{row.cpu:g}"
+            size = f"cpu {cpu}, memory {show_memory(row.memory)}, gpu {row.gpu}"
             steps.append(f"start with {size}")
         return steps
 
@@ -499,9 +506,11 @@ class Notebooks:
             row = find(session, owner, name)
             if row.workload != gone.workload or not row.held:
                 return ""
-            if row.restart and row.wanted == "RUNNING":
-                # its driver stopped it and starts it again
-                return ""
+            again = row.restart or row.state == NotebookState.STOPPING
+            if row.wanted == "RUNNING" and again:
+                # stopped in order to be started again, or started again while it stopped
+                admission.release(session, row, NotebookState.STARTING, "starting again")
+                return row.workload
             asked_for = gone.stopped_by_hub or row.stop_reason
             reason = row.stop_reason or gone.reason
             if not asked_for:
@@ -533,7 +542,7 @@ class Notebooks:
                 raise NotFound(f"Notebook {name!r} is not running.")
             at = now()
             idle.judge(row, seen, at)
-            source = session.get(VersionRow, row.source_id) if row.source_id else None
+            source = _followed(session, row)
             return ActivityAnswer(
                 verdict=idle.verdict(row, at), source=source.digest if source else None
             )
@@ -551,6 +560,12 @@ class Notebooks:
     async def verdict(self, owner: str, name: str) -> IdleVerdict:
         """What the idle rule says of a notebook now."""
         return await self._db.run(lambda session: idle.verdict(find(session, owner, name), now()))
+
+
+def _followed(session: Session, row: NotebookRow) -> VersionRow | None:
+    """The source that the working copy follows: while it runs, one that fits what it runs in."""
+    source_id = row.good_source_id if row.held else row.source_id
+    return session.get(VersionRow, source_id) if source_id else None
 
 
 def _wish_stop(reason: str) -> Callable[[Session, NotebookRow], None]:

@@ -61,7 +61,7 @@ def admit(
     row.admitted, row.started, row.stopped = now(), None, None
     row.active_at = row.reported_at = None
     row.idle_reason = row.stop_reason = ""
-    row.mounted_data_id = row.data_id
+    row.mounted_data_id, row.good_source_id = row.data_id, row.source_id
     row.restart, row.wanted = False, "RUNNING"
     set_state(session, row, NotebookState.STARTING, "starting", 60)
     source = session.get(VersionRow, row.source_id) if row.source_id else None

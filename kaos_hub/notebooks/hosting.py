@@ -160,15 +160,12 @@ class Hosting:
             try:
                 await self._drive(notebook_id)
                 return
-            except BuildFailed as e:
-                await self._build_failed(notebook_id, e.message)
-                return
             except Unavailable as e:
                 log.warning("notebook %s: %s", notebook_id, e)
                 with contextlib.suppress(Unavailable):
                     await self._set(notebook_id, None, f"waiting: {e.message}")
             except KaosError as e:
-                await self._refused(notebook_id, e.message)
+                await self._not_prepared(notebook_id, e.message)
                 return
             except Exception:
                 # one broken notebook must not stop the others, nor be forgotten
@@ -185,6 +182,8 @@ class Hosting:
             return
         await self.prepare(row)
         row = await self._row(notebook_id) or row
+        if row.held and not row.restart:
+            await self._follow_source(row)
         if row.restart and row.held:
             await self._set(notebook_id, NotebookState.STOPPING, "restarting with the new version")
             await self._hub_stop(row)
@@ -210,11 +209,24 @@ class Hosting:
         for version in (source, data):
             if version is not None:
                 await self._lay_out(row.owner, version.digest)
-        environment = await self.environments.find(row.owner, source, pull=row.pull)
+        environment = await self.environments.find(
+            row.owner, source, pull=row.pull, before=row.environment_key
+        )
         if environment.result is None:
             await self._build(row, environment)
-        elif not row.held:
+        else:
             await self._built(row.id, environment, None)
+
+    async def _follow_source(self, row: NotebookRow) -> None:
+        """The new version is ready: have the running notebook's working copy follow it."""
+
+        def note(session: Session) -> None:
+            fresh = session.get_one(NotebookRow, row.id)
+            if fresh.good_source_id != row.source_id:
+                fresh.good_source_id = row.source_id
+                announce(session, fresh)
+
+        await self._write(note)
 
     async def _lay_out(self, owner: str, digest: str) -> None:
         target = self.places.tree(digest)
@@ -249,7 +261,7 @@ class Hosting:
         def note(session: Session) -> None:
             row = session.get(NotebookRow, notebook_id)
             if row is not None and not row.held:
-                reason = job.reason or "the image is being built"
+                reason = job.reason or "its environment is being built"
                 set_state(session, row, NotebookState.BUILDING, reason, job.progress // 2)
 
         await self._write(note)
@@ -267,6 +279,8 @@ class Hosting:
                 row.pull = False
                 if not row.held or row.restart:
                     row.environment_key = environment.key
+                else:
+                    announce(session, row)  # what was pending is done
 
         await self._write(note)
 
@@ -322,7 +336,6 @@ class Hosting:
             row = session.get_one(NotebookRow, notebook_id)
             if row.held and row.wanted == "RUNNING":
                 row.started = row.started or now()
-                row.good_source_id = row.source_id
                 set_state(session, row, NotebookState.RUNNING)
 
         await self._write(note)
@@ -353,15 +366,6 @@ class Hosting:
             await asyncio.sleep(0.25)
             seen = await self.hub.server(user, server)
 
-    async def _refused(self, notebook_id: str, message: str) -> None:
-        def note(session: Session) -> None:
-            row = session.get(NotebookRow, notebook_id)
-            if row is not None and not row.held and row.state != NotebookState.FAILED:
-                row.wanted, row.restart = "STOPPED", False
-                set_state(session, row, NotebookState.FAILED, message)
-
-        await self._write(note)
-
     async def _set(
         self, notebook_id: str, state: NotebookState | None, reason: str, progress: int = 0
     ) -> None:
@@ -373,14 +377,17 @@ class Hosting:
 
         await self._write(note)
 
-    async def _build_failed(self, notebook_id: str, message: str) -> None:
+    async def _not_prepared(self, notebook_id: str, message: str) -> None:
+        """Its environment or bundles cannot be had; what runs goes on running."""
+
         def note(session: Session) -> None:
             row = session.get(NotebookRow, notebook_id)
             if row is None:
                 return
             row.restart = False
+            if row.build_state != JobState.CANCELLED:
+                row.build_state, row.build_reason = JobState.FAILED.value, message
             if row.held:
-                # a new version failed to build: what runs goes on running
                 reason = f"{message} (the previous version still runs)"
                 set_state(session, row, NotebookState(row.state), reason)
             else:

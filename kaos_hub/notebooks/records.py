@@ -8,7 +8,7 @@ from urllib.parse import quote
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database, EventRow, JobRow, NotebookRow, VersionRow, now
+from kaos_hub.database import ACTIVE_JOBS, Database, EventRow, JobRow, NotebookRow, VersionRow, now
 from kaos_hub.errors import NotFound
 from kaos_hub.models import (
     DEFAULT_SERVER,
@@ -99,7 +99,7 @@ def as_model(session: Session, row: NotebookRow, public_url: str) -> Notebook:
         state=NotebookState(row.state),
         reason=row.reason,
         progress=row.progress,
-        pending=row.held and row.restart,
+        pending=row.held and (row.restart or row.build_state in ACTIVE_JOBS),
         url=notebook_url(public_url, row),
         source=_link(session, row.source_id),
         data=_link(session, row.data_id),
@@ -131,7 +131,10 @@ def _link(session: Session, version_id: int | None) -> BundleLink | None:
 def _build_stage(session: Session, row: NotebookRow) -> Stage:
     job = session.get(JobRow, row.build_job) if row.build_job else None
     if job is None:
-        return Stage(name="build", state=row.build_state, reason=row.build_reason, progress=100)
+        progress = 0 if row.build_state in ACTIVE_JOBS else 100
+        return Stage(
+            name="build", state=row.build_state, reason=row.build_reason, progress=progress
+        )
     return Stage(
         name="build", state=job.state, reason=job.reason, progress=job.progress,
         started=job.started, finished=job.finished, job=job.id,
@@ -154,11 +157,15 @@ def _host_stage(row: NotebookRow) -> Stage:
     never = row.starts == 0
     if row.state == NotebookState.STOPPED and never:
         state = "QUEUED"
-    failed_build = row.state == NotebookState.FAILED and row.build_state == "FAILED"
+    reason = row.reason
+    if row.build_state == "FAILED":
+        reason = ""  # it is the build's
+        if row.state == NotebookState.FAILED:
+            state, reason = "SKIPPED", "the build failed"
     return Stage(
         name="host",
-        state="SKIPPED" if failed_build else state,
-        reason="the build failed" if failed_build else row.reason,
+        state=state,
+        reason=reason,
         progress=progress,
         started=row.started,
         finished=row.stopped if row.state != NotebookState.RUNNING else None,

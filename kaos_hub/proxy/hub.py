@@ -4,15 +4,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from jupyterhub.proxy import ConfigurableHTTPProxy
-from jupyterhub.services.service import _ServiceSpawner
 from traitlets import Unicode, default
 
 from kaos_hub import proxy
 from kaos_hub.datadir import DataDir, Held
 from kaos_hub.errors import KaosError
-
-_SERVICE_POLL = 1
-"""Seconds until a dead service is noticed and started again."""
 
 
 class KaosProxy(ConfigurableHTTPProxy):
@@ -45,9 +41,6 @@ class KaosProxy(ConfigurableHTTPProxy):
         if self.data_dir in self._held:
             return
         self._held[self.data_dir] = DataDir(self.data_dir).hold("hub.lock")
-        # Here, because this is the first of ours that every Hub starts: JupyterHub looks only every
-        # 30 s whether a service of its own died, and has no setting for that.
-        _ServiceSpawner.poll_interval = _SERVICE_POLL
 
     def _check_previous_process(self) -> None:
         proxy.end_leftover(Path(self.pid_file))
