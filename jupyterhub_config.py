@@ -63,11 +63,11 @@ c.JupyterHub.trust_user_provided_tokens = True
 # Who comes in: with the password that `kaos up` shows. Any other authenticator: KAOS_EXTRA_CONFIG.
 c.JupyterHub.authenticator_class = "shared-password"
 c.SharedPasswordAuthenticator.admin_password = data.password()
-c.Authenticator.admin_users = {data.user}
-c.Authenticator.allowed_users = {data.user}
+c.SharedPasswordAuthenticator.admin_users = {data.user}
+c.SharedPasswordAuthenticator.allowed_users = {data.user}
 if trust_all:
     c.SharedPasswordAuthenticator.user_password = data.password("users-password")
-    c.Authenticator.allow_all = True
+    c.SharedPasswordAuthenticator.allow_all = True
 
 # The service, and what it and its users may do.
 c.JupyterHub.services = [

@@ -77,5 +77,8 @@ def prepare(note: Callable[[str], None]) -> str:
     with engine(timeout=900) as client:
         if not client.images.list(name=runtime_image.reference()):
             note("Building what notebooks get on top of any image (once; a minute or two) …")
-        runtime_image.ensure(client, lambda line: None)
+        volume = runtime_image.ensure(client, lambda line: None)
+        runtime_image.prune(client)
+    # what was made here is what this process and its children mount
+    os.environ["KAOS_RUNTIME_VOLUME"] = volume
     return bridge()

@@ -13,6 +13,7 @@ from kaos_hub.datadir import DataDir
 from kaos_hub.errors import Conflict, InvalidRequest, KaosError, Unsupported
 
 _ENGINES = ("local", "docker")
+_OTHERS = "users-password"
 
 
 @click.command(cls=Command)
@@ -87,10 +88,14 @@ def _check_installed() -> None:
 
 
 def _show_password(session: Session, data: DataDir) -> None:
+    others = data.password(_OTHERS) if data.has_secret(_OTHERS) else None
     if session.json:
-        show_json({"user": data.user, "password": data.password()})
+        document = {"user": data.user, "password": data.password()}
+        show_json(document | ({"others": others} if others else {}))
     else:
         show(data.password())
+        if others:
+            show(f"others: {others}")
 
 
 def _refuse_second(data: DataDir) -> None:
@@ -198,26 +203,28 @@ def _log_in(session: Session, data: DataDir, url: str) -> bool:
 
 
 def _welcome(session: Session, data: DataDir, url: str, logged_in: bool) -> None:
-    first_time = not data.has_secret("password-shown")
+    passwords = _new_passwords(data)
     if session.json:
         document: dict[str, Any] = {"url": url, "user": data.user, "logged_in": logged_in}
-        show_json(document | ({"password": data.password()} if first_time else {}))
+        show_json(document | passwords)
     else:
         show(f"\n  kaos runs at  {url}\n")
         show(f"  user          {data.user}")
-        for text in _passwords(data, first_time):
-            show(f"  {text}")
+        told = passwords.get("password", "as before; `kaos up --show-password` tells")
+        show(f"  password      {told}")
+        if "others" in passwords:
+            show(f"  others        any name, password {passwords['others']}")
         if logged_in:
             show("\n  Your command line is logged in. Try: kaos notebook deploy -s FOLDER")
         show(f"  Log: {data.logs / 'hub.log'}")
         show("  Ctrl-C stops it; notebooks stay.\n")
-    data.secret("password-shown", lambda: "yes")
 
 
-def _passwords(data: DataDir, first_time: bool) -> list[str]:
-    if not first_time:
-        return ["password      as before; `kaos up --show-password` tells"]
-    told = [f"password      {data.password()}"]
-    if data.has_secret("users-password"):
-        told.append(f"others        any name, password {data.password('users-password')}")
-    return told
+def _new_passwords(data: DataDir) -> dict[str, str]:
+    """The passwords that nobody was told yet; each is told once."""
+    new = {}
+    for key, name in (("password", "password"), ("others", _OTHERS)):
+        if data.has_secret(name) and not data.has_secret(f"{name}-shown"):
+            new[key] = data.password(name)
+            data.secret(f"{name}-shown", lambda: "yes")
+    return new

@@ -233,7 +233,11 @@ class Transport:
         if status in (401, 403) or status < 400:
             return NotAuthenticated(f"{where} wants a login (HTTP {status}). Run: kaos login URL")
         if status == 404:
-            return NotFound(f"there is no kaos at {where}: is that the right Hub?", url=where)
+            return NotFound(
+                f"there is no kaos at {where}: is that the right Hub? If it was just started, try"
+                " again in a moment",
+                url=where,
+            )
         return from_body(status, {"message": f"{where} answered HTTP {status}"})
 
 

@@ -94,7 +94,9 @@ class Builder:
             known: dict[str, str] = json.loads((self._target / MARK).read_bytes())
         except FileNotFoundError:
             return None
-        return known
+        # one that was moved here with its data directory still points to where it was made
+        here = Path(known["python"]).is_relative_to(self._target)
+        return known if here else None
 
     def _clear(self) -> None:
         for directory, _, _ in os.walk(self._target):

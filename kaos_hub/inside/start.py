@@ -126,6 +126,9 @@ def options(home: Path) -> list[str]:
         f"--ServerApp.root_dir={home}",
         f"--ServerApp.jpserver_extensions={EXTENSION}=True",
         f"--ServerApp.default_url=/lab{'/tree/work' if os.environ.get('KAOS_SOURCE') else ''}",
+        # Lab's news and its own updates are not the user's to deal with here.
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
     if os.geteuid() == 0:
         # Root's own Hub, or a container that maps root to somebody else.

@@ -504,7 +504,7 @@ class Notebooks:
 
         def write(session: Session) -> str:
             row = find(session, owner, name)
-            if row.workload != gone.workload or not row.held:
+            if gone.workload not in ("", row.workload) or not row.held:
                 return ""
             again = row.restart or row.state == NotebookState.STOPPING
             if row.wanted == "RUNNING" and again:
@@ -516,8 +516,8 @@ class Notebooks:
             if not asked_for:
                 reason = gone.reason or f"it ended by itself (exit code {gone.exit_code})"
             crashed = not asked_for and gone.exit_code not in (None, 0)
-            started = row.state in (NotebookState.RUNNING, NotebookState.STOPPING)
-            state = NotebookState.FAILED if crashed or not started else NotebookState.STOPPED
+            never_ran = row.state == NotebookState.STARTING and not asked_for
+            state = NotebookState.FAILED if crashed or never_ran else NotebookState.STOPPED
             row.wanted = "STOPPED"
             admission.release(session, row, state, reason or "stopped from the Hub")
             return row.workload
