@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from kaos_hub.bundles.archive import unpack_tar, write_tar
 from kaos_hub.bundles.limits import Limits
 from kaos_hub.bundles.scan import scan
 from kaos_hub.errors import InvalidBundle, KaosError, NotFound
+from kaos_hub.inside.archive import unpack as unpack_inside
 from tests.strategies import EXAMPLE, File, Folder, fill, folders, scanned
 
 
@@ -42,9 +44,42 @@ def test_any_tar_can_read_it(tmp_path: Path) -> None:
     """Long names, accents and all, with nothing but the standard tool."""
     folder: Folder = {"é" * 60: {"b" * 200: File(b"hello", executable=True)}, **EXAMPLE}
     found = scanned(tmp_path / "a", folder)
-    with tarfile.open(fileobj=io.BytesIO(b"".join(write_tar(found.root, found.read)))) as archive:
-        archive.extractall(tmp_path / "out", filter="data")
+    (tmp_path / "out").mkdir()
+    archive = b"".join(write_tar(found.root, found.read))
+    subprocess.run(["tar", "-x", "-C", tmp_path / "out"], input=archive, check=True)
     assert scan(tmp_path / "out").root == found.root
+
+
+@settings(max_examples=20, deadline=None)
+@given(folders())
+def test_a_notebook_unpacks_the_same(folder: Folder) -> None:
+    """With the standard library of the oldest Python we promise, which has no filters for tars."""
+    with tempfile.TemporaryDirectory() as directory:
+        found = scanned(Path(directory, "a"), folder)
+        archive = Path(directory, "a.tar")
+        archive.write_bytes(b"".join(write_tar(found.root, found.read)))
+        unpack_inside(archive, Path(directory, "out"))
+        assert scan(Path(directory, "out")).root == found.root
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("../out", tarfile.REGTYPE),
+        ("/out", tarfile.REGTYPE),
+        ("a/../../out", tarfile.DIRTYPE),
+        ("a", tarfile.FIFOTYPE),
+        ("a", tarfile.LNKTYPE),
+    ],
+)
+def test_a_notebook_unpacks_nothing_else(name: str, kind: bytes, tmp_path: Path) -> None:
+    member = tarfile.TarInfo(name)
+    member.type = kind
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(member)
+    with pytest.raises(tarfile.TarError):
+        unpack_inside(tmp_path / "a.tar", tmp_path / "here")
+    assert not list((tmp_path / "here").iterdir())
 
 
 def test_large_files_come_in_pieces(tmp_path: Path) -> None:

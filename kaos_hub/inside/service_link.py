@@ -19,6 +19,7 @@ from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from kaos_hub.inside import working_copy
+from kaos_hub.inside.archive import unpack
 from kaos_hub.models import Activity, ActivityAnswer
 
 if TYPE_CHECKING:
@@ -212,7 +213,5 @@ class ServiceLink:
 
 
 def _update(home: Path, archive: Path, tree: Path, digest: str) -> working_copy.Report:
-    tree.mkdir()
-    with tarfile.open(archive) as tar:
-        tar.extractall(tree, filter="data")
+    unpack(archive, tree)
     return working_copy.follow(home, tree, digest)
