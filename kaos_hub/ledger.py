@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.database import Database, HoldingRow, JobRow, NotebookRow
 from kaos_hub.errors import LimitExceeded
-from kaos_hub.models import JobKind, JobState, Limits, Usage, show_memory
+from kaos_hub.models import JobKind, JobState, Limits, Usage
+from kaos_hub.quantities import show_memory
 
 
 class Ledger:

@@ -39,6 +39,7 @@ _PARTS = (
     "py.typed",
     "errors.py",
     "models.py",
+    "quantities.py",
     "datadir.py",
     "bundles",
     "cli",

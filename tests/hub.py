@@ -227,7 +227,12 @@ class RunningHub:
         self.process = None
 
     def _end_left_behind(self) -> None:
-        """What is this Hub's own names its directory: in its environment or in its command."""
+        """What is this Hub's own names its directory: in environment, command or mounts."""
+        if self.engine == "docker":
+            for home in (self.data / "homes").iterdir():
+                ours = ["docker", "ps", "-aq", "--filter", f"volume={home}"]
+                for container in subprocess.check_output(ours, text=True).split():
+                    subprocess.run(["docker", "rm", "-f", container], capture_output=True)
         for pid in _processes_of(self.data):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -132,6 +132,7 @@ def test_source_and_data_become_a_notebook(hub: RunningHub, tmp_path: Path) -> N
     kaos.notebooks.stop("example")
     stopped = kaos.notebooks.wait("example")
     assert (stopped.state, stopped.reason) == ("STOPPED", "stopped by whole")
+    assert "ServerApp" in "\n".join(kaos.notebooks.logs("example"))
     assert request("GET", f"{notebook.url}/api/status", token).status >= 400
     kaos.notebooks.start("example")
     assert kaos.notebooks.wait("example").state == "RUNNING"

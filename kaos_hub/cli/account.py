@@ -100,7 +100,7 @@ def whoami(session: Session) -> None:
 
 
 def _limits(answer: "Whoami") -> "list[tuple[str, str]]":
-    from kaos_hub.models import show_memory
+    from kaos_hub.quantities import show_memory
 
     lines = []
     for field in type(answer.usage).model_fields:

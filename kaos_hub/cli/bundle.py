@@ -35,7 +35,7 @@ def list_bundles(session: Session, kind: str | None, name: str | None, limit: in
     Example:
         kaos bundle list --kind data
     """
-    from kaos_hub.models import show_memory
+    from kaos_hub.quantities import show_memory
 
     found = session.client.bundles.list(kind=kind, name=name, limit=limit)
     if session.json:

@@ -174,7 +174,7 @@ def _submit(session: Session, folder: "Folder") -> str:
 
 
 def _extent(folder: "Folder") -> str:
-    from kaos_hub.models import show_memory
+    from kaos_hub.quantities import show_memory
 
     files = folder.scan.count
     return f"{files:,} file{'s' * (files != 1)}, {show_memory(folder.scan.size)}"
@@ -209,7 +209,7 @@ def _is_submitted(session: Session, folder: "Folder") -> bool:
 
 
 def _would_send(session: Session, folder: "Folder") -> str:
-    from kaos_hub.models import show_memory
+    from kaos_hub.quantities import show_memory
 
     sizes = folder.scan.objects
     amount = sum(sizes[digest] for digest in session.client.bundles.missing(folder))

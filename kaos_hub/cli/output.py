@@ -138,7 +138,7 @@ def moment(value: datetime | None) -> str:
 
 def resources(value: "Resources") -> str:
     """Resources in a few words: ``2 cpu, 4Gi``."""
-    from kaos_hub.models import show_memory
+    from kaos_hub.quantities import show_memory
 
     parts = [
         f"{value.cpu:g} cpu" if value.cpu else "",

@@ -111,7 +111,11 @@ def _spec(
         mounts=mounts,
         environment=environment,
         resources=Resources(cpu=row.cpu, memory=row.memory, gpu=row.gpu),
-        labels={"kaos_hub.owner": row.owner, "kaos_hub.notebook": row.name},
+        labels={
+            "kaos_hub.workload": row.workload,
+            "kaos_hub.owner": row.owner,
+            "kaos_hub.notebook": row.name,
+        },
         uid=places.uid,
     )
 

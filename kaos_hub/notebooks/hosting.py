@@ -8,7 +8,6 @@ at what is already so.
 import asyncio
 import contextlib
 import logging
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,9 @@ from kaos_hub.hub import Hub, Server
 from kaos_hub.jobs import Jobs
 from kaos_hub.logs import LogStore
 from kaos_hub.models import JobKind, JobState, NotebookState
-from kaos_hub.notebooks import idle
 from kaos_hub.notebooks.admission import Places, release
 from kaos_hub.notebooks.records import Bell, announce, server_of, set_state, user_of
+from kaos_hub.notebooks.watching import HostLogs, Watch
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +43,7 @@ class Hosting:
         db, bell, jobs, engine, environments, logs, hub: what it works with.
         store_url: where bundles' bytes rest, for jobs that lay them out.
         places: where trees and homes lie.
-        resync: seconds between two looks at all of the Hub's servers. Events come much sooner; this
-            is for those that were lost.
-        silence: seconds after which a notebook that does not report is no longer judged idle.
+        resync, silence: seconds, see :class:`~kaos_hub.notebooks.watching.Watch`.
     """
 
     def __init__(
@@ -66,9 +63,9 @@ class Hosting:
         self.db, self.bell, self.jobs, self.engine = db, bell, jobs, engine
         self.environments, self.logs, self.hub = environments, logs, hub
         self.store_url, self.places = store_url, places
-        self._resync, self._silence = resync, timedelta(seconds=silence)
+        self.host_logs = HostLogs(db, engine, logs)
+        self._watch = Watch(self, resync, silence)
         self._drivers: dict[str, asyncio.Task[None]] = {}
-        self._followers: dict[str, asyncio.Task[None]] = {}
         self._loop: asyncio.Task[None] | None = None
 
     # --- life ---
@@ -91,12 +88,13 @@ class Hosting:
         for notebook_id in going:
             self.wake(notebook_id)
         for workload in held:
-            self.follow(workload)
-        self._loop = asyncio.create_task(self._watch(), name="notebooks")
+            self.host_logs.follow(workload)
+        self._loop = asyncio.create_task(self._watch.run(), name="notebooks")
 
     async def close(self) -> None:
         """Stop driving. Notebooks go on."""
-        tasks = [*self._drivers.values(), *self._followers.values()]
+        await self.host_logs.close()
+        tasks = list(self._drivers.values())
         if self._loop is not None:
             tasks.append(self._loop)
         for task in tasks:
@@ -116,32 +114,6 @@ class Hosting:
         running = self._drivers.get(notebook_id)
         if running is None or running.done():
             self.wake(notebook_id)
-
-    def follow(self, workload: str) -> None:
-        """Keep the output of a notebook's process or container, until it ends."""
-        if workload not in self._followers:
-            self.logs.open(workload)
-            task = asyncio.create_task(self._follow(workload), name=f"log-{workload}")
-            self._followers[workload] = task
-
-    async def _follow(self, workload: str) -> None:
-        try:
-            while True:
-                with contextlib.suppress(Unavailable):
-                    async for piece in self.engine.logs(workload, self.logs.size(workload)):
-                        self.logs.append(workload, piece)
-                    if not await self._holds(workload):
-                        # what is kept of it is in our log now
-                        await self.engine.remove(workload)
-                        return
-                await asyncio.sleep(0.5)
-        finally:
-            self._followers.pop(workload, None)
-            self.logs.close(workload)
-
-    async def _holds(self, workload: str) -> bool:
-        query = select(NotebookRow.id).where(NotebookRow.workload == workload, NotebookRow.held)
-        return await self.db.run(lambda session: session.scalar(query)) is not None
 
     # --- driving ---
 
@@ -209,13 +181,20 @@ class Hosting:
         for version in (source, data):
             if version is not None:
                 await self._lay_out(row.owner, version.digest)
-        environment = await self.environments.find(
-            row.owner, source, pull=row.pull, before=row.environment_key
-        )
+        environment = await self.environment_of(row)
         if environment.result is None:
             await self._build(row, environment)
         else:
             await self._built(row.id, environment, None)
+
+    async def environment_of(self, row: NotebookRow) -> Environment:
+        """What its source needs to run, and whether that is there."""
+        source = await self.db.run(
+            lambda session: session.get(VersionRow, row.source_id) if row.source_id else None
+        )
+        return await self.environments.find(
+            row.owner, source, pull=row.pull, before=row.environment_key
+        )
 
     async def _follow_source(self, row: NotebookRow) -> None:
         """The new version is ready: have the running notebook's working copy follow it."""
@@ -420,69 +399,6 @@ class Hosting:
     async def _write(self, change: Any) -> None:
         await self.db.run(change)
         self.bell.ring()
-
-    # --- watching ---
-
-    async def _watch(self) -> None:
-        """Now and then compare with the Hub, and stop what is idle."""
-        last_resync = 0.0
-        clock = asyncio.get_running_loop().time
-        while True:
-            await asyncio.sleep(min(self._resync, 2))
-            try:
-                await self._stop_idle()
-                if clock() - last_resync >= self._resync:
-                    last_resync = clock()
-                    await self.compare(await self.hub.active())
-            except Unavailable as e:
-                log.warning("waiting: %s", e)
-            except Exception:
-                log.exception("watching the notebooks failed once")
-
-    async def _stop_idle(self) -> None:
-        def choose(session: Session) -> list[str]:
-            chosen = []
-            query = select(NotebookRow).where(
-                NotebookRow.state == NotebookState.RUNNING, NotebookRow.idle_timeout > 0
-            )
-            for row in session.scalars(query):
-                why = idle.overdue(row, now(), self._silence)
-                if why is not None:
-                    row.wanted, row.stop_reason = "STOPPED", why
-                    chosen.append(row.id)
-            return chosen
-
-        for notebook_id in await self.db.run(choose):
-            self.wake(notebook_id)
-
-    async def compare(self, servers: list[Server]) -> None:
-        """Release what is held for servers that are no longer there.
-
-        One that was admitted a moment ago may not show yet, so the young are left alone.
-        """
-        active = {(s.user, s.name) for s in servers if s.active}
-        ready = {(s.user, s.name) for s in servers if s.ready}
-        young = now() - timedelta(seconds=20)
-
-        def look(session: Session) -> tuple[list[str], list[str]]:
-            to_drive, gone = [], []
-            for row in session.scalars(select(NotebookRow).where(NotebookRow.held)):
-                place = (user_of(row.owner), server_of(row.name))
-                if place not in active and (row.admitted is None or row.admitted < young):
-                    row.wanted = "STOPPED"
-                    release(session, row, NotebookState.STOPPED, row.stop_reason or "it was gone")
-                    gone.append(row.workload)
-                elif place in ready and row.state == NotebookState.STARTING:
-                    to_drive.append(row.id)
-            return to_drive, gone
-
-        to_drive, gone = await self.db.run(look)
-        for notebook_id in to_drive:
-            self.attend(notebook_id)
-        for workload in gone:
-            await self.end(workload)
-        if gone:
-            self.bell.ring()
 
 
 def _others_wait(session: Session, row: NotebookRow) -> bool:

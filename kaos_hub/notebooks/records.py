@@ -235,3 +235,9 @@ def _since(session: Session, owner: str, name: str | None, after: int) -> list[E
         )
         for row in session.scalars(query.order_by(EventRow.id).limit(500))
     ]  # fmt: skip
+
+
+def followed(session: Session, row: NotebookRow) -> VersionRow | None:
+    """The source that the working copy follows: while it runs, one that fits what it runs in."""
+    source_id = row.good_source_id if row.held else row.source_id
+    return session.get(VersionRow, source_id) if source_id else None

@@ -72,7 +72,7 @@ class StartHandler(_Private):
     async def post(self) -> None:
         """An :class:`AdmissionRequest`; answers a :class:`NotebookSpec`, or why not."""
         request = parse_request(AdmissionRequest, self.json_body())
-        spec = await self.core.notebooks.admit(request)
+        spec = await self.core.gate.admit(request)
         self.set_header("Content-Type", "application/json")
         self.finish(spec.model_dump_json())
 
@@ -84,7 +84,7 @@ class ReleaseHandler(_Private):
 
     async def post(self) -> None:
         """A :class:`ReleaseRequest`."""
-        await self.core.notebooks.release(parse_request(ReleaseRequest, self.json_body()))
+        await self.core.gate.release(parse_request(ReleaseRequest, self.json_body()))
         self.finish({})
 
 

@@ -14,7 +14,8 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, stream_request_body
 
 from kaos_hub.errors import InvalidRequest, KaosError, TooLarge
-from kaos_hub.models import Model, parse_request, show_memory
+from kaos_hub.models import Model, parse_request
+from kaos_hub.quantities import show_memory
 from kaos_hub.service import sse
 from kaos_hub.service.routes import Answer, Call, Download, Events, Route, any_json
 from kaos_hub.service.uploads import BodyReader, JsonReader, ObjectReader

@@ -20,7 +20,7 @@ from kaos_hub.jobs import Jobs
 from kaos_hub.ledger import Ledger
 from kaos_hub.logs import LogStore
 from kaos_hub.models import Info
-from kaos_hub.notebooks import Bell, Hosting, Notebooks
+from kaos_hub.notebooks import Bell, Gate, Hosting, Notebooks, Wishes
 from kaos_hub.notebooks.admission import Places
 from kaos_hub.service.core import Core
 from kaos_hub.stores.base import Store
@@ -100,10 +100,12 @@ class Parts:
         jobs, hosting = await self._start_work(db, engine, ledger, versions, store)
         only = self._data.user if engine.name == "local" and not config.trust_all_users else None
         public_url = config.public_url.rstrip("/")
-        notebooks = Notebooks(
-            hosting, versions, ledger, sizes, default_size, idle, public_url, gpus, trusted=only
+        wishes = Wishes(ledger, sizes, default_size, idle, gpus)
+        notebooks = Notebooks(hosting, wishes, public_url, trusted=only)
+        gate = Gate(hosting, wishes, ledger, public_url, trusted=only)
+        self.core = Core(
+            info, public_url, only, db, engine, ledger, versions, jobs, notebooks, gate
         )
-        self.core = Core(info, public_url, only, db, engine, ledger, versions, jobs, notebooks)
 
     async def close(self) -> None:
         """End in the opposite order. Jobs and notebooks go on in the engine."""

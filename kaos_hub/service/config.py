@@ -11,7 +11,8 @@ from traitlets.config import Application
 from kaos_hub import __version__
 from kaos_hub.datadir import DataDir
 from kaos_hub.errors import KaosError
-from kaos_hub.models import IdlePolicy, Limits, Size, parse_memory
+from kaos_hub.models import IdlePolicy, Limits, Size
+from kaos_hub.quantities import parse_memory
 
 Checked = TypeVar("Checked")
 

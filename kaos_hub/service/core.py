@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kaos_hub.engines.base import Engine
     from kaos_hub.jobs import Jobs
     from kaos_hub.ledger import Ledger
-    from kaos_hub.notebooks import Notebooks
+    from kaos_hub.notebooks import Gate, Notebooks
     from kaos_hub.versions import Versions
 
 
@@ -31,6 +31,7 @@ class Core:
     versions: "Versions"
     jobs: "Jobs"
     notebooks: "Notebooks"
+    gate: "Gate"
 
     def admit(self, caller: Caller) -> None:
         """Refuse whoever this installation does not serve.

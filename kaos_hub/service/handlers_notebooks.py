@@ -151,7 +151,7 @@ async def events(call: Call) -> Events:
 
 async def activity(call: Call) -> ActivityAnswer:
     """The server extension reports, and learns the verdict."""
-    return await call.core.notebooks.activity(call.owner, call.path["name"], call.body)
+    return await call.core.gate.activity(call.owner, call.path["name"], call.body)
 
 
 async def source(call: Call) -> Download:

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from tornado.web import HTTPError, StaticFileHandler
 
 from kaos_hub.errors import InvalidRequest, KaosError, NotAuthenticated, NotFound
-from kaos_hub.models import Notebook
+from kaos_hub.models import Notebook, notebook_name
+from kaos_hub.notebooks.names import find_name
 from kaos_hub.service import login
 from kaos_hub.service.auth import Right
 from kaos_hub.service.templating import STATIC, Pages
@@ -74,6 +75,22 @@ class ListPage(PageHandler):
         notebooks = await self.core.notebooks.list(self.caller.owner)
         notebooks.sort(key=lambda n: n.created, reverse=True)
         self.show("kaos_notebooks.html", notebooks=notebooks, hub_url=self.core.public_url)
+
+
+class NewPage(PageHandler):
+    """Where a new notebook begins: the Hub's form, under a name that is free."""
+
+    route_name = "/new"
+
+    async def get(self) -> None:
+        """Leads to the form, or to the notebook that has the name. Makes nothing."""
+        assert self.caller is not None
+        taken = {notebook.name for notebook in await self.core.notebooks.list(self.caller.owner)}
+        name = notebook_name(self.get_query_argument("name", "") or find_name(taken))
+        if name in taken:
+            self.redirect(f"{self.hub_auth.base_url}notebooks/{name}")
+        else:
+            self.redirect(self.pages.spawn_url(self.caller.user, name))
 
 
 class _OfNotebook(PageHandler):
@@ -197,6 +214,7 @@ def page_rules(prefix: str) -> list[Any]:
     actions = "|".join(ACTIONS)
     return [
         (prefix, ListPage),
+        (f"{prefix}new", NewPage),
         (f"{prefix}login", LoginPage),
         (f"{prefix}static/(.*)", OwnStatic, {"path": str(STATIC)}),
         (f"{prefix}notebooks/{_NAME}", NotebookPage),

@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 import jupyterhub._data
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader
-from jupyterhub.utils import url_path_join
+from jupyterhub.utils import url_escape_path, url_path_join
 
-from kaos_hub.models import IdlePolicy, Resources, show_memory
+from kaos_hub.models import DEFAULT_SERVER, IdlePolicy, Resources
+from kaos_hub.quantities import show_memory
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -82,6 +83,11 @@ class Pages:
         """A static file of ours."""
         return f"{self._prefix}static/{path}?v={self.static_version}"
 
+    def spawn_url(self, user: str, notebook: str) -> str:
+        """The Hub's form that starts a notebook."""
+        server = "" if notebook == DEFAULT_SERVER else notebook
+        return url_path_join(self._hub, "spawn", url_escape_path(user), server)
+
     def render(
         self, template: str, *, user: str | None, admin: bool, xsrf: str, **more: Any
     ) -> str:
@@ -110,6 +116,7 @@ class Pages:
             "xsrf_token": xsrf,
             "kaos": self._prefix,
             "kaos_static": self.own_static,
+            "spawn_url": self.spawn_url,
         }
         return self._environment.get_template(template).render({**known, **self._variables, **more})
 

@@ -5,7 +5,7 @@ import json
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kaos_hub.errors import InvalidRequest, TooLarge
-from kaos_hub.models import show_memory
+from kaos_hub.quantities import show_memory
 
 if TYPE_CHECKING:
     from kaos_hub.versions import Receiver

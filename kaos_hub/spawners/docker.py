@@ -15,7 +15,8 @@ from traitlets import Integer, Unicode, default
 from kaos_hub import runtime_image
 from kaos_hub.errors import EngineUnavailable, KaosError, Unsupported
 from kaos_hub.errors import NotFound as Missing
-from kaos_hub.models import NotebookSpec, show_memory
+from kaos_hub.models import NotebookSpec
+from kaos_hub.quantities import show_memory
 from kaos_hub.spawners.mixin import Ending, KaosSpawnerMixin, make_home
 
 _THREADS = 8

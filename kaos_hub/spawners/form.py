@@ -8,12 +8,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from kaos_hub.errors import InvalidRequest
 from kaos_hub.models import (
     IdleType,
-    parse_cpu,
-    parse_duration,
-    parse_gpu,
-    parse_memory,
-    show_memory,
 )
+from kaos_hub.quantities import parse_cpu, parse_duration, parse_gpu, parse_memory, show_memory
 from kaos_hub.spawners import TEMPLATES
 from kaos_hub.spawners.admission import FormOptions
 

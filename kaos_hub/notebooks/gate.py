@@ -1,0 +1,191 @@
+"""The gate: what spawners ask before a start and after an end, and what notebooks report.
+
+Users may ask the Hub for servers directly, so this is where limits hold, whoever asked.
+"""
+
+from typing import NoReturn
+from urllib.parse import quote
+
+from sqlalchemy.orm import Session
+
+from kaos_hub.database import NotebookRow, VersionRow, now
+from kaos_hub.errors import Forbidden, NotBuilt, NotFound
+from kaos_hub.ledger import Ledger
+from kaos_hub.models import (
+    DEFAULT_SERVER,
+    Activity,
+    ActivityAnswer,
+    AdmissionRequest,
+    NotebookRequest,
+    NotebookSpec,
+    NotebookState,
+    ReleaseRequest,
+    parse_request,
+)
+from kaos_hub.notebooks import admission, idle
+from kaos_hub.notebooks.hosting import Hosting
+from kaos_hub.notebooks.records import find, followed, set_state
+from kaos_hub.notebooks.wishes import Wishes
+
+
+class Gate:
+    """Lets servers start, and lets go of what they held.
+
+    Args:
+        hosting: makes wishes so.
+        wishes: what requests make of rows.
+        ledger: limits.
+        public_url: where browsers reach the Hub.
+        trusted: the only user the engine may serve; None serves everybody.
+    """
+
+    def __init__(
+        self,
+        hosting: Hosting,
+        wishes: Wishes,
+        ledger: Ledger,
+        public_url: str,
+        trusted: str | None = None,
+    ) -> None:
+        self._hosting, self._wishes, self._ledger = hosting, wishes, ledger
+        self._public_url, self._trusted = public_url, trusted
+        self._db, self._bell = hosting.db, hosting.bell
+
+    async def admit(self, asked: AdmissionRequest) -> NotebookSpec:
+        """Whether a server may start, and as what.
+
+        Raises:
+            NotBuilt: something has to be done first; that is begun, and the start follows.
+            LimitExceeded: it would not fit.
+            Forbidden: this engine does not serve that user.
+        """
+        refuse_stranger(self._trusted, asked.user)
+        owner, name = f"user:{asked.user}", asked.server or DEFAULT_SERVER
+        if asked.server == DEFAULT_SERVER:
+            raise Forbidden(f"A server cannot be called {DEFAULT_SERVER!r}: the default server is.")
+        asks = {k: v for k, v in asked.options.items() if k != "notebook" and v not in (None, "")}
+        wish = parse_request(NotebookRequest, {**asks, "name": name})
+
+        def write(session: Session) -> NotebookRow:
+            row, _ = self._wishes.apply(session, owner, wish, name)
+            session.add(row)
+            session.flush()
+            if row.wanted != "RUNNING":
+                row.wanted, row.stop_reason = "RUNNING", ""
+            session.flush()
+            return row
+
+        row = await self._db.run(write)
+        environment = await self._hosting.environment_of(row)
+        result = environment.result
+        if result is None or not await self._laid_out(row):
+            await self._follow_up(row)
+        spec = await self._db.run(
+            lambda session: admission.admit(
+                session,
+                self._keyed(find(session, owner, name), environment.key),
+                self._ledger,
+                result,
+                self._hosting.places,
+            )
+        )
+        self._bell.ring()
+        self._hosting.attend(row.id)
+        self._hosting.host_logs.follow(spec.workload)
+        return spec
+
+    @staticmethod
+    def _keyed(row: NotebookRow, key: str) -> NotebookRow:
+        row.environment_key = key
+        return row
+
+    async def _laid_out(self, row: NotebookRow) -> bool:
+        ids = [i for i in (row.source_id, row.data_id) if i is not None]
+        digests = await self._db.run(
+            lambda session: [session.get_one(VersionRow, i).digest for i in ids]
+        )
+        return all(self._hosting.places.tree(digest).is_dir() for digest in digests)
+
+    async def _follow_up(self, row: NotebookRow) -> NoReturn:
+        """What is asked for is not ready: refuse now, make it ready, start it then."""
+
+        def queue(session: Session) -> None:
+            fresh = session.get_one(NotebookRow, row.id)
+            if NotebookState(fresh.state).settled:
+                set_state(session, fresh, NotebookState.QUEUED, "on its way")
+
+        await self._db.run(queue)
+        self._bell.ring()
+        self._hosting.attend(row.id)
+        page = f"/services/kaos/notebooks/{quote(row.name)}"
+        raise NotBuilt(
+            f"Notebook {row.name!r} is being prepared and starts by itself when that is done."
+            f" Follow it at {self._public_url.rstrip('/')}{page}",
+            page=page,
+        )
+
+    async def release(self, gone: ReleaseRequest) -> None:
+        """A server is gone: let go of what it held. Old news are ignored."""
+        owner, name = f"user:{gone.user}", gone.server or DEFAULT_SERVER
+
+        def write(session: Session) -> str:
+            row = find(session, owner, name)
+            cancelled = not gone.workload and row.state == NotebookState.STARTING
+            if not row.held or (gone.workload != row.workload and not cancelled):
+                return ""
+            again = row.restart or row.state == NotebookState.STOPPING
+            if row.wanted == "RUNNING" and again:
+                # stopped in order to be started again, or started again while it stopped
+                admission.release(session, row, NotebookState.STARTING, "starting again")
+                return row.workload
+            asked_for = gone.stopped_by_hub or row.stop_reason
+            reason = row.stop_reason or gone.reason
+            if not asked_for:
+                reason = gone.reason or f"it ended by itself (exit code {gone.exit_code})"
+            crashed = not asked_for and gone.exit_code not in (None, 0)
+            never_ran = row.state == NotebookState.STARTING and not asked_for
+            state = NotebookState.FAILED if crashed or never_ran else NotebookState.STOPPED
+            row.wanted = "STOPPED"
+            admission.release(session, row, state, reason or "stopped from the Hub")
+            return row.workload
+
+        try:
+            workload = await self._db.run(write)
+        except NotFound:
+            workload = gone.workload
+        self._bell.ring()
+        await self._hosting.end(workload)
+
+    async def activity(self, owner: str, name: str, seen: Activity) -> ActivityAnswer:
+        """Take a notebook's evidence of use; answer with the verdict.
+
+        Raises:
+            NotFound: there is no such notebook, or it does not run.
+        """
+
+        def write(session: Session) -> ActivityAnswer:
+            row = find(session, owner, name)
+            if not row.held:
+                raise NotFound(f"Notebook {name!r} is not running.")
+            at = now()
+            idle.judge(row, seen, at)
+            source = followed(session, row)
+            return ActivityAnswer(
+                verdict=idle.verdict(row, at), source=source.digest if source else None
+            )
+
+        return await self._db.run(write)
+
+
+def refuse_stranger(trusted: str | None, user: str) -> None:
+    """Refuse whom the engine cannot keep apart from the only user it serves.
+
+    Raises:
+        Forbidden: says how to serve more than one user.
+    """
+    if trusted is not None and user != trusted:
+        raise Forbidden(
+            f"On the local engine everything runs as {trusted!r}, so only that user may"
+            " start notebooks. Use --engine docker for several users, or --trust-all-users if"
+            " they may all act as one."
+        )

@@ -1,0 +1,142 @@
+"""Watching: what is compared now and then, whatever events were lost."""
+
+import asyncio
+import contextlib
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from kaos_hub.database import Database, NotebookRow, now
+from kaos_hub.engines.base import Engine
+from kaos_hub.errors import Unavailable
+from kaos_hub.hub import Server
+from kaos_hub.logs import LogStore
+from kaos_hub.models import NotebookState
+from kaos_hub.notebooks import idle
+from kaos_hub.notebooks.admission import release
+from kaos_hub.notebooks.records import server_of, user_of
+
+if TYPE_CHECKING:
+    from kaos_hub.notebooks.hosting import Hosting
+
+log = logging.getLogger(__name__)
+
+
+class HostLogs:
+    """Keeps the output of notebooks' processes and containers, and removes what has ended."""
+
+    def __init__(self, db: Database, engine: Engine, logs: LogStore) -> None:
+        self._db, self._engine, self._logs = db, engine, logs
+        self._followers: dict[str, asyncio.Task[None]] = {}
+
+    def follow(self, workload: str) -> None:
+        """Keep the output of a notebook's process or container, until it ends."""
+        if workload not in self._followers:
+            self._logs.open(workload)
+            task = asyncio.create_task(self._follow(workload), name=f"log-{workload}")
+            self._followers[workload] = task
+
+    async def _follow(self, workload: str) -> None:
+        try:
+            while True:
+                with contextlib.suppress(Unavailable):
+                    async for piece in self._engine.logs(workload, self._logs.size(workload)):
+                        self._logs.append(workload, piece)
+                    if not await self._holds(workload):
+                        # what is kept of it is in our log now
+                        await self._engine.remove(workload)
+                        return
+                await asyncio.sleep(0.5)
+        finally:
+            self._followers.pop(workload, None)
+            self._logs.close(workload)
+
+    async def _holds(self, workload: str) -> bool:
+        query = select(NotebookRow.id).where(NotebookRow.workload == workload, NotebookRow.held)
+        return await self._db.run(lambda session: session.scalar(query)) is not None
+
+    async def close(self) -> None:
+        """Stop following. The notebooks go on."""
+        tasks = list(self._followers.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Watch:
+    """Now and then compares with the Hub, and stops what is idle.
+
+    Args:
+        hosting: whose notebooks.
+        resync: seconds between two looks at all of the Hub's servers. Events come much sooner; this
+            is for those that were lost.
+        silence: seconds after which a notebook that does not report is no longer judged idle.
+    """
+
+    def __init__(self, hosting: "Hosting", resync: float, silence: float) -> None:
+        self._hosting = hosting
+        self._resync, self._silence = resync, timedelta(seconds=silence)
+
+    async def run(self) -> None:
+        """Now and then compare with the Hub, and stop what is idle."""
+        last_resync = 0.0
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(min(self._resync, 2))
+            try:
+                await self._stop_idle()
+                if clock() - last_resync >= self._resync:
+                    last_resync = clock()
+                    await self.compare(await self._hosting.hub.active())
+            except Unavailable as e:
+                log.warning("waiting: %s", e)
+            except Exception:
+                log.exception("watching the notebooks failed once")
+
+    async def _stop_idle(self) -> None:
+        def choose(session: Session) -> list[str]:
+            chosen = []
+            query = select(NotebookRow).where(
+                NotebookRow.state == NotebookState.RUNNING, NotebookRow.idle_timeout > 0
+            )
+            for row in session.scalars(query):
+                why = idle.overdue(row, now(), self._silence)
+                if why is not None:
+                    row.wanted, row.stop_reason = "STOPPED", why
+                    chosen.append(row.id)
+            return chosen
+
+        for notebook_id in await self._hosting.db.run(choose):
+            self._hosting.wake(notebook_id)
+
+    async def compare(self, servers: list[Server]) -> None:
+        """Release what is held for servers that are no longer there.
+
+        One that was admitted a moment ago may not show yet, so the young are left alone.
+        """
+        active = {(s.user, s.name) for s in servers if s.active}
+        ready = {(s.user, s.name) for s in servers if s.ready}
+        young = now() - timedelta(seconds=20)
+
+        def look(session: Session) -> tuple[list[str], list[str]]:
+            to_drive, gone = [], []
+            for row in session.scalars(select(NotebookRow).where(NotebookRow.held)):
+                place = (user_of(row.owner), server_of(row.name))
+                if place not in active and (row.admitted is None or row.admitted < young):
+                    row.wanted = "STOPPED"
+                    release(session, row, NotebookState.STOPPED, row.stop_reason or "it was gone")
+                    gone.append(row.workload)
+                elif place in ready and row.state == NotebookState.STARTING:
+                    to_drive.append(row.id)
+            return to_drive, gone
+
+        to_drive, gone = await self._hosting.db.run(look)
+        for notebook_id in to_drive:
+            self._hosting.attend(notebook_id)
+        for workload in gone:
+            await self._hosting.end(workload)
+        if gone:
+            self._hosting.bell.ring()

@@ -1,0 +1,141 @@
+"""Wishes: what a request makes of a notebook's row, or why it cannot."""
+
+from collections.abc import Callable, Sequence
+from secrets import token_hex
+from typing import TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from kaos_hub.database import NotebookRow, now
+from kaos_hub.errors import InvalidResources
+from kaos_hub.ledger import Ledger
+from kaos_hub.models import BundleKind, IdlePolicy, NotebookRequest, NotebookState, Size
+from kaos_hub.notebooks.names import find_name
+from kaos_hub.quantities import show_memory
+from kaos_hub.versions import select_version
+
+N = TypeVar("N", int, float)
+
+
+class Wishes:
+    """Applies requests to rows, within what the admin offers.
+
+    Args:
+        ledger: limits.
+        sizes: what the admin offers, and ``default_size`` among them.
+        idle: the policy of notebooks that ask for none.
+        gpus: how many devices the engine can give out.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        sizes: Sequence[Size],
+        default_size: str,
+        idle: IdlePolicy,
+        gpus: int = 0,
+    ) -> None:
+        self._ledger, self._sizes = ledger, {size.name: size for size in sizes}
+        self._default_size, self._idle, self._gpus = default_size, idle, gpus
+
+    def check_fits(self, session: Session, row: NotebookRow) -> None:
+        """Refuse before anything is built for it what would not be admitted after."""
+        self._ledger.check(session, row, row.cpu or 0, row.memory or 0, row.gpu)
+
+    def draft(
+        self, session: Session, owner: str, wish: NotebookRequest
+    ) -> tuple[NotebookRow, bool]:
+        """The notebook as the wish wants it, and whether it is new. Nothing is written."""
+        with session.no_autoflush:
+            row, new = self.apply(session, owner, wish, wish.name)
+            if not new:
+                session.expunge(row)
+            return row, new
+
+    def apply(
+        self, session: Session, owner: str, wish: NotebookRequest, name: str | None
+    ) -> tuple[NotebookRow, bool]:
+        """The notebook's row as the wish wants it, and whether it is new.
+
+        A new row is not yet part of the session. Without a name one is found.
+
+        Raises:
+            NotFound: a bundle that is not there.
+            InvalidResources: more than there is, or than the owner may ever have.
+        """
+        existing = {
+            row.name: row
+            for row in session.scalars(select(NotebookRow).where(NotebookRow.owner == owner))
+        }
+        row = existing.get(name) if name is not None else None
+        new = row is None
+        if row is None:
+            row = self._new_row(owner, name or find_name(existing))
+            if wish.size is None and self._default_size:
+                self._resize(row, self._default_size)
+        self._fill(session, row, wish)
+        return row, new
+
+    def _new_row(self, owner: str, name: str) -> NotebookRow:
+        return NotebookRow(
+            id=token_hex(8), owner=owner, name=name, display_name="", created=now(),
+            wanted="STOPPED", restart=False, pull=False, gpu=0,
+            idle_timeout=self._idle.timeout, idle_type=self._idle.type.value,
+            state=NotebookState.STOPPED.value, reason="", progress=0,
+            build_state="SKIPPED", build_reason="", starts=0, workload="", environment_key="",
+            stop_reason="", idle_reason="", held=False, held_cpu=0, held_memory=0, held_gpu=0,
+        )  # fmt: skip
+
+    def _fill(self, session: Session, row: NotebookRow, wish: NotebookRequest) -> None:
+        for kind, text, column in (
+            (BundleKind.SOURCE, wish.source, "source_id"),
+            (BundleKind.DATA, wish.data, "data_id"),
+        ):
+            if text is not None:
+                setattr(row, column, select_version(session, row.owner, kind, text).id)
+        if wish.size is not None:
+            self._resize(row, wish.size)
+        row.cpu = wish.cpu if wish.cpu is not None else row.cpu
+        row.memory = wish.memory if wish.memory is not None else row.memory
+        row.gpu = wish.gpu if wish.gpu is not None else row.gpu
+        row.pull = row.pull or wish.pull
+        if wish.display_name is not None:
+            row.display_name = wish.display_name
+        if wish.idle_type is not None:
+            row.idle_type = wish.idle_type
+        if wish.idle_timeout is not None:
+            row.idle_timeout = wish.idle_timeout
+        self._cap(row)
+
+    def _resize(self, row: NotebookRow, name: str) -> None:
+        size = self._sizes.get(name)
+        if size is None:
+            offered = ", ".join(self._sizes) or "none"
+            raise InvalidResources(f"There is no size {name!r}; offered: {offered}.")
+        row.cpu, row.memory, row.gpu = size.cpu, size.memory, size.gpu
+
+    def _cap(self, row: NotebookRow) -> None:
+        """Refuse at once what can never be admitted, and keep the idle timeout within its cap."""
+        if row.gpu > self._gpus:
+            there_are = f"{self._gpus} GPUs" if self._gpus else "no GPU"
+            raise InvalidResources(f"{row.gpu} GPUs asked for, but there is {there_are} here.")
+        limits = self._ledger.limits(row.owner)
+        _refuse_never("cpu", row.cpu, limits.cpu, str)
+        _refuse_never("memory", row.memory, limits.memory, show_memory)
+        _refuse_never("gpu", row.gpu, limits.gpu, str)
+        cap = limits.idle_timeout
+        if cap is not None and (row.idle_timeout == 0 or row.idle_timeout > cap):
+            row.idle_timeout = cap
+
+
+def _refuse_never(what: str, asked: N | None, limit: N | None, show: Callable[[N], str]) -> None:
+    """Refuse what could never be admitted, however little else is held."""
+    if limit is None:
+        return
+    if asked is None:
+        raise InvalidResources(f"Say how much {what} it needs; your limit is {show(limit)}.")
+    if asked > limit:
+        raise InvalidResources(
+            f"{what} {show(asked)} is more than your limit of {show(limit)}; ask for less."
+        )
