@@ -57,6 +57,7 @@ c.JupyterHub.cookie_secret = data.secret("cookie")
 c.JupyterHub.cleanup_servers = False
 c.JupyterHub.template_paths = [str(files("kaos_hub") / part) for part in _TEMPLATES]
 c.JupyterHub.allow_named_servers = True
+c.JupyterHub.default_url = "/services/kaos/"  # who logs in lands on the page Notebooks
 # Ours have 256 random bits: hashing them slowly at each request would add nothing.
 c.JupyterHub.trust_user_provided_tokens = True
 

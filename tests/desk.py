@@ -42,6 +42,7 @@ c.JupyterHub.load_roles.append(
 )
 c.JupyterHub.authenticator_class = "dummy"
 c.Authenticator.allow_all = True
+c.Authenticator.allowed_users = c.SharedPasswordAuthenticator.allowed_users
 c.KaosSpawnerMixin.admission_patience = 2
 c.Spawner.poll_interval = 1
 """

@@ -70,7 +70,21 @@ def test_whoever_has_nothing_is_told_the_first_step(hub: RunningHub) -> None:
     page = Browser(hub, "newcomer").get(hub.kaos + "/")
     assert f"kaos login {hub.url}" in page.text
     assert "kaos notebook deploy -s" in page.text
-    assert '/hub/spawn"' in page.text
+    assert 'action="/services/kaos/new"' in page.text
+
+
+def test_a_new_notebook_begins_in_the_hubs_form(hub: RunningHub) -> None:
+    browser = Browser(hub, "starter")
+    write(hub.data, [notebook("taken", owner="user:starter")])
+    form = browser.get(f"{hub.kaos}/new?name=fresh")
+    assert "Notebook <strong>fresh</strong>" in form.text
+    assert re.search(
+        r"Notebook <strong>[a-z]+-[a-z]+</strong>", browser.get(hub.kaos + "/new").text
+    )
+    assert "Notebook <strong>default</strong>" in browser.get(f"{hub.kaos}/new?name=default").text
+    assert "<h1>taken" in browser.get(f"{hub.kaos}/new?name=taken").text
+    wrong = browser.get(f"{hub.kaos}/new?name=No%20Way")
+    assert wrong.status == 400 and "lower-case letters" in words(wrong.text)
 
 
 def test_a_failed_build_is_explained_with_its_log_at_hand(hub: RunningHub, eve: Browser) -> None:

@@ -100,7 +100,7 @@ def test_environment_and_token(hub, desk):
 
 
 def test_refusal_is_read_everywhere(hub, desk):
-    desk.refuse(LimitExceeded("You have 2 of 2 <i>notebooks</i>.", url="/services/kaos/"))
+    desk.refuse(LimitExceeded("You have 2 of 2 <i>notebooks</i>.", page="/services/kaos/"))
     said = "You have 2 of 2 <i>notebooks</i>."
     escaped = "You have 2 of 2 &lt;i&gt;notebooks&lt;/i&gt;."
 
@@ -123,10 +123,13 @@ def test_refusal_is_read_everywhere(hub, desk):
 
 
 def test_unbuilt_is_refused_with_a_link(hub, desk):
-    desk.refuse(NotBuilt("It is being built.", url="/services/kaos/notebooks/full"))
+    desk.refuse(NotBuilt("It is being built.", page="/services/kaos/notebooks/full"))
     answer = hub.api("POST", hub.path("full"), {})
     assert answer.status == 409
     assert "/services/kaos/notebooks/full" in answer.json["message"]
+    page = hub.browser(hub.me).post(f"/hub/spawn/{hub.me}/full", {"cpu": "1"})
+    assert page.headers["refresh"] == "0; url=/services/kaos/notebooks/full"
+    assert 'name="cpu"' not in page.text
 
 
 def test_absent_service_refuses_clearly_and_a_restarting_one_is_waited_for(hub, desk):

@@ -86,7 +86,7 @@ class Pages:
     def spawn_url(self, user: str, notebook: str) -> str:
         """The Hub's form that starts a notebook."""
         server = "" if notebook == DEFAULT_SERVER else notebook
-        return url_path_join(self._hub, "spawn", url_escape_path(user), server)
+        return str(url_path_join(self._hub, "spawn", url_escape_path(user), server))
 
     def render(
         self, template: str, *, user: str | None, admin: bool, xsrf: str, **more: Any

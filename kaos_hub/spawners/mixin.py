@@ -9,6 +9,7 @@ import contextlib
 import html
 import json
 import os
+import re
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +24,7 @@ from tornado import web
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Float, Unicode, default
 
-from kaos_hub.errors import EngineUnavailable, InvalidRequest, KaosError, Unavailable
+from kaos_hub.errors import EngineUnavailable, InvalidRequest, KaosError, NotBuilt, Unavailable
 from kaos_hub.models import (
     DEFAULT_SERVER,
     AdmissionRequest,
@@ -43,15 +44,28 @@ class Refused(SpawnException):
     """
 
     def __init__(self, error: KaosError) -> None:
-        text = error.message
-        link = str(error.details.get("url") or "")
-        markup = html.escape(text)
-        if link.startswith(("http://", "https://", "/")):
-            markup += f' <a href="{html.escape(link)}">Open its page</a>'
-            text = f"{text} {link}"
+        page = str(error.details.get("page") or "")
+        text = error.message if page in error.message else f"{error.message} {page}"
+        # What is not built yet goes on at that page: browsers follow, with scripts or without.
+        follow = bool(page) and isinstance(error, NotBuilt)
+        markup = _linked(text, page, follow)
         super().__init__(text, reason=error.code, message_html=markup, status_code=error.status)
         self.jupyterhub_message = text
         self.jupyterhub_html_message = markup
+        if follow:
+            self.headers = {"Refresh": f"0; url={page}"}
+
+
+def _linked(text: str, page: str, follow: bool) -> str:
+    """The text as HTML, in which the address of a page of this Hub is a link.
+
+    Our templates look for ``data-follow`` and send people on.
+    """
+    markup, path = html.escape(text), html.escape(page)
+    if not page:
+        return markup
+    link = rf'<a{" data-follow" if follow else ""} href="{path}">\g<0></a>'
+    return re.sub(rf"\S*{re.escape(path)}", link, markup, count=1)
 
 
 @dataclass(frozen=True)
