@@ -44,6 +44,13 @@ def test_a_silent_busy_kernel_is_use_under_every_type(type: IdleType) -> None:
 
 
 @pytest.mark.parametrize("type", IdleType)
+def test_fresh_use_is_not_called_no_use(type: IdleType) -> None:
+    row = running(type)
+    idle.judge(row, report(use=START), START)
+    assert idle.verdict(row, START).reason == "in use just now"
+
+
+@pytest.mark.parametrize("type", IdleType)
 def test_an_unused_notebook_goes_with_its_reason(type: IdleType) -> None:
     row = running(type)
     for minutes in range(10):

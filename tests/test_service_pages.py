@@ -11,7 +11,7 @@ from kaos_hub.client import login as log_in_command_line
 from kaos_hub.errors import NotAuthenticated, NotFound, Unavailable
 from kaos_hub.models import LoginPoll, LoginRequest, LoginStarted, Resources
 from kaos_hub.service import login
-from kaos_hub.service.templating import Visitor, show_resources, span
+from kaos_hub.service.templating import Visitor, show_resources, span, took
 from tests.history import build, notebook, version, write
 from tests.hub import Browser, RunningHub, request
 
@@ -149,6 +149,14 @@ def test_a_name_cannot_leave_the_hubs_script() -> None:
 )
 def test_spans_are_said_in_one_unit(seconds: float, said: str) -> None:
     assert span(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "1 s"), (59, "59 s"), (60, "1 min"), (125, "2 min 5 s"), (11_400, "3 h 10 min")],
+)
+def test_how_long_a_stage_took(seconds: float, said: str) -> None:
+    assert took(seconds) == said
 
 
 def test_resources_are_said_shortly() -> None:

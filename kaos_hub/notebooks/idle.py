@@ -50,7 +50,10 @@ def verdict(row: NotebookRow, at: datetime) -> IdleVerdict:
     since = row.active_at
     idle = at - since > timedelta(seconds=1) and row.reported_at > since
     if not idle:
-        return IdleVerdict(idle=False, reason=f"in use: {row.idle_reason}")
+        just_now = row.idle_reason == _unused(IdleType(row.idle_type), since)
+        return IdleVerdict(
+            idle=False, reason="in use just now" if just_now else f"in use: {row.idle_reason}"
+        )
     if not row.idle_timeout:
         return IdleVerdict(idle=True, since=since, reason=f"{row.idle_reason}; it may stay so")
     stops = since + timedelta(seconds=row.idle_timeout)

@@ -154,14 +154,16 @@ _HOST = {
 
 def _host_stage(row: NotebookRow) -> Stage:
     state, progress = _HOST[NotebookState(row.state)]
-    never = row.starts == 0
-    if row.state == NotebookState.STOPPED and never:
+    never_wanted = row.state == NotebookState.STOPPED and row.starts == 0
+    if never_wanted:
         state = "QUEUED"
     reason = row.reason
     if row.build_state == "FAILED":
         reason = ""  # it is the build's
         if row.state == NotebookState.FAILED:
             state, reason = "SKIPPED", "the build failed"
+    elif state == "QUEUED" and not never_wanted:
+        reason = "waits for the build"
     return Stage(
         name="host",
         state=state,

@@ -154,6 +154,16 @@ def span(seconds: float) -> str:
     return "less than a minute" if seconds < 60 else "a minute"
 
 
+def took(seconds: float) -> str:
+    """A duration as exactly as one cares: ``4 s``, ``2 min 5 s``, ``3 h 10 min``."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 def show_resources(resources: Resources) -> str:
     """``2 cores · 4Gi · 1 GPU``; what is not limited is left out."""
     parts = []
@@ -185,7 +195,7 @@ def here(url: str) -> str:
 
 _FILTERS: dict[str, Callable[..., str]] = {
     "ago": ago,
-    "span": span,
+    "took": took,
     "resources": show_resources,
     "idle_policy": show_idle,
     "here": here,
