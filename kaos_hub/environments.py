@@ -62,7 +62,12 @@ class Environments:
         self._trees, self._default_image, self._deadline = trees, default_image, deadline
 
     async def find(
-        self, owner: str, source: VersionRow | None, pull: bool = False, before: str = ""
+        self,
+        owner: str,
+        source: VersionRow | None,
+        pull: bool = False,
+        before: str = "",
+        ask: bool = True,
     ) -> Environment:
         """The environment of a source bundle; of none, the default.
 
@@ -71,6 +76,8 @@ class Environments:
             source: the bundle.
             pull: look up base images again.
             before: key of the environment used so far, to say what is different now.
+            ask: ask the engine what base images mean that were never used, which may take as long
+                as fetching them. Else an environment on such a base has no key yet.
 
         Raises:
             Unsupported: the Dockerfile asks for what this engine cannot do; names the line.
@@ -79,10 +86,14 @@ class Environments:
         if not self._engine.images:
             environment = await self._packages(source)
         elif source is None:
-            image = await self._resolve(self._default_image, pull)
+            image = await self._resolve(self._default_image, pull, ask)
+            if image is None:
+                return _unknown(self._default_image)
             return Environment(key=images.short_key(image), result={"image": image})
         else:
-            environment = await self._image(owner, source, pull)
+            environment = await self._image(owner, source, pull, ask)
+        if not environment.key:
+            return environment
         return await self._known(owner, environment, before)
 
     async def _packages(self, source: VersionRow | None) -> Environment:
@@ -104,14 +115,19 @@ class Environments:
         environment = Environment(key=key, result=None, work=work, inputs=inputs)
         return replace(environment, why="its packages are not installed yet")
 
-    async def _image(self, owner: str, source: VersionRow, pull: bool) -> Environment:
+    async def _image(self, owner: str, source: VersionRow, pull: bool, ask: bool) -> Environment:
         files = await self._versions.files(source.digest)
         dockerfile = await self._text(files, "Dockerfile") or ""
         problems = images.refusals(dockerfile, classic=self._engine.classic_builder)
         if problems:
             raise Unsupported("; ".join(problems))
         plan = images.analyse(dockerfile, files)
-        bases = {base: await self._resolve(base, pull) for base in plan.bases}
+        bases: dict[str, str] = {}
+        for base in plan.bases:
+            resolved = await self._resolve(base, pull, ask)
+            if resolved is None:
+                return _unknown(base)
+            bases[base] = resolved
         key, inputs = plan.key(bases, self._engine.platform)
         work = Build(
             source=self._tree(source),
@@ -188,12 +204,14 @@ class Environments:
         await self._db.run(write)
         return replace(environment, result=result, job=job.id, why="nothing to build")
 
-    async def _resolve(self, reference: str, pull: bool) -> str:
+    async def _resolve(self, reference: str, pull: bool, ask: bool) -> str | None:
         """What an image reference means; once known, nobody is asked again."""
         key = (self._engine.name, reference)
         known = await self._db.run(lambda session: session.get(BaseRow, key))
-        if known is not None and not pull:
+        if known is not None and not (pull and ask):
             return known.resolved
+        if not ask:
+            return None
         try:
             resolved = await self._engine.resolve(reference, pull)
         except Unavailable:
@@ -216,6 +234,10 @@ class Environments:
 
     def _tree(self, source: VersionRow) -> Path:
         return self._trees / source.digest.removeprefix("blake3:")
+
+
+def _unknown(base: str) -> Environment:
+    return Environment(key="", result=None, why=f"its base image {base} was never used here")
 
 
 def explain(job: JobRow, lines: list[str]) -> str:

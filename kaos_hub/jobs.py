@@ -293,7 +293,12 @@ class Jobs:
         """Keep the workload's output, going on where an earlier driver was killed."""
         have = self._logs.size(row.id) - row.log_base
         async for piece in self._engine.logs(workload_name(row.kind, row.id), max(have, 0)):
-            self._logs.append(row.id, piece)
+            try:
+                self._logs.append(row.id, piece)
+            except OSError as e:
+                # a full disk costs the rest of the log, not the job
+                log.error("job %s: its log cannot be kept: %s", row.id, e)
+                return
             steps = _STEP.findall(piece)
             if steps:
                 done, of = map(int, steps[-1])

@@ -46,13 +46,13 @@ def slow_source(path: Path, engine: str) -> Path:
     """A bundle whose build takes some seconds and counts them in its log."""
     model = path / "model"
     (model / "slow").mkdir(parents=True)
+    # it names its path, so that no other test's build is found to be the same
     if engine == "local":
         (path / "Dockerfile").write_text("FROM python:3.11-slim\n")
-        (model / "requirements.txt").write_text("./slow\n")
+        (model / "requirements.txt").write_text(f"./slow\n# {path}\n")
         (model / "slow" / "setup.py").write_text(SLOW_SETUP)
     else:
         steps = "for i in $(seq 0 11); do echo slow step $i; sleep 0.5; done"
-        # of no other test, or its layer would be known
         (path / "Dockerfile").write_text(f"FROM python:3.13-slim\nRUN : {path}; {steps}\n")
     return path
 

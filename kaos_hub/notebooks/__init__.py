@@ -13,6 +13,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from kaos_hub.database import Database, EventRow, NotebookRow
+from kaos_hub.environments import Environment
 from kaos_hub.errors import (
     Conflict,
     NotFound,
@@ -155,9 +156,10 @@ class Notebooks:
         """
         refuse_stranger(self._trusted, user_of(owner))
         row, new = await self._db.run(lambda session: self._wishes.draft(session, owner, wish))
-        restart = await self._needs_restart(row) if row.held else []
+        environment = await self._hosting.environment_of(row, ask=False)
+        restart = _needs_restart(row, environment) if row.held else []
         actions = [f"make notebook {row.name!r}"] if new else []
-        actions += await self._plan(row, restart)
+        actions += _plan(row, environment, restart)
         if restart and not (wish.restart or wish.dry_run):
             raise RestartRequired(
                 f"Notebook {row.name!r} is running and must restart for: {', '.join(restart)}."
@@ -187,40 +189,6 @@ class Notebooks:
         self._bell.ring()
         self._hosting.wake(notebook_id)
         return DeployAnswer(notebook=model, actions=actions)
-
-    async def _needs_restart(self, row: NotebookRow) -> Sequence[str]:
-        """What of the wish a running notebook cannot take in."""
-        changes = []
-        if row.data_id != row.mounted_data_id:
-            changes.append("other data")
-        if (row.cpu or 0, row.memory or 0, row.gpu) != (
-            row.held_cpu,
-            row.held_memory,
-            row.held_gpu,
-        ):
-            changes.append("other resources")
-        environment = await self._hosting.environment_of(row)
-        if environment.key != row.environment_key:
-            changes.append(f"a new environment ({environment.why})")
-        return changes
-
-    async def _plan(self, row: NotebookRow, restart: Sequence[str]) -> Sequence[str]:
-        environment = await self._hosting.environment_of(row)
-        steps = []
-        if environment.result is None:
-            steps.append(f"build: {environment.why}")
-        else:
-            steps.append("build nothing: the environment is known")
-        steps += environment.advice
-        if row.held and not restart:
-            steps.append("update the working copy in place; kernels live on")
-        elif row.held:
-            steps.append(f"restart, for {', '.join(restart)}")
-        else:
-            cpu = "any" if row.cpu is None else f"{row.cpu:g}"
-            size = f"cpu {cpu}, memory {show_memory(row.memory)}, gpu {row.gpu}"
-            steps.append(f"start with {size}")
-        return steps
 
     async def start(self, owner: str, name: str) -> Notebook:
         """Start it. If its latest source never built, the last that did is used."""
@@ -304,3 +272,38 @@ def _wish_stop(reason: str) -> Callable[[Session, NotebookRow], None]:
             set_state(session, row, NotebookState.STOPPING, reason)
 
     return wish
+
+
+def _needs_restart(row: NotebookRow, environment: Environment) -> Sequence[str]:
+    """What of the wish a running notebook cannot take in."""
+    changes = []
+    if row.data_id != row.mounted_data_id:
+        changes.append("other data")
+    if (row.cpu or 0, row.memory or 0, row.gpu) != (
+        row.held_cpu,
+        row.held_memory,
+        row.held_gpu,
+    ):
+        changes.append("other resources")
+    if environment.key != row.environment_key:
+        changes.append(f"a new environment ({environment.why})")
+    return changes
+
+
+def _plan(row: NotebookRow, environment: Environment, restart: Sequence[str]) -> Sequence[str]:
+    """What a deploy does, in order, for people."""
+    steps = []
+    if environment.result is None:
+        steps.append(f"build: {environment.why}")
+    else:
+        steps.append("build nothing: the environment is known")
+    steps += environment.advice
+    if row.held and not restart:
+        steps.append("update the working copy in place; kernels live on")
+    elif row.held:
+        steps.append(f"restart, for {', '.join(restart)}")
+    else:
+        cpu = "any" if row.cpu is None else f"{row.cpu:g}"
+        size = f"cpu {cpu}, memory {show_memory(row.memory)}, gpu {row.gpu}"
+        steps.append(f"start with {size}")
+    return steps

@@ -76,7 +76,7 @@ class Gate:
             return row
 
         row = await self._db.run(write)
-        environment = await self._hosting.environment_of(row)
+        environment = await self._hosting.environment_of(row, ask=False)
         result = environment.result
         if result is None or not await self._laid_out(row):
             await self._follow_up(row)

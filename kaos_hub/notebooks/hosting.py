@@ -187,13 +187,14 @@ class Hosting:
         else:
             await self._built(row.id, environment, None)
 
-    async def environment_of(self, row: NotebookRow) -> Environment:
-        """What its source needs to run, and whether that is there."""
+    async def environment_of(self, row: NotebookRow, ask: bool = True) -> Environment:
+        """What its source needs to run, and whether that is there; ``ask`` as of
+        :meth:`.Environments.find`."""
         source = await self.db.run(
             lambda session: session.get(VersionRow, row.source_id) if row.source_id else None
         )
         return await self.environments.find(
-            row.owner, source, pull=row.pull, before=row.environment_key
+            row.owner, source, pull=row.pull, before=row.environment_key, ask=ask
         )
 
     async def _follow_source(self, row: NotebookRow) -> None:

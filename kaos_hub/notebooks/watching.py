@@ -42,7 +42,8 @@ class HostLogs:
     async def _follow(self, workload: str) -> None:
         try:
             while True:
-                with contextlib.suppress(Unavailable):
+                # a full disk costs lines of the log, and then it goes on
+                with contextlib.suppress(Unavailable, OSError):
                     async for piece in self._engine.logs(workload, self._logs.size(workload)):
                         self._logs.append(workload, piece)
                     if not await self._holds(workload):
@@ -79,6 +80,7 @@ class Watch:
     def __init__(self, hosting: "Hosting", resync: float, silence: float) -> None:
         self._hosting = hosting
         self._resync, self._silence = resync, timedelta(seconds=silence)
+        self._missing: set[str] = set()
 
     async def run(self) -> None:
         """Now and then compare with the Hub, and stop what is idle."""
@@ -115,17 +117,23 @@ class Watch:
     async def compare(self, servers: list[Server]) -> None:
         """Release what is held for servers that are no longer there.
 
-        One that was admitted a moment ago may not show yet, so the young are left alone.
+        What is released is ended for good, so one look is not enough: a server counts as gone when
+        it was absent twice in a row. One admitted a moment ago may not show yet.
         """
         active = {(s.user, s.name) for s in servers if s.active}
         ready = {(s.user, s.name) for s in servers if s.ready}
         young = now() - timedelta(seconds=20)
+
+        missing: set[str] = set()
 
         def look(session: Session) -> tuple[list[str], list[str]]:
             to_drive, gone = [], []
             for row in session.scalars(select(NotebookRow).where(NotebookRow.held)):
                 place = (user_of(row.owner), server_of(row.name))
                 if place not in active and (row.admitted is None or row.admitted < young):
+                    missing.add(row.workload)
+                    if row.workload not in self._missing:
+                        continue
                     row.wanted = "STOPPED"
                     release(session, row, NotebookState.STOPPED, row.stop_reason or "it was gone")
                     gone.append(row.workload)
@@ -134,6 +142,7 @@ class Watch:
             return to_drive, gone
 
         to_drive, gone = await self._hosting.db.run(look)
+        self._missing = missing
         for notebook_id in to_drive:
             self._hosting.attend(notebook_id)
         for workload in gone:
