@@ -128,3 +128,6 @@ c.Spawner.poll_interval = 5  # a dead notebook is seen within seconds
 
 if os.environ.get("KAOS_EXTRA_CONFIG"):
     load_subconfig(str(Path(os.environ["KAOS_EXTRA_CONFIG"]).absolute()))
+
+# `kaos up` shows its password only where that lets somebody in.
+data.authenticator.write_text(str(c.JupyterHub.authenticator_class))

@@ -12,6 +12,7 @@
       homes/<notebook id>/  what users keep
       logs/                 <id>.log of jobs and notebooks, hub.log
       secrets/<name>        mode 0600, made when first asked for
+      authenticator         how the Hub lets people in
       ports.json            ports once chosen, so that notebooks find the Hub again
       lock, hub.lock        held while the service, the Hub run
 
@@ -118,6 +119,11 @@ class DataDir:
     def hub_database(self) -> Path:
         """The Hub's SQLite file."""
         return self.path / "jupyterhub.sqlite"
+
+    @property
+    def authenticator(self) -> Path:
+        """Where the Hub's configuration notes by which authenticator it lets people in."""
+        return self.path / "authenticator"
 
     @property
     def store(self) -> Path:

@@ -203,15 +203,17 @@ def _log_in(session: Session, data: DataDir, url: str) -> bool:
 
 
 def _welcome(session: Session, data: DataDir, url: str, logged_in: bool) -> None:
-    passwords = _new_passwords(data)
+    ours = data.authenticator.read_text() == "shared-password"
+    passwords = _new_passwords(data) if ours else {}
     if session.json:
         document: dict[str, Any] = {"url": url, "user": data.user, "logged_in": logged_in}
         show_json(document | passwords)
     else:
         show(f"\n  kaos runs at  {url}\n")
-        show(f"  user          {data.user}")
-        told = passwords.get("password", "as before; `kaos up --show-password` tells")
-        show(f"  password      {told}")
+        if ours:
+            show(f"  user          {data.user}")
+            told = passwords.get("password", "as before; `kaos up --show-password` tells")
+            show(f"  password      {told}")
         if "others" in passwords:
             show(f"  others        any name, password {passwords['others']}")
         if logged_in:
