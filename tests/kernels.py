@@ -26,7 +26,7 @@ class Kernel:
         self.id = answer.json["id"]
 
     def run(self, code: str, seconds: float = 60) -> str:
-        """Execute a cell; what it printed and its result's text.
+        """Execute a cell; what it printed to its standard output, and its result's text.
 
         Raises:
             AssertionError: the cell raised; the text is its traceback.
@@ -85,7 +85,7 @@ async def _outputs(socket: Any, request_id: str) -> str:
         if message.get("parent_header", {}).get("msg_id") != request_id:
             continue
         kind, content = message["msg_type"], message["content"]
-        if kind == "stream":
+        if kind == "stream" and content["name"] == "stdout":
             said += content["text"]
         elif kind == "execute_result":
             said += content["data"]["text/plain"]
