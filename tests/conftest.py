@@ -16,8 +16,8 @@ def postgres_url() -> Iterator[str]:
     """The URL of a PostgreSQL server of our own."""
     if postgres.binaries() is None:
         pytest.skip("PostgreSQL's server is not installed")
-    with postgres.server() as url:
-        yield url
+    with postgres.server() as server:
+        yield server.url
 
 
 @pytest_asyncio.fixture(params=["sqlite", "postgresql"])
