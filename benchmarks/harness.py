@@ -111,7 +111,10 @@ class Report:
         """Print it: a table in Markdown, or one JSON document."""
         self.machine["load at the end"] = load()
         if as_json:
-            head = {"benchmark": self.name, "began": self.began.isoformat(timespec="seconds")}
+            head: dict[str, Any] = {
+                "benchmark": self.name,
+                "began": self.began.isoformat(timespec="seconds"),
+            }
             head |= {"machine": self.machine, "versions": self.versions, "skipped": self.skipped}
             found = [comparison.as_json() for comparison in self.comparisons]
             print(json.dumps(head | {"comparisons": found}, indent=2))
