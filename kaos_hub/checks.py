@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from kaos_hub import proxy
-from kaos_hub.datadir import DataDir, is_free
-from kaos_hub.errors import KaosError, NotAuthenticated
-from kaos_hub.launch import call, running
+from kaos_hub.datadir import DataDir, obstacle
+from kaos_hub.errors import Conflict, KaosError, NotAuthenticated
+from kaos_hub.launch import call, check_ports, running
 
 GOOD, WEAK, BAD = "good", "weak", "bad"
 _GIB = 1 << 30
@@ -48,14 +49,17 @@ def examine(data: DataDir, engine: str) -> Iterator[Finding]:
         packages,
         proxy_program,
         lambda: data_directory(data),
-        lambda: ports(data),
+        lambda: ports(data, engine),
         lambda: bubblewrap(engine),
         lambda: docker(engine),
         lambda: hub(data),
         login,
     ]
     for check in checks:
-        found = check()
+        try:
+            found = check()
+        except OSError as e:
+            found = Finding("files", BAD, f"{e.filename}: {e.strerror}.", _mend(data, data.path))
         yield from found if isinstance(found, list) else [found]
 
 
@@ -97,7 +101,7 @@ def data_directory(data: DataDir) -> Finding:
     """Whether the data directory can be used, by us alone, and has space."""
     name = "data directory"
     path = data.path
-    existing = next(p for p in (path, *path.parents) if p.exists())
+    existing = next(p for p in (path, *path.parents) if os.access(p, os.F_OK))
     if not os.access(existing, os.W_OK | os.X_OK):
         return Finding(
             name,
@@ -105,6 +109,9 @@ def data_directory(data: DataDir) -> Finding:
             f"{existing} cannot be written by {data.user}.",
             "Choose another with --data-dir or KAOS_DATA_DIR.",
         )
+    if unusable := _unusable(data):
+        text = f"{unusable} cannot be read and written by {data.user}."
+        return Finding(name, BAD, text, _mend(data, unusable))
     free = shutil.disk_usage(existing).free
     if free < _GIB:
         text = f"{path} has {free / _GIB:.1f} GiB left."
@@ -115,9 +122,26 @@ def data_directory(data: DataDir) -> Finding:
     return Finding(name, GOOD, text)
 
 
-def ports(data: DataDir) -> Finding:
+def _unusable(data: DataDir) -> Path | None:
+    """The first thing in the data directory that is closed to us."""
+    for directory in (data.path, data.secrets):
+        if os.access(directory, os.F_OK):
+            for entry in sorted(directory.iterdir()):
+                needed = os.R_OK | os.W_OK | (os.X_OK if entry.is_dir() else 0)
+                if not os.access(entry, needed):
+                    return entry
+    return None
+
+
+def _mend(data: DataDir, path: Path) -> str:
+    if os.access(path, os.F_OK) and path.stat().st_uid == os.getuid():
+        return f"chmod -R u+rwX {path}"
+    return f"Was kaos started as another user? sudo chown -R {data.user} {data.path}"
+
+
+def ports(data: DataDir, engine: str) -> Finding:
     """Whether the Hub could listen, if it does not already."""
-    if not data.ports.exists():
+    if not os.access(data.ports, os.F_OK):
         return Finding("port", GOOD, "chosen at the first start (8000 if it is free)")
     port = data.port("public", prefer=8000)
     if running(data) is not None:
@@ -125,9 +149,13 @@ def ports(data: DataDir) -> Finding:
     if proxy.leftover(data.path / "proxy.pid") is not None:
         text = f"{port} is held by the proxy of a Hub that died"
         return Finding("port", WEAK, text, "`kaos up` ends it.")
-    if not is_free("127.0.0.1", port):
-        text = f"Port {port} is taken by another program."
-        return Finding("port", BAD, text, "kaos up --port N")
+    if why := obstacle("127.0.0.1", port):
+        return Finding("port", BAD, f"Port {port} {why}.", "kaos up --port N")
+    if engine == "local":
+        try:
+            check_ports(data, port, "127.0.0.1", patience=0)
+        except Conflict as e:
+            return Finding("port", BAD, e.message)
     return Finding("port", GOOD, f"{port} is free")
 
 

@@ -20,6 +20,7 @@ Knows nothing of what is in them. Needs only the standard library.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -335,12 +336,20 @@ def _free_port(host: str, taken: set[int]) -> int:
 
 def is_free(host: str, port: int) -> bool:
     """Whether one could listen there now."""
+    return not obstacle(host, port)
+
+
+def obstacle(host: str, port: int) -> str:
+    """Why one could not listen there now, as the end of a sentence; empty if one could."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         # As servers do: a port whose last connections are fading counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-        return True
+        except PermissionError:
+            return "may only be used by root, as all below 1024"
+        except OSError as e:
+            taken = e.errno == errno.EADDRINUSE
+            return "is taken by another program" if taken else f"cannot be used: {e.strerror}"
+        return ""

@@ -3,11 +3,12 @@
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +18,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from kaos_hub import proxy
-from kaos_hub.datadir import DataDir, is_free
+from kaos_hub.datadir import DataDir, is_free, obstacle
 from kaos_hub.errors import Conflict, KaosError, Unavailable
 
 _PR_SET_PDEATHSIG = 1
@@ -25,6 +26,9 @@ _INNER_PORTS = ("hub", "service", "admission", "proxy")
 _LOG_LIMIT = 20 << 20
 _BORING = (" ", "}", "[I ", "[D ")
 _PROXY = "[ConfigProxy]"
+# JupyterHub indents the tracebacks that it logs.
+_FRAME = re.compile(r' {4,}File "(.+)", line (\d+)')
+_ERROR = re.compile(r" {4}(kaos_hub\.errors\.\w+: )?((?(1)|[\w.]+: ).+)")
 
 # Loopback is never behind anybody's proxy, whatever the environment says.
 _OPENER = build_opener(ProxyHandler({}))
@@ -79,7 +83,7 @@ def config_file() -> Path:
 
 def running(data: DataDir) -> int | None:
     """The process id of the Hub that runs on this data directory, or None."""
-    if not (data.path / "hub.lock").exists():
+    if not os.access(data.path / "hub.lock", os.F_OK):  # also says no where we may not look
         return None
     try:
         data.hold("hub.lock").close()
@@ -101,10 +105,8 @@ def check_ports(data: DataDir, public: int, inner: str, patience: float = 5) -> 
         Conflict: a port is taken by somebody else; says how to take another.
     """
     orphan = proxy.leftover(data.path / "proxy.pid")
-    if orphan is None and not is_free("127.0.0.1", public):
-        raise Conflict(
-            f"Port {public} is taken by another program. Choose another: kaos up --port N"
-        )
+    if orphan is None and (why := obstacle("127.0.0.1", public)):
+        raise Conflict(f"Port {public} {why}. Choose another: kaos up --port N")
     for role in _INNER_PORTS:
         if role == "proxy" and orphan is not None:
             continue  # the Hub ends it and takes its place
@@ -127,6 +129,8 @@ class HubProcess:
 
     process: "subprocess.Popen[bytes]"
     log: Path
+    since: int = 0
+    """Bytes of the log that are of earlier starts."""
 
     @classmethod
     def start(cls, data: DataDir, environment: Mapping[str, str]) -> "HubProcess":
@@ -135,6 +139,7 @@ class HubProcess:
         if log.exists() and log.stat().st_size > _LOG_LIMIT:
             log.replace(log.with_suffix(".log.1"))
         with log.open("ab") as output:
+            since = output.tell()
             process = subprocess.Popen(
                 [sys.executable, "-m", "jupyterhub", "-f", str(config_file())],
                 cwd=data.path,
@@ -146,7 +151,7 @@ class HubProcess:
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )
-        return cls(process, log)
+        return cls(process, log, since)
 
     def wait_until_ready(self, checks: Sequence[str], patience: float = 180) -> None:
         """Return when all of ``checks`` (URLs), one after the other, answer 200.
@@ -173,13 +178,15 @@ class HubProcess:
             raise KaosError(f"The Hub ended (exit code {code}). {self.last_words()}")
 
     def last_words(self, count: int = 8) -> str:
-        """The end of the log, for people: no tracebacks, nothing that went well."""
+        """The end of what it logged, for people: no tracebacks, nothing that went well."""
         try:
-            lines = self.log.read_text(errors="replace").splitlines()[-500:]
+            with self.log.open("rb") as log:
+                log.seek(self.since)
+                lines = log.read().decode(errors="replace").splitlines()[-500:]
         except OSError:
             lines = []
-        kept = [x for x in lines if x.strip() and not x.startswith(_BORING) and _PROXY not in x]
-        return f"{self.log} ends with:\n" + "\n".join(f"  {line}" for line in kept[-count:])
+        kept = list(_telling(lines))[-count:]
+        return f"{self.log} ends with:\n" + "\n".join(f"  {line}" for line in kept)
 
     def wait(self) -> int:
         """Wait for its end; our own signals are passed on. Returns its exit code."""
@@ -201,6 +208,17 @@ class HubProcess:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+def _telling(lines: Iterable[str]) -> Iterator[str]:
+    place = ""
+    for line in lines:
+        if frame := _FRAME.match(line):
+            place = f" ({frame[1]}, line {frame[2]})"
+        elif error := _ERROR.fullmatch(line):
+            yield error[2] + ("" if error[1] else place)  # ours say where themselves
+        elif line.strip() and not line.startswith(_BORING) and _PROXY not in line:
+            yield line
 
 
 def interruptible() -> None:

@@ -64,6 +64,11 @@ class Machine:
         wait_until(told, 60, "kaos up")
 
     @property
+    def log(self) -> Path:
+        """What the Hub says."""
+        return self.data / "logs" / "hub.log"
+
+    @property
     def hub_pid(self) -> int:
         """The Hub's process id."""
         return int((self.data / "hub.lock").read_text())
@@ -219,15 +224,27 @@ def test_taken_port_names_the_option(machine):
     assert process.returncode == 5
     assert f"Port {machine.port} is taken" in err
     assert "--port" in err
+    ports = machine.data / "ports.json"
+    assert not ports.exists() or machine.port not in json.loads(ports.read_text()).values()
 
 
-def test_broken_configuration_ends_with_its_reason(machine):
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("c.JupyterHub.spawner_class = 'no-such-spawner'", "no-such-spawner"),
+        ("limits = unheard", "NameError: name 'unheard' is not defined ({}, line 1)"),
+    ],
+)
+def test_broken_configuration_ends_with_its_reason(machine, line, reason):
     extra = machine.directory / "extra.py"
-    extra.write_text("c.JupyterHub.spawner_class = 'no-such-spawner'\n")
+    extra.write_text(line + "\n")
+    machine.log.parent.mkdir(parents=True, exist_ok=True)
+    machine.log.write_text("[E an earlier start] said this\n")
     process = machine.up("-f", str(extra))
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "no-such-spawner" in err
+    assert reason.format(extra) in err
+    assert "earlier start" not in err
     assert "hub.log" in err
     assert 'File "' not in err
 
@@ -260,6 +277,20 @@ def test_doctor_says_what_is_wrong_and_what_to_do(machine):
     assert "! login: not logged in" in seen.stdout
     assert "! proxy: not fetched yet" in seen.stdout
     assert "Traceback" not in seen.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_doctor_names_what_is_closed_to_us(machine):
+    data = DataDir(machine.data)
+    data.store.chmod(0)
+    seen = machine.kaos("doctor", "--data-dir", str(machine.data))
+    inside = machine.kaos("doctor", "--data-dir", str(data.store / "deeper"))
+    data.store.chmod(0o700)
+    assert seen.returncode == inside.returncode == 1
+    assert f"✗ data directory: {data.store} cannot be read" in seen.stdout
+    assert f"chmod -R u+rwX {data.store}" in seen.stdout
+    assert "✗ data directory:" in inside.stdout
+    assert "Traceback" not in seen.stderr + inside.stderr
 
 
 def test_doctor_touches_nothing(machine):

@@ -113,10 +113,7 @@ def _refuse_second(data: DataDir) -> None:
 
 
 def _choose_port(data: DataDir, wanted: int | None) -> int:
-    named = wanted or _port_of_environment()
-    if named:
-        data.set_port("public", named)
-    return data.port("public", prefer=8000)
+    return wanted or _port_of_environment() or data.port("public", prefer=8000)
 
 
 def _port_of_environment() -> int | None:
@@ -136,6 +133,7 @@ def _run(session: Session, data: DataDir, engine: str, environment: dict[str, st
     port = int(environment["KAOS_PORT"])
     inner = _prepare(session, engine)
     launch.check_ports(data, port, inner)
+    data.set_port("public", port)  # not earlier: one that cannot be used is not worth keeping
     url = f"http://127.0.0.1:{port}"
     session.note("Starting JupyterHub …")
     hub = launch.HubProcess.start(data, environment | {"KAOS_BRIDGE": inner})
