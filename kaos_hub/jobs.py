@@ -12,9 +12,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import datetime, timedelta
-from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
@@ -23,7 +21,17 @@ from sqlalchemy.orm import Session
 
 from kaos_hub import ledger as ledgers
 from kaos_hub.database import ACTIVE_JOBS, Database, JobRow, now
-from kaos_hub.engines.base import Build, Cause, Engine, JobSpec, Materialise, Observation, Phase
+from kaos_hub.engines.base import (
+    Build,
+    Cause,
+    Engine,
+    JobSpec,
+    Materialise,
+    Observation,
+    Phase,
+    from_json,
+    to_json,
+)
 from kaos_hub.errors import KaosError, NotFound, Unavailable, Unsupported
 from kaos_hub.ledger import Ledger
 from kaos_hub.logs import LogStore
@@ -31,7 +39,6 @@ from kaos_hub.models import Job, JobKind, JobState, Resources
 
 log = logging.getLogger(__name__)
 
-Work = Build | Materialise
 Explain = Callable[[JobRow, list[str]], str]
 _STEP = re.compile(rb"Step (\d+)/(\d+)")
 ATTEMPTS = 3
@@ -96,7 +103,7 @@ class Jobs:
             await self._remove(kind, job_id)
 
     async def ensure(
-        self, kind: JobKind, owner: str, key: str, work: Work, deadline: int = 3600
+        self, kind: JobKind, owner: str, key: str, work: Build | Materialise, deadline: int = 3600
     ) -> str:
         """The id of the active job of that owner, kind and key; a new one if there is none."""
 
@@ -117,7 +124,7 @@ class Jobs:
             )
             row = JobRow(
                 id=token_hex(8), kind=kind, owner=owner, key=key, state=JobState.QUEUED,
-                work=_to_json(work), deadline=deadline, created=now(),
+                work=to_json(work), deadline=deadline, created=now(),
             )  # fmt: skip
             session.add(row)
             return row.id
@@ -260,7 +267,7 @@ class Jobs:
         spec = JobSpec(
             name=name,
             owner=row.owner,
-            work=_from_json(row.kind, row.work),
+            work=from_json(row.kind, row.work),
             resources=self._build_resources,
             deadline=row.deadline,
         )
@@ -399,13 +406,3 @@ def as_model(row: JobRow) -> Job:
         reason=row.reason, progress=row.progress, attempt=row.attempt, created=row.created,
         started=row.started, finished=row.finished,
     )  # fmt: skip
-
-
-def _to_json(work: Work) -> dict[str, Any]:
-    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(work).items()}
-
-
-def _from_json(kind: str, work: dict[str, Any]) -> Work:
-    if kind == JobKind.BUILD:
-        return Build(**{**work, "source": Path(work["source"])})
-    return Materialise(**{**work, "target": Path(work["target"])})

@@ -7,13 +7,13 @@ engine may die at any moment and simply begin again.
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kaos_hub.models import Mount, Resources
+from kaos_hub.models import JobKind, Mount, Resources
 
 
 class Phase(StrEnum):
@@ -103,13 +103,28 @@ class Run:
     workdir: str | None = None
 
 
+Work = Build | Materialise | Run
+
+
+def to_json(work: Work) -> dict[str, Any]:
+    """Work as a database keeps it."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(work).items()}
+
+
+def from_json(kind: str, work: dict[str, Any]) -> Build | Materialise:
+    """What :func:`to_json` made of work of that kind of job."""
+    if kind == JobKind.BUILD:
+        return Build(**{**work, "source": Path(work["source"])})
+    return Materialise(**{**work, "target": Path(work["target"])})
+
+
 @dataclass(frozen=True)
 class JobSpec:
     """A workload to be run once."""
 
     name: str
     owner: str
-    work: Build | Materialise | Run
+    work: Work
     resources: Resources = field(default_factory=Resources)
     deadline: int = 3600
     """Seconds after which the work is ended with cause ``deadline``."""

@@ -8,7 +8,7 @@ from kaos_hub.errors import InvalidRequest, TooLarge
 from kaos_hub.quantities import show_memory
 
 if TYPE_CHECKING:
-    from kaos_hub.versions import Receiver
+    from kaos_hub.receiving import Receiver
 
 
 class BodyReader(Protocol):

@@ -1,0 +1,156 @@
+"""Objects of bundles as they come over the wire, into the store and an owner's hands."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import TypeVar
+
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from kaos_hub.database import Database, HoldingRow
+from kaos_hub.errors import InvalidRequest, TooLarge
+from kaos_hub.ledger import Ledger, stored
+from kaos_hub.stores.base import Store, Upload
+
+T = TypeVar("T")
+_HEADER = re.compile(rb"([0-9a-f]{64}) (0|[1-9][0-9]{0,17})")
+_HEADER_MAX = 96
+_RECORD_EVERY = 500
+
+
+def check_size(size: int, limit: int) -> None:
+    """Refuse a file of more than ``limit`` bytes.
+
+    Raises:
+        TooLarge: says both sizes.
+    """
+    if size > limit:
+        raise TooLarge(f"A file of {size:,} bytes is more than the {limit:,} allowed here.")
+
+
+def batches(items: Iterable[T], size: int = 500) -> Iterator[list[T]]:
+    """The items in lists of at most ``size``; databases limit what one statement may name."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+class Receiver:
+    """Objects on the wire: ``<64 hex> <size>\\n<bytes>``, again and again.
+
+    Nothing is held in memory but what was just fed. Every object that is complete and right is kept
+    for the owner, even if the connection dies in the next one: sending again goes on from there.
+
+    Args:
+        db, store, ledger: what it works with.
+        max_file_size: bytes of the largest file accepted.
+        owner: whose objects they become.
+    """
+
+    def __init__(
+        self, db: Database, store: Store, ledger: Ledger, max_file_size: int, owner: str
+    ) -> None:
+        self._db, self._store, self._ledger = db, store, ledger
+        self._max_file_size, self._owner = max_file_size, owner
+        self._head = b""
+        self._upload: Upload | None = None
+        self._object: tuple[str, int] = ("", 0)
+        self._left = 0
+        self._done: dict[str, int] = {}
+        self._received = 0
+        self._room: int | None = None
+        self._measured = False
+
+    async def feed(self, data: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            InvalidRequest: they are not framed as said, or not what their digest says.
+            LimitExceeded, TooLarge, StorageFull: no place for them.
+        """
+        view = memoryview(data)
+        while view or (self._upload is not None and self._left == 0):
+            if self._upload is None:
+                view = await self._take_head(view)
+            else:
+                piece, view = view[: self._left], view[self._left :]
+                await self._upload.write(bytes(piece))
+                self._left -= len(piece)
+                if self._left == 0:
+                    await self._complete()
+
+    async def _take_head(self, view: memoryview) -> memoryview:
+        cut = bytes(view[:_HEADER_MAX])
+        end = cut.find(b"\n")
+        self._head += cut if end < 0 else cut[:end]
+        if len(self._head) > _HEADER_MAX:
+            raise InvalidRequest("An object does not begin with its digest and size.")
+        if end < 0:
+            return view[len(cut) :]
+        match = _HEADER.fullmatch(self._head)
+        if match is None:
+            raise InvalidRequest("An object does not begin with its digest and size.")
+        self._head = b""
+        digest, size = f"blake3:{match[1].decode()}", int(match[2])
+        check_size(size, self._max_file_size)
+        await self._reserve(size)
+        self._object, self._left = (digest, size), size
+        self._upload = await self._store.upload(digest, size)
+        return view[end + 1 :]
+
+    async def _reserve(self, size: int) -> None:
+        if not self._measured:
+            limit = self._ledger.limits(self._owner).storage
+            if limit is not None:
+                held = await self._db.run(lambda session: stored(session, self._owner))
+                self._room = limit - held
+            self._measured = True
+        if self._room is not None:
+            self._room -= size
+            if self._room < 0:
+                # the ledger says it with numbers
+                await self._db.run(
+                    lambda session: self._ledger.admit_storage(session, self._owner, size)
+                )
+
+    async def _complete(self) -> None:
+        assert self._upload is not None
+        await self._upload.finish()
+        self._upload = None
+        digest, size = self._object
+        self._done[digest] = size
+        self._received += 1
+        if len(self._done) >= _RECORD_EVERY:
+            await self._record()
+
+    async def _record(self) -> None:
+        done, self._done = self._done, {}
+        if done:
+            await self._db.run(lambda session: _hold(session, self._owner, done))
+
+    async def finish(self) -> int:
+        """The stream ended; how many objects came.
+
+        Raises:
+            InvalidRequest: it ended in the middle of an object. The ones before are kept.
+        """
+        if self._upload is None and not self._head:
+            await self._record()
+            return self._received
+        await self.abort()
+        raise InvalidRequest("The upload ended in the middle of an object. Send it again.")
+
+    async def abort(self) -> None:
+        """The stream broke off. What was complete is kept."""
+        if self._upload is not None:
+            await self._upload.abort()
+            self._upload = None
+        await self._record()
+
+
+def _hold(session: Session, owner: str, objects: Mapping[str, int]) -> None:
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    for batch in batches(objects.items()):
+        rows = [{"owner": owner, "digest": digest, "size": size} for digest, size in batch]
+        session.execute(dialect.insert(HoldingRow).values(rows).on_conflict_do_nothing())
