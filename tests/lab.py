@@ -1,4 +1,4 @@
-"""A person at a browser: the Hub's pages and JupyterLab in a real Chromium, by mouse and keyboard."""
+"""A person at a browser: the Hub's pages and JupyterLab in a real Chromium."""
 
 import contextlib
 import re

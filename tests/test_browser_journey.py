@@ -36,9 +36,9 @@ def kaos(hub: RunningHub) -> Client:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(hub: RunningHub) -> Path:
     """The person's own copy of the example."""
-    copy = tmp_path_factory.mktemp("code") / "example"
+    copy = hub.directory / "example"
     return Path(shutil.copytree(ROOT / "examples/notebook/example", copy))
 
 
@@ -75,6 +75,7 @@ def test_from_the_form_to_outputs_in_lab(hub: RunningHub, person: Person) -> Non
     lab = Lab(page)
     lab.open("first-steps.ipynb")
     lab.run_all()
+    expect(page.locator(".Toastify__toast")).to_have_count(0)
     expect(lab.output(1)).to_contain_text("training_mini.csv: ")
     expect(lab.output(1)).to_contain_text("The first is a ")
     expect(lab.output(2)).to_contain_text(f": {FILES} files, 86.2 KiB")

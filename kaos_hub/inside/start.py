@@ -113,6 +113,9 @@ def serve(home: Path) -> None:
     # absent, and None in this table is Python's way to say that a module is absent.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     os.environ.setdefault("JUPYTERHUB_SINGLEUSER_APP", "jupyter_server")
+    # Our labconfig: Lab does not ask each new home about news, nor look for updates of itself.
+    search = [*filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")]), str(Path(__file__).parent)]
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(search)
     from jupyterhub.singleuser import main as singleuser
 
     sys.argv = ["jupyterhub-singleuser", *options(home), *sys.argv[1:]]
