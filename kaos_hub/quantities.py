@@ -42,12 +42,14 @@ def parse_cpu(value: object) -> float:
 
 
 def parse_memory(value: object) -> int:
-    """Bytes from a Kubernetes quantity (``512Mi``, ``2G``, a plain number of bytes).
+    """Bytes from a Kubernetes quantity (``512Mi``, ``2G``). A number is bytes; text has a suffix:
+    who writes ``--memory 512`` means anything but 512 bytes.
 
     Raises:
         InvalidResources: not a positive quantity of bytes below 2**60.
     """
-    size = _quantity(value, _MEMORY_HELP, tuple(s for s in _SUFFIX if s != "m"))
+    plain = ("",) if isinstance(value, int | float) else ()
+    size = _quantity(value, _MEMORY_HELP, (*plain, *(s for s in _SUFFIX if s not in ("", "m"))))
     if not 1 <= size < 2**60:
         raise InvalidResources(f"{value!r} is out of range; {_MEMORY_HELP}")
     return int(size)

@@ -126,6 +126,7 @@ def test_real_trainings_are_told_plainly(tmp_path: Path) -> None:
         (["--cpu", "nan"], 2, "cores"),
         (["--cpu", "-1"], 2, "more than zero"),
         (["--memory", "lots"], 2, "512Mi"),
+        (["--memory", "512"], 2, "512Mi"),
         (["--memory", "0"], 2, "more than zero"),
         (["--gpu", "0.5"], 2, "whole number"),
         (["--idle-timeout", "soon"], 2, "30m"),
@@ -187,7 +188,7 @@ def test_what_loses_something_asks(verb: str) -> None:
         result = run("notebook", verb, "-n", "a")
         assert result.exit_code == 2
         assert "kept" in result.stderr
-        assert "kaos notebook kill -n a with -y" in result.stderr
+        assert "If so: kaos notebook kill -n a -y" in result.stderr
 
 
 def test_nothing_foreign_reaches_the_terminal() -> None:

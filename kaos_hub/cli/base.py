@@ -47,7 +47,7 @@ class Session:
         Args:
             question: what is about to happen and what is kept.
             yes: the answer was given with ``-y``.
-            what: the deed, for the refusal where nobody can be asked.
+            what: how to say yes where nobody can be asked.
 
         Raises:
             InvalidRequest: there is no terminal to ask on.
@@ -55,7 +55,7 @@ class Session:
         if yes:
             return
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise InvalidRequest(f"{question} There is no terminal to ask on: {what} with -y")
+            raise InvalidRequest(f"{question} There is no terminal to ask on. If so: {what}")
         if not click.confirm(clean(question), default=False, err=True):
             say("Nothing was changed.")
             raise click.exceptions.Exit(1)

@@ -156,7 +156,7 @@ def _deploy(session: Session, request: "NotebookRequest", yes: bool) -> "DeployA
         return session.client.notebooks.request(request)
     except RestartRequired as e:
         message = e.message.removesuffix(" Confirm with -y.")
-        session.confirm(f"{message} Restart it?", yes, "deploy again")
+        session.confirm(f"{message} Restart it?", yes, "deploy again with -y")
         return session.client.notebooks.request(request.model_copy(update={"restart": True}))
 
 

@@ -262,7 +262,7 @@ def kill(
         f"End notebook {chosen} at once? Its kernels and what they hold in memory are lost; its"
         " files, bundles and logs are kept.",
         yes,
-        f"kaos notebook kill -n {chosen}",
+        f"kaos notebook kill -n {chosen} -y",
     )
     _done(session, session.client.notebooks.kill(chosen), "was killed; its files are kept")
 
@@ -286,7 +286,7 @@ def delete(
         f"Delete notebook {chosen} with its home and every file in it, also edited ones?"
         " The bundles it was deployed from are kept.",
         yes,
-        f"kaos notebook delete -n {chosen}",
+        f"kaos notebook delete -n {chosen} -y",
     )
     session.client.notebooks.delete(chosen)
     _done(session, found, "was deleted; the bundles it was deployed from are kept")

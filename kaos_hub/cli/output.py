@@ -22,6 +22,9 @@ _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
+_NARROW = 140
+"""Columns below which a table is not squeezed."""
+
 
 def clean(text: str) -> str:
     """Text that cannot do anything to a terminal: colours removed, control characters escaped."""
@@ -79,7 +82,10 @@ def _plain(value: Any) -> Any:
 
 
 def show_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print columns: folded to the width of a terminal, in full lines elsewhere."""
+    """Print columns: folded to the width of a terminal, in full lines elsewhere.
+
+    On a narrow terminal the terminal itself breaks the lines: a folded address cannot be clicked.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -90,9 +96,8 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         table.add_column(title, overflow="fold" if terminal else "ignore", no_wrap=not terminal)
     for row in rows:
         table.add_row(*(Text(clean(str(cell))) for cell in row))
-    console = Console(
-        width=None if terminal else 100_000, highlight=False, no_color=not colours(sys.stdout)
-    )
+    width = max(Console().width, _NARROW) if terminal else 100_000
+    console = Console(width=width, highlight=False, no_color=not colours(sys.stdout))
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
