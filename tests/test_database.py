@@ -1,4 +1,4 @@
-"""The database: the same on SQLite and PostgreSQL, exact under simultaneous asks, clear when broken."""
+"""The database: the same on SQLite and PostgreSQL, exact when many ask, clear when broken."""
 
 import asyncio
 import os

@@ -1,5 +1,6 @@
 """The idle rule: each type, in words, from real evidence only."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -21,7 +22,7 @@ def running(type: IdleType, timeout: int = 600) -> NotebookRow:
 
 
 def report(
-    *, use: datetime = START, kernels: list[tuple[str, int]] = [], terminals: int = 0  # noqa: B006
+    *, use: datetime = START, kernels: Sequence[tuple[str, int]] = (), terminals: int = 0
 ) -> Activity:
     return Activity(
         last_use=use,

@@ -1,6 +1,9 @@
 """Jobs on the real local engine: driven to their end, through every crash."""
 
 import asyncio
+import os
+import signal
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,6 +129,20 @@ async def test_a_killed_service_adopts_what_it_left(world: SimpleNamespace, tmp_
     assert len(text) == len(set(text)), "a line was kept twice"
 
 
+async def running(jobs: Jobs, job_id: str) -> None:
+    async with asyncio.timeout(20):
+        while (await jobs.row(job_id)).state != JobState.RUNNING:
+            await asyncio.sleep(0.02)  # noqa: ASYNC110  nothing tells of it
+
+
+def end_supervisor(workload: str) -> None:
+    seen = subprocess.run(
+        ["pgrep", "-f", f"supervisor.*{workload}"], capture_output=True, text=True
+    )
+    for pid in seen.stdout.split():
+        os.kill(int(pid), signal.SIGKILL)
+
+
 async def test_cancelling_ends_the_work(world: SimpleNamespace, tmp_path: Path) -> None:
     jobs = world.jobs(max_builds=1)
     works = [
@@ -133,9 +150,7 @@ async def test_cancelling_ends_the_work(world: SimpleNamespace, tmp_path: Path) 
         for key in ("c", "d")
     ]
     ids = [await jobs.ensure(JobKind.BUILD, ADA, work.key, work) for work in works]
-    async with asyncio.timeout(20):
-        while (await jobs.row(ids[0])).state != JobState.RUNNING:
-            await asyncio.sleep(0.05)
+    await running(jobs, ids[0])
     waiting = await jobs.row(ids[1])
     assert waiting.state == JobState.QUEUED
     assert "1 of 1 builds run" in waiting.reason
@@ -143,7 +158,7 @@ async def test_cancelling_ends_the_work(world: SimpleNamespace, tmp_path: Path) 
         await jobs.cancel(job_id)
         assert (await jobs.wait(job_id)).state == JobState.CANCELLED
         name = workload_name(JobKind.BUILD, job_id)
-        assert not (await world.engine.observe(name)).phase is Phase.RUNNING
+        assert (await world.engine.observe(name)).phase is not Phase.RUNNING
     # the same may be asked for again
     again = await jobs.ensure(JobKind.BUILD, ADA, works[0].key, works[0])
     assert again not in ids
@@ -152,20 +167,11 @@ async def test_cancelling_ends_the_work(world: SimpleNamespace, tmp_path: Path) 
 
 async def test_what_the_machine_lost_is_tried_again(world: SimpleNamespace, tmp_path: Path) -> None:
     """Its supervisor is killed as by a machine that dies: the job runs once more and succeeds."""
-    import os
-    import signal
-    import subprocess
-
     jobs = world.jobs()
     work = Build(source=source(tmp_path / "s", "humanize\n"), key="e" * 32, image="")
     job_id = await jobs.ensure(JobKind.BUILD, ADA, work.key, work)
-    async with asyncio.timeout(20):
-        while (await jobs.row(job_id)).state != JobState.RUNNING:
-            await asyncio.sleep(0.02)
-    name = workload_name(JobKind.BUILD, job_id)
-    found = subprocess.run(["pgrep", "-f", f"supervisor.*{name}"], capture_output=True, text=True)
-    for pid in found.stdout.split():
-        os.kill(int(pid), signal.SIGKILL)
+    await running(jobs, job_id)
+    end_supervisor(workload_name(JobKind.BUILD, job_id))
     row = await asyncio.wait_for(jobs.wait(job_id), 60)
     assert row.state == JobState.SUCCEEDED
     assert row.attempt == 2
