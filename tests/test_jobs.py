@@ -131,8 +131,8 @@ async def test_a_killed_service_adopts_what_it_left(world: SimpleNamespace, tmp_
 
 async def running(jobs: Jobs, job_id: str) -> None:
     async with asyncio.timeout(20):
-        while (await jobs.row(job_id)).state != JobState.RUNNING:
-            await asyncio.sleep(0.02)  # noqa: ASYNC110  nothing tells of it
+        while (await jobs.row(job_id)).state != JobState.RUNNING:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 def end_supervisor(workload: str) -> None:
