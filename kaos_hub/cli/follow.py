@@ -12,7 +12,7 @@ import click
 from kaos_hub.cli.account import open_browser
 from kaos_hub.cli.base import Session
 from kaos_hub.cli.output import clean, clean_line, on_terminal, say, show, show_json
-from kaos_hub.errors import KaosError
+from kaos_hub.errors import KaosError, NotFound
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -153,6 +153,8 @@ def _explain(session: Session, found: "Notebook", shown: bool) -> None:
             lines = list(deque(notebooks.logs(found.name), _TAIL))
         else:
             lines = [] if shown else list(notebooks.build_logs(found.name))
+    except NotFound:
+        return  # it failed before there was anything to log; the reason says it all
     except KaosError as e:
         say(f"The log cannot be read: {e.message}")
         return
