@@ -189,6 +189,33 @@ async def test_an_environment_from_start_to_kernel(tmp_path: Path) -> None:
     await engine.close()
 
 
+async def test_packages_in_the_bundle_are_built_outside_of_it(tmp_path: Path) -> None:
+    """Who builds one writes into its folder; a laid out bundle is shared and must stay as it is."""
+    model = tmp_path / "source" / "model"
+    for name in ("own", "edited"):
+        (model / name / name).mkdir(parents=True)
+        (model / name / name / "__init__.py").touch()
+        (model / name / "setup.py").write_text(
+            f"from setuptools import setup\n\nsetup(name='{name}', packages=['{name}'])\n"
+        )
+    (model / "requirements.txt").write_text("./own\n-e ./edited\n")
+    before = sorted(model.rglob("*"))
+    for path in (model, *before):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    engine = LocalEngine(data_dir=str(tmp_path / "data"))
+    build = Build(tmp_path / "source", "key", "tag")
+    await engine.submit(JobSpec("kaos-build-2", "user:ada", build))
+    log = b"".join([piece async for piece in engine.logs("kaos-build-2")]).decode()
+    seen = await engine.observe("kaos-build-2")
+    assert seen.phase is Phase.SUCCEEDED, log
+    assert sorted(model.rglob("*")) == before
+    ask = [seen.result["python"], "-c", "import own, edited"]
+    await asyncio.to_thread(subprocess.run, ask, check=True)
+    await engine.close()
+    for path in (model, *before):
+        path.chmod(0o755)
+
+
 def installs_beside(python: str, packages: Path) -> bool:
     minor = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     site = packages / "lib" / minor / "site-packages"

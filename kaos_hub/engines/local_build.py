@@ -24,6 +24,7 @@ from kaos_hub.engines import interpreters, kernel_set, pip_settings
 from kaos_hub.engines.interpreters import Interpreter
 
 MARK = "kaos.json"
+_PROJECT = ("pyproject.toml", "setup.py")
 _NOT_RUN = ("RUN", "COPY", "ADD", "ENV", "USER", "SHELL", "WORKDIR")
 _PACKAGES = '''\
 """Lets a notebook's own `pip install` (into KAOS_PACKAGES) be seen, before what lies here."""
@@ -141,9 +142,24 @@ class Builder:
         if not (context / "requirements.txt").is_file():
             print("There is none: nothing to install.", flush=True)
             return
+        if any(found for name in _PROJECT for found in context.rglob(name)):
+            context = self._writable_source() / self._context
         # From where pip would run in a Dockerfile, for paths in the file.
         self._uv("pip", "install", "--python", str(python), "--compile-bytecode",
                  "--requirement", "requirements.txt", cwd=context)  # fmt: skip
+
+    def _writable_source(self) -> Path:
+        """A copy of the bundle: who builds a package writes into its folder, and ours is shared.
+
+        It stays with the environment, for what was installed as editable.
+        """
+        copy = self._target / "source"
+        shutil.copytree(self._source, copy, symlinks=True)
+        for directory, _, files in os.walk(copy):
+            for path in (Path(directory), *(Path(directory, name) for name in files)):
+                if not path.is_symlink():
+                    path.chmod(path.stat().st_mode | 0o200)
+        return copy
 
     def _into(self, interpreter: Interpreter) -> Callable[[Path, list[str]], None]:
         def install(directory: Path, wanted: list[str]) -> None:
