@@ -241,6 +241,7 @@ def test_damaged_objects_leave_nothing(tmp_path: Path, store: HostileStore) -> N
 def test_a_linked_object_of_the_wrong_size_is_noticed(tmp_path: Path) -> None:
     found = scanned(tmp_path / "a", {"file": File(b"hello")})
     objects = ObjectsInAFolder(tmp_path / "objects", found)
+    objects.path(tree.digest(b"hello")).chmod(0o644)
     os.truncate(objects.path(tree.digest(b"hello")), 2)
     with pytest.raises(KaosError, match="damaged"):
         materialise(found.root, objects.path, tmp_path / "out", link=True)
