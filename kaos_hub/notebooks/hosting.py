@@ -8,6 +8,7 @@ at what is already so.
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ class Hosting:
         self.host_logs = HostLogs(db, engine, logs)
         self._watch = Watch(self, resync, silence)
         self._drivers: dict[str, asyncio.Task[None]] = {}
+        self._asked: dict[str, asyncio.Task[None]] = {}
         self._loop: asyncio.Task[None] | None = None
 
     # --- life ---
@@ -94,7 +96,7 @@ class Hosting:
     async def close(self) -> None:
         """Stop driving. Notebooks go on."""
         await self.host_logs.close()
-        tasks = list(self._drivers.values())
+        tasks = [*self._drivers.values(), *self._asked.values()]
         if self._loop is not None:
             tasks.append(self._loop)
         for task in tasks:
@@ -277,7 +279,7 @@ class Hosting:
                 await self._released(row.id, NotebookState.STARTING, "the Hub was restarted")
             await self._set(row.id, NotebookState.STARTING, "asking the Hub", progress=50)
             try:
-                await self.hub.start(user, server, {"notebook": row.name})
+                await self._ask(row, user, server)
             except Unavailable:
                 raise
             except KaosError as e:
@@ -289,6 +291,20 @@ class Hosting:
         elif (fresh := await self._row(row.id)) is not None and fresh.held:
             why = "it did not start; its log tells more"
             await self._released(row.id, NotebookState.FAILED, why)
+
+    async def _ask(self, row: NotebookRow, user: str, server: str) -> None:
+        """Ask the Hub to start it. The question is not taken back when the driver is ended: the Hub
+        has heard it, and whoever stops the notebook next must wait until it shows."""
+        asked = asyncio.create_task(self.hub.start(user, server, {"notebook": row.name}))
+        self._asked[row.id] = asked
+        asked.add_done_callback(partial(self._answered, row.id))
+        await asyncio.shield(asked)
+
+    def _answered(self, notebook_id: str, asked: asyncio.Task[None]) -> None:
+        if self._asked.get(notebook_id) is asked:
+            del self._asked[notebook_id]
+        if not asked.cancelled():
+            asked.exception()  # whoever still waits for it hears it, too
 
     async def _settled(self, row: NotebookRow, user: str, server: str) -> Server | None:
         """The server when nothing is pending with it any more; tells of its progress meanwhile."""
@@ -339,12 +355,15 @@ class Hosting:
 
     async def _hub_stop(self, row: NotebookRow) -> None:
         user, server = user_of(row.owner), server_of(row.name)
-        seen = await self.hub.server(user, server)
-        while seen is not None and seen.active:
-            if seen.pending != "stop":
-                await self.hub.stop(user, server)
-            await asyncio.sleep(0.25)
+        while True:
+            asked = row.id in self._asked
             seen = await self.hub.server(user, server)
+            if seen is not None and seen.active:
+                if seen.pending != "stop":
+                    await self.hub.stop(user, server)
+            elif not asked:
+                return
+            await asyncio.sleep(0.25)
 
     async def _set(
         self, notebook_id: str, state: NotebookState | None, reason: str, progress: int = 0
