@@ -217,6 +217,13 @@ class NotebookRow(Table):
     idle_reason: Mapped[str] = mapped_column(Text, default="")
 
 
+class WorkloadRow(Table):
+    """A notebook's process or container, from its admission until nothing of it is left."""
+
+    __tablename__ = "workloads"
+    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+
+
 class EventRow(Table):
     """What happened to a notebook; streams resume from its ids."""
 

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from kaos_hub.models import BundleKind
 from tests.engines import ENGINES
 from tests.hub import RunningHub, request, running_hub, wait_until
 from tests.kernels import Kernel
+from tests.test_notebooks import workloads
 
 SLOW_SETUP = """\
 import time
@@ -46,14 +48,15 @@ def slow_source(path: Path, engine: str) -> Path:
     """A bundle whose build takes some seconds and counts them in its log."""
     model = path / "model"
     (model / "slow").mkdir(parents=True)
-    # it names its path, so that no other test's build is found to be the same
+    # unlike any other, so that no build of another test or run is found to be the same
+    mark = uuid.uuid4().hex
     if engine == "local":
         (path / "Dockerfile").write_text("FROM python:3.11-slim\n")
-        (model / "requirements.txt").write_text(f"./slow\n# {path}\n")
+        (model / "requirements.txt").write_text(f"./slow\n# {mark}\n")
         (model / "slow" / "setup.py").write_text(SLOW_SETUP)
     else:
         steps = "for i in $(seq 0 11); do echo slow step $i; sleep 0.5; done"
-        (path / "Dockerfile").write_text(f"FROM python:3.13-slim\nRUN : {path}; {steps}\n")
+        (path / "Dockerfile").write_text(f"FROM python:3.13-slim\nRUN : {mark}; {steps}\n")
     return path
 
 
@@ -129,6 +132,9 @@ def test_service_killed_mid_build(hub: RunningHub, tmp_path: Path) -> None:
     kaos.notebooks.delete("slow")
 
 
+_MINE = "select id from notebooks where owner = 'user:hasty'"
+
+
 def test_service_killed_right_after_the_deploy(hub: RunningHub, tmp_path: Path) -> None:
     """Between any two of its steps: whatever was written is taken up again."""
     kaos = Client(hub.url, hub.token("hasty"))
@@ -142,7 +148,11 @@ def test_service_killed_right_after_the_deploy(hub: RunningHub, tmp_path: Path) 
         kill_service(hub)
         assert patiently(lambda name=name: kaos.notebooks.wait(name)).state == "RUNNING"
         assert len(running(hub, "hasty")) == 1
+        (notebook_id,) = [id for (id,) in rows(hub, _MINE)]
         patiently(lambda name=name: kaos.notebooks.delete(name))
+        if number == 1:
+            kill_service(hub)  # before it has cleaned up
+        wait_until(lambda id=notebook_id: not workloads(hub, str(id)), 20, "the clean-up")
 
 
 def test_service_killed_during_an_upload(hub: RunningHub, tmp_path: Path) -> None:

@@ -178,6 +178,7 @@ def test_a_broken_requirement_is_named_and_what_worked_still_starts(
     kaos.notebooks.start("example")
     again = kaos.notebooks.wait("example")
     assert (again.state, again.source.version) == ("RUNNING", 1)
+    assert "999.9" in "\n".join(kaos.notebooks.build_logs("example")), "the log is gone"
     kaos.notebooks.kill("example")
 
 
@@ -198,7 +199,8 @@ def test_a_new_version_that_fails_to_build_leaves_what_runs_alone(
     assert kaos.notebooks.get("example").host.state == "RUNNING"
     source(folder, "humanize\n", code="one = 4\n")
     again = kaos.notebooks.deploy(source=folder).wait()
-    assert (again.state, again.reason, again.build.state) == ("RUNNING", "", "SUCCEEDED")
+    assert (again.state, again.reason, again.build.state) == ("RUNNING", "", "SKIPPED")
+    assert "999.9" in "\n".join(kaos.notebooks.build_logs("example"))
     wait_until(
         lambda: contents(notebook, token, "work/model/code.py") == "one = 4\n", 20, "the update"
     )
@@ -249,6 +251,7 @@ def test_six_simultaneous_starts_admit_exactly_two(hub: RunningHub) -> None:
     users = hub.hub_api("GET", "/users/two").json
     assert sum(server["ready"] for server in users["servers"].values()) == 2
     assert kaos.whoami().usage.notebooks == 2
+    assert len(kaos.notebooks.list()) == 2, "a refused start left a notebook behind"
     for notebook in kaos.notebooks.list():
         kaos.notebooks.kill(notebook.name)
 

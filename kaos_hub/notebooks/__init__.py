@@ -176,7 +176,7 @@ class Notebooks:
             session.flush()
             self._wishes.check_fits(session, fresh)
             fresh.wanted, fresh.restart = "RUNNING", bool(restart)
-            fresh.build_state, fresh.build_job, fresh.build_reason = JobState.QUEUED.value, None, ""
+            fresh.build_state, fresh.build_reason = JobState.QUEUED.value, ""
             if fresh.held:
                 fresh.reason = ""
                 announce(session, fresh)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import NotebookRow, VersionRow, now
+from kaos_hub.database import NotebookRow, VersionRow, WorkloadRow, now
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import Mount, NotebookSpec, NotebookState, Resources
 from kaos_hub.notebooks.records import set_state
@@ -58,6 +58,7 @@ def admit(
     ledger.admit(session, row, row.cpu or 0, row.memory or 0, row.gpu)
     row.starts += 1
     row.workload = f"kaos-notebook-{row.id}-{row.starts}"
+    session.add(WorkloadRow(name=row.workload))
     row.admitted, row.started, row.stopped = now(), None, None
     row.active_at = row.reported_at = None
     row.idle_reason = row.stop_reason = ""

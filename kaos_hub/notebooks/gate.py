@@ -9,7 +9,7 @@ from urllib.parse import quote
 from sqlalchemy.orm import Session
 
 from kaos_hub.database import NotebookRow, VersionRow, now
-from kaos_hub.errors import Forbidden, NotBuilt, NotFound
+from kaos_hub.errors import Forbidden, LimitExceeded, NotBuilt, NotFound
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import (
     DEFAULT_SERVER,
@@ -66,33 +66,51 @@ class Gate:
         asks = {k: v for k, v in asked.options.items() if k != "notebook" and v not in (None, "")}
         wish = parse_request(NotebookRequest, {**asks, "name": name})
 
-        def write(session: Session) -> NotebookRow:
-            row, _ = self._wishes.apply(session, owner, wish, name)
+        def write(session: Session) -> tuple[NotebookRow, bool]:
+            row, new = self._wishes.apply(session, owner, wish, name)
+            self._wishes.check_fits(session, row)
             session.add(row)
             session.flush()
             if row.wanted != "RUNNING":
                 row.wanted, row.stop_reason = "RUNNING", ""
-            session.flush()
-            return row
+            return row, new
 
-        row = await self._db.run(write)
+        row, new = await self._db.run(write)
         environment = await self._hosting.environment_of(row, ask=False)
         result = environment.result
         if result is None or not await self._laid_out(row):
             await self._follow_up(row)
-        spec = await self._db.run(
-            lambda session: admission.admit(
-                session,
-                self._keyed(find(session, owner, name), environment.key),
-                self._ledger,
-                result,
-                self._hosting.places,
+        try:
+            spec = await self._db.run(
+                lambda session: admission.admit(
+                    session,
+                    self._keyed(find(session, owner, name), environment.key),
+                    self._ledger,
+                    result,
+                    self._hosting.places,
+                )
             )
-        )
+        except LimitExceeded as e:
+            await self._refused(row.id, new, e.message)
+            raise
         self._bell.ring()
         self._hosting.attend(row.id)
         self._hosting.host_logs.follow(spec.workload)
         return spec
+
+    async def _refused(self, notebook_id: str, new: bool, message: str) -> None:
+        """Others were quicker: what was never there is not left behind, what was says why."""
+
+        def write(session: Session) -> None:
+            row = session.get_one(NotebookRow, notebook_id)
+            if new:
+                session.delete(row)
+                return
+            row.wanted = "STOPPED"
+            set_state(session, row, NotebookState.FAILED, message)
+
+        await self._db.run(write)
+        self._bell.ring()
 
     @staticmethod
     def _keyed(row: NotebookRow, key: str) -> NotebookRow:

@@ -15,7 +15,15 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import ACTIVE_JOBS, Database, JobRow, NotebookRow, VersionRow, now
+from kaos_hub.database import (
+    ACTIVE_JOBS,
+    Database,
+    JobRow,
+    NotebookRow,
+    VersionRow,
+    WorkloadRow,
+    now,
+)
 from kaos_hub.engines.base import Engine, Materialise
 from kaos_hub.environments import Environment, Environments
 from kaos_hub.errors import BuildFailed, KaosError, Unavailable
@@ -73,7 +81,7 @@ class Hosting:
     # --- life ---
 
     async def start(self) -> None:
-        """Drive every notebook that was on its way, follow every one that runs."""
+        """Drive every notebook that was on its way; follow, or clean up after, what ran."""
 
         def unsettled(session: Session) -> tuple[list[str], list[str]]:
             going = session.scalars(
@@ -83,13 +91,12 @@ class Hosting:
                     | (NotebookRow.held & (NotebookRow.wanted == "STOPPED"))
                 )
             )
-            held = session.scalars(select(NotebookRow.workload).where(NotebookRow.held))
-            return list(going), list(held)
+            return list(going), list(session.scalars(select(WorkloadRow.name)))
 
-        going, held = await self.db.run(unsettled)
+        going, left = await self.db.run(unsettled)
         for notebook_id in going:
             self.wake(notebook_id)
-        for workload in held:
+        for workload in left:
             self.host_logs.follow(workload)
         self._loop = asyncio.create_task(self._watch.run(), name="notebooks")
 
@@ -253,8 +260,10 @@ class Hosting:
     ) -> None:
         def note(session: Session) -> None:
             row = session.get_one(NotebookRow, notebook_id)
-            # of an environment that was there, the build that once made it tells how
-            row.build_job = job.id if job else environment.job if environment else None
+            # the newest build's log stays at hand, also when it failed and another version runs
+            row.build_job = job.id if job else row.build_job
+            if row.build_job is None and environment is not None:
+                row.build_job = environment.job
             row.build_state = job.state if job else "SKIPPED"
             row.build_reason = job.reason if job else "nothing to build: the environment is known"
             if environment is not None:

@@ -16,6 +16,7 @@ from kaos_hub.models import (
     Event,
     IdlePolicy,
     IdleType,
+    JobState,
     Notebook,
     NotebookState,
     Resources,
@@ -129,12 +130,14 @@ def _link(session: Session, version_id: int | None) -> BundleLink | None:
 
 
 def _build_stage(session: Session, row: NotebookRow) -> Stage:
+    """The build of the present version. The newest job may be an older one's: its log stays."""
     job = session.get(JobRow, row.build_job) if row.build_job else None
-    if job is None:
-        progress = 0 if row.build_state in ACTIVE_JOBS else 100
+    waiting = row.build_state in ACTIVE_JOBS
+    if job is None or row.build_state == "SKIPPED" or (waiting and JobState(job.state).ended):
         return Stage(
-            name="build", state=row.build_state, reason=row.build_reason, progress=progress
-        )
+            name="build", state=row.build_state, reason=row.build_reason,
+            progress=0 if waiting else 100, job=row.build_job,
+        )  # fmt: skip
     return Stage(
         name="build", state=job.state, reason=job.reason, progress=job.progress,
         started=job.started, finished=job.finished, job=job.id,

@@ -6,10 +6,10 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database, NotebookRow, now
+from kaos_hub.database import Database, NotebookRow, WorkloadRow, now
 from kaos_hub.engines.base import Engine
 from kaos_hub.errors import Unavailable
 from kaos_hub.hub import Server
@@ -49,11 +49,18 @@ class HostLogs:
                     if not await self._holds(workload):
                         # what is kept of it is in our log now
                         await self._engine.remove(workload)
+                        await self._forget(workload)
                         return
                 await asyncio.sleep(0.5)
         finally:
             self._followers.pop(workload, None)
             self._logs.close(workload)
+
+    async def _forget(self, workload: str) -> None:
+        def forget(session: Session) -> None:
+            session.execute(delete(WorkloadRow).where(WorkloadRow.name == workload))
+
+        await self._db.run(forget)
 
     async def _holds(self, workload: str) -> bool:
         query = select(NotebookRow.id).where(NotebookRow.workload == workload, NotebookRow.held)

@@ -102,6 +102,11 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_versions_digest"), ["digest"], unique=False)
 
     op.create_table(
+        "workloads",
+        sa.Column("name", sa.String(length=80), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
         "notebooks",
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("owner", sa.String(length=255), nullable=False),
@@ -164,6 +169,7 @@ def downgrade() -> None:
         batch_op.drop_index("notebooks_by_state")
 
     op.drop_table("notebooks")
+    op.drop_table("workloads")
     with op.batch_alter_table("versions", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_versions_digest"))
 
