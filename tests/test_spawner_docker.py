@@ -98,6 +98,7 @@ def test_container_is_confined_and_holds_what_was_admitted(engine, hub, desk):
     assert config["Entrypoint"] == ["/opt/kaos/bin/kaos-notebook"]
     assert not config["Cmd"]
     assert config["User"] == "1000:1000"
+    assert host["Init"]
     assert host["CapDrop"] == ["ALL"]
     assert host["SecurityOpt"] == ["no-new-privileges"]
     assert host["Memory"] == host["MemorySwap"] == 2**30

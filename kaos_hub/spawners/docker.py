@@ -186,6 +186,9 @@ class KaosDockerSpawner(KaosSpawnerMixin, DockerSpawner):
         """What the container may use, and may not do."""
         resources = self._admitted.resources
         config: dict[str, Any] = {
+            # As process 1 a server that is just starting would be deaf to a request to end, and
+            # nobody would collect what its kernels and terminals leave behind.
+            "init": True,
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
             "pids_limit": self.pids_limit,
