@@ -222,6 +222,24 @@ def test_a_start_while_it_stops_is_not_lost(hub: RunningHub) -> None:
     wait_until(lambda: not workloads(hub, home), 20, "the end of all it left")
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.03, 0.08, 0.2])
+def test_a_stop_while_it_starts_is_not_lost(hub: RunningHub, pause: float) -> None:
+    """At whatever moment of the start it comes: before the Hub heard, at admission, or after."""
+    kaos = client(hub, "hasty")
+    kaos.notebooks.deploy(name="one")
+    for event in kaos.notebooks.events("one"):
+        if event.state not in ("QUEUED", "BUILDING"):
+            break
+    time.sleep(pause)
+    kaos.notebooks.kill("one")
+    assert kaos.notebooks.wait("one").state == "STOPPED"
+    time.sleep(0.5)
+    assert state(kaos, "one") == "STOPPED"
+    servers = hub.hub_api("GET", "/users/hasty").json["servers"]
+    assert not any(server["ready"] or server["pending"] for server in servers.values())
+    kaos.notebooks.delete("one")
+
+
 def workloads(hub: RunningHub, notebook_id: str) -> list[str]:
     """Containers or supervised processes of a notebook, running or ended."""
     if hub.engine == "docker":

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from sqlalchemy.orm import Session
 
 from kaos_hub.database import NotebookRow, VersionRow, now
-from kaos_hub.errors import Forbidden, LimitExceeded, NotBuilt, NotFound
+from kaos_hub.errors import Conflict, Forbidden, LimitExceeded, NotBuilt, NotFound
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import (
     DEFAULT_SERVER,
@@ -57,6 +57,7 @@ class Gate:
         Raises:
             NotBuilt: something has to be done first; that is begun, and the start follows.
             LimitExceeded: it would not fit.
+            Conflict: it is just being stopped.
             Forbidden: this engine does not serve that user.
         """
         refuse_stranger(self._trusted, asked.user)
@@ -68,6 +69,9 @@ class Gate:
 
         def write(session: Session) -> tuple[NotebookRow, bool]:
             row, new = self._wishes.apply(session, owner, wish, name)
+            if row.wanted != "RUNNING" and row.state == NotebookState.STOPPING:
+                # a start that was on its way when somebody stopped it must not win
+                raise Conflict(f"Notebook {name!r} is just being stopped; start it again then.")
             self._wishes.check_fits(session, row)
             session.add(row)
             session.flush()
