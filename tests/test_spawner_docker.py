@@ -1,6 +1,9 @@
 """The docker spawner: real containers with a tiny stand-in for the runtime, a desk as service."""
 
+import json
 import os
+import sqlite3
+from contextlib import closing
 
 import docker
 import pytest
@@ -130,6 +133,20 @@ def test_restarted_hub_finds_the_container(engine, hub, desk):
     assert hub.server("kept")["ready"]
     assert engine.containers.get(before).attrs["State"]["StartedAt"] == started
     hub.end("kept")
+    assert engine.containers.get(before).status == "exited"
+
+
+def test_hub_that_died_before_it_knew_the_container_finds_it(engine, hub, desk):
+    """Killed after it had asked for the container, before the Engine's answer was kept."""
+    hub.launch("early")
+    before = workload(hub, "early")
+    hub.kill()
+    with closing(sqlite3.connect(hub.data.hub_database)) as db, db:
+        kept = (json.dumps({"workload": before, "address": ""}),)
+        db.execute("update spawners set state = ? where name = 'early'", kept)
+    hub.start()
+    assert hub.server("early")["ready"]
+    hub.end("early")
     assert engine.containers.get(before).status == "exited"
 
 

@@ -65,6 +65,9 @@ class KaosDockerSpawner(KaosSpawnerMixin, DockerSpawner):
         super().load_state(state)
         if self.workload:
             self.object_name = self.workload
+            # That Hub may have died before it was told the id, and without one JupyterHub would not
+            # start at all. The Engine takes a name as well.
+            self.object_id = self.object_id or self.workload
 
     # --- the three steps -------------------------------------------------------------------------
 
