@@ -4,6 +4,7 @@ import hashlib
 import html
 import re
 import secrets
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,7 +12,7 @@ from kaos_hub.client import login as log_in_command_line
 from kaos_hub.errors import NotAuthenticated, NotFound, Unavailable
 from kaos_hub.models import LoginPoll, LoginRequest, LoginStarted, Resources
 from kaos_hub.service import login
-from kaos_hub.service.templating import Visitor, show_resources, span, took
+from kaos_hub.service.templating import Visitor, ago, show_resources, soon, span, took
 from tests.history import build, notebook, version, write
 from tests.hub import Browser, RunningHub, request
 
@@ -154,6 +155,13 @@ def test_spans_are_said_in_one_unit(seconds: float, said: str) -> None:
 )
 def test_how_long_a_stage_took(seconds: float, said: str) -> None:
     assert took(seconds) == said
+
+
+def test_ages_and_what_is_near() -> None:
+    now = datetime.now(UTC)
+    assert ago(now) == "just now"
+    assert ago(now - timedelta(hours=2)) == "2 hours ago"
+    assert soon(now + timedelta(minutes=5)) and not soon(now + timedelta(hours=8))
 
 
 def test_resources_are_said_shortly() -> None:

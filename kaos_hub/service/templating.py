@@ -137,12 +137,20 @@ def _environment(admin_paths: list[str]) -> Environment:
     return environment
 
 
+SOON = 1800
+"""Seconds before an idle notebook stops from which on its page warns."""
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
 
 
 def ago(moment: datetime) -> str:
-    """How long ago, in one unit: ``3 minutes ago``."""
-    return f"{span((datetime.now(UTC) - moment).total_seconds())} ago"
+    """How long ago, in one unit: ``just now``, ``3 minutes ago``."""
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    return "just now" if seconds < 60 else f"{span(seconds)} ago"
+
+
+def soon(moment: datetime) -> bool:
+    """Whether it is so near that people should be told loudly."""
+    return (moment - datetime.now(UTC)).total_seconds() < SOON
 
 
 def span(seconds: float) -> str:
@@ -193,8 +201,9 @@ def here(url: str) -> str:
     return f"{urlsplit(url).path}/"
 
 
-_FILTERS: dict[str, Callable[..., str]] = {
+_FILTERS: dict[str, Callable[..., str | bool]] = {
     "ago": ago,
+    "soon": soon,
     "took": took,
     "resources": show_resources,
     "idle_policy": show_idle,

@@ -276,7 +276,7 @@ function tellAges() {
     const at = new Date(time.dateTime);
     const seconds = (Date.now() - at) / 1000;
     const [unit, size] = UNITS.find(([, size]) => seconds >= size) ?? ["", 1];
-    time.textContent = unit ? words.format(-Math.floor(seconds / size), unit) : "less than a minute ago";
+    time.textContent = unit ? words.format(-Math.floor(seconds / size), unit) : "just now";
     time.title = at.toLocaleString();
   }
 }
