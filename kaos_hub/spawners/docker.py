@@ -67,7 +67,7 @@ class KaosDockerSpawner(KaosSpawnerMixin, DockerSpawner):
             self.object_name = self.workload
             # That Hub may have died before it was told the id, and without one JupyterHub would not
             # start at all. The Engine takes a name as well.
-            self.object_id = self.object_id or self.workload
+            self.object_id = str(state.get("object_id") or self.workload)
 
     # --- the three steps -------------------------------------------------------------------------
 
