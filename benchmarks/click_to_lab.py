@@ -91,7 +91,7 @@ def _docker(directory: Path, fresh_too: bool) -> Iterator[Contestants]:
 
 
 def _prepare(us: Ours, bundle: Path) -> None:
-    """Have the notebook built. It is stopped before anybody could have used it."""
+    """Have the notebook built, which starts it for a moment."""
     (bundle / "model").mkdir(parents=True, exist_ok=True)
     (bundle / "Dockerfile").write_text("FROM python:3.13-slim\nCOPY . /opt/program\n")
     (bundle / "model" / "train.py").write_text("print('hello')\n")

@@ -89,7 +89,8 @@ class Ours:
         assert answer.status < 300, answer.text
 
     def end(self) -> None:
-        """Stop it, and wait until it is gone."""
+        """Stop it once it runs, and wait until it is gone."""
+        self.client.notebooks.wait(NOTEBOOK, 120)
         self.client.notebooks.kill(NOTEBOOK)
         wait_until(lambda: self._state() == "STOPPED", 60, "the notebook's end")
 

@@ -29,7 +29,7 @@ from benchmarks.harness import (
     seconds,
     versions,
 )
-from benchmarks.hubs import NOTEBOOK, Ours, ours, remove_images
+from benchmarks.hubs import Ours, ours, remove_images
 from tests.engines import docker_answers
 
 _DOCKERFILE = """\
@@ -126,7 +126,6 @@ def _contestants(us: Ours, bundle: Path, change: Callable[[], None]) -> Iterator
 
         change()
         taken = seconds(until_built)
-        us.client.notebooks.wait(NOTEBOOK, 120)
         us.end()
         return taken
 
