@@ -123,7 +123,7 @@ def _spec(
 
 def release(session: Session, row: NotebookRow, state: NotebookState, reason: str) -> None:
     """Let go of what the notebook held, and record why it is no longer running."""
-    if row.held:
+    if row.held or state is NotebookState.STOPPED:
         row.stopped = now()
     row.held = False
     row.held_cpu = row.held_memory = row.held_gpu = 0

@@ -3,6 +3,7 @@
 Users may ask the Hub for servers directly, so this is where limits hold, whoever asked.
 """
 
+from datetime import timedelta
 from typing import NoReturn
 from urllib.parse import quote
 
@@ -26,6 +27,9 @@ from kaos_hub.notebooks import admission, idle
 from kaos_hub.notebooks.hosting import Hosting
 from kaos_hub.notebooks.records import find, followed, set_state
 from kaos_hub.notebooks.wishes import Wishes
+
+_LATE = timedelta(seconds=10)
+"""How late the Hub may still hand on a start it was asked for: as long as it lets one wait."""
 
 
 class Gate:
@@ -69,9 +73,9 @@ class Gate:
 
         def write(session: Session) -> tuple[NotebookRow, bool]:
             row, new = self._wishes.apply(session, owner, wish, name)
-            if row.wanted != "RUNNING" and row.state == NotebookState.STOPPING:
-                # a start that was on its way when somebody stopped it must not win
-                raise Conflict(f"Notebook {name!r} is just being stopped; start it again then.")
+            if row.wanted != "RUNNING" and "notebook" in asked.options and _just_stopped(row):
+                # our own question, or one repeated: on its way when somebody stopped the notebook
+                raise Conflict(f"Notebook {name!r} was stopped a moment ago; start it again then.")
             self._wishes.check_fits(session, row)
             session.add(row)
             session.flush()
@@ -197,6 +201,13 @@ class Gate:
             )
 
         return await self._db.run(write)
+
+
+def _just_stopped(row: NotebookRow) -> bool:
+    """Whether a start may still be under way that was asked for before the notebook was stopped."""
+    if row.state == NotebookState.STOPPING:
+        return True
+    return row.stopped is not None and now() - row.stopped < _LATE
 
 
 def refuse_stranger(trusted: str | None, user: str) -> None:
