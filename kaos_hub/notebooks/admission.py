@@ -63,7 +63,7 @@ def admit(
     row.active_at = row.reported_at = None
     row.idle_reason = row.stop_reason = ""
     row.mounted_data_id, row.good_source_id = row.data_id, row.source_id
-    row.restart, row.wanted = False, "RUNNING"
+    row.restart = False
     set_state(session, row, NotebookState.STARTING, "starting", 60)
     source = session.get(VersionRow, row.source_id) if row.source_id else None
     data = session.get(VersionRow, row.data_id) if row.data_id else None

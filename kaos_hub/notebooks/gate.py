@@ -122,6 +122,8 @@ class Gate:
 
     @staticmethod
     def _keyed(row: NotebookRow, key: str) -> NotebookRow:
+        if row.wanted != "RUNNING":
+            raise Conflict(f"Notebook {row.name!r} was stopped while it was about to start.")
         row.environment_key = key
         return row
 
