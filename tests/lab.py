@@ -162,7 +162,11 @@ class Lab:
         expect(self.cell(number)).to_be_focused()
 
     def save(self) -> None:
-        """Ctrl+S, and wait until nothing is left to be saved."""
-        self.page.keyboard.press("Control+s")
+        """Ctrl+S until nothing is left to be saved: outputs may arrive after the first time."""
         dirty = self.page.locator(".lm-TabBar-tab.jp-mod-dirty")
+        for _ in range(4):
+            self.page.keyboard.press("Control+s")
+            self.page.wait_for_timeout(1500)
+            if dirty.count() == 0:
+                break
         expect(dirty).to_have_count(0)
