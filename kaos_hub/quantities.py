@@ -86,6 +86,14 @@ def parse_duration(value: object) -> int:
     return int(seconds)
 
 
+def duration(seconds: float) -> str:
+    """A length of time for people, in its largest sensible unit: ``12 s``, ``5 min``, ``3 h``."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length or (unit != "d" and seconds >= length):
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(0, int(seconds))} s"
+
+
 def show_memory(size: int | None) -> str:
     """A size for people: ``512Mi``, ``1.5Gi``, ``0``, or ``no limit``."""
     if size is None:

@@ -10,7 +10,6 @@ from kaos_hub.cli.account import open_browser
 from kaos_hub.cli.base import Group, Session, pass_session
 from kaos_hub.cli.output import (
     age,
-    duration,
     moment,
     on_terminal,
     resources,
@@ -21,6 +20,7 @@ from kaos_hub.cli.output import (
     show_table,
 )
 from kaos_hub.cli.selection import remember_list, select, selection
+from kaos_hub.quantities import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

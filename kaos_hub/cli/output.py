@@ -10,6 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from kaos_hub.quantities import duration
+
 if TYPE_CHECKING:
     from kaos_hub.models import Resources
 
@@ -120,14 +122,6 @@ def age(moment: datetime | None, now: datetime | None = None) -> str:
     if moment is None:
         return ""
     return duration(((now or datetime.now(UTC)) - _aware(moment)).total_seconds())
-
-
-def duration(seconds: float) -> str:
-    """A length of time in its largest sensible unit."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length or (unit != "d" and seconds >= length):
-            return f"{int(seconds // length)} {unit}"
-    return f"{max(0, int(seconds))} s"
 
 
 def _aware(moment: datetime) -> datetime:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from kaos_hub.database import NotebookRow
 from kaos_hub.models import Activity, IdleType, IdleVerdict
+from kaos_hub.quantities import duration
 
 
 def in_use(type: IdleType, seen: Activity) -> str | None:
@@ -58,8 +59,7 @@ def verdict(row: NotebookRow, at: datetime) -> IdleVerdict:
         return IdleVerdict(idle=True, since=since, reason=f"{row.idle_reason}; it may stay so")
     stops = since + timedelta(seconds=row.idle_timeout)
     left = max(0, int((stops - at).total_seconds()))
-    soon = f"{left // 60} min" if left >= 60 else f"{left} s"
-    reason = f"stops in {soon}: {row.idle_reason}"
+    reason = f"stops in {duration(left)}: {row.idle_reason}"
     return IdleVerdict(idle=True, since=since, stops_at=stops, reason=reason)
 
 

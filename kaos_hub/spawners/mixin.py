@@ -200,7 +200,7 @@ class KaosSpawnerMixin(Spawner):
                 if time.monotonic() > until:
                     raise KaosError("The notebook does not answer. Its log may say why.")
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, 0.5)
+                pause = min(2 * pause, 0.1)
         finally:
             client.close()
 
