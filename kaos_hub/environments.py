@@ -5,7 +5,6 @@ built again, and no builder is asked.
 """
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
@@ -43,7 +42,6 @@ class Environments:
 
     Args:
         db, engine, jobs, versions: what it works with.
-        trees: where bundles are laid out.
         default_image: what notebooks without a source run in, on engines with images.
         deadline: seconds that a build may take.
     """
@@ -54,12 +52,11 @@ class Environments:
         engine: Engine,
         jobs: Jobs,
         versions: Versions,
-        trees: Path,
         default_image: str,
         deadline: int,
     ) -> None:
         self._db, self._engine, self._jobs, self._versions = db, engine, jobs, versions
-        self._trees, self._default_image, self._deadline = trees, default_image, deadline
+        self._default_image, self._deadline = default_image, deadline
 
     async def find(
         self,
@@ -98,20 +95,16 @@ class Environments:
 
     async def _packages(self, source: VersionRow | None) -> Environment:
         """Without images: the packages that requirements.txt names, for one Python."""
-        root = self._trees / "none"
         dockerfile = requirements = None
         files: dict[str, str] = {}
-        if source is None:
-            root.mkdir(exist_ok=True)
-        else:
-            root = self._tree(source)
+        if source is not None:
             files = await self._versions.files(source.digest)
             dockerfile = await self._text(files, "Dockerfile")
             requirements = await self._text(files, "model/requirements.txt")
         base = images.final_base(dockerfile) if dockerfile else ""
         python = await self._engine.resolve(base)
         key, inputs = images.local_key(requirements, python, self._engine.platform, files)
-        work = Build(source=root, key=key, image="")
+        work = Build(source=source.digest if source else "", key=key, image="")
         environment = Environment(key=key, result=None, work=work, inputs=inputs)
         return replace(environment, why="its packages are not installed yet")
 
@@ -130,7 +123,7 @@ class Environments:
             bases[base] = resolved
         key, inputs = plan.key(bases, self._engine.platform)
         work = Build(
-            source=self._tree(source),
+            source=source.digest,
             key=key,
             image=images.image_name(owner, key),
             context=plan.context,
@@ -232,22 +225,11 @@ class Environments:
             return None
         return (await self._versions.object(files[path])).decode(errors="replace")
 
-    def _tree(self, source: VersionRow) -> Path:
-        return self._trees / source.digest.removeprefix("blake3:")
-
 
 def _unknown(base: str) -> Environment:
     return Environment(key="", result=None, why=f"its base image {base} was never used here")
 
 
-def explain(job: JobRow, lines: list[str]) -> str:
-    """What went wrong in a build, in a person's words."""
-    root = Path(job.work["source"])
-
-    def read(path: str) -> str | None:
-        try:
-            return (root / path).read_text(errors="replace")
-        except OSError:
-            return None
-
-    return images.explain_failure(lines, read)
+def explain(versions: Versions, job: JobRow, lines: list[str]) -> str:
+    """What went wrong in a build, in a person's words. Blocks; for a thread."""
+    return images.explain_failure(lines, versions.texts(job.work["source"]))

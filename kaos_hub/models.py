@@ -474,11 +474,15 @@ class LoginAnswer(Model):
 
 
 class Mount(Model):
-    """A host path or volume seen in a workload."""
+    """Something on disk that a workload sees."""
 
-    source: str
+    source: str = Field(description="path on the machine, or below the root of volume or tree")
     target: str
     read_only: bool = True
+    volume: str | None = Field(None, description="Kubernetes: name of the claim that holds it")
+    digest: Digest | None = Field(
+        None, description="Kubernetes: tree that is fetched into the pod before it starts"
+    )
 
 
 class NotebookSpec(Model):

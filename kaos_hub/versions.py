@@ -6,7 +6,7 @@ yet nobody learns from an answer whether somebody else has them.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 
 from sqlalchemy import select, update
@@ -16,8 +16,9 @@ from kaos_hub.bundles import source as source_rules
 from kaos_hub.bundles import tree, walk
 from kaos_hub.bundles.archive import write_tar
 from kaos_hub.bundles.limits import Limits
+from kaos_hub.bundles.objects import whole
 from kaos_hub.database import Database, HoldingRow, VersionRow, now
-from kaos_hub.errors import InvalidBundle, MissingObjects, NotFound
+from kaos_hub.errors import InvalidBundle, KaosError, MissingObjects, NotFound
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import (
     BundleKind,
@@ -33,6 +34,10 @@ from kaos_hub.stores import reader
 from kaos_hub.stores.base import Store
 
 _SELECTOR = re.compile(r"(?P<name>.+?)(?:@v?(?P<version>\d{1,9}))?")
+
+
+_TEXT = 1 << 20
+"""Bytes of the largest file that is read as a text."""
 
 
 class Versions:
@@ -129,9 +134,24 @@ class Versions:
 
     async def files(self, root: str) -> dict[str, str]:
         """Path → digest of all files of a tree."""
-        found = await asyncio.to_thread(walk.load, root, self._read)
+        return await asyncio.to_thread(self._files, root)
+
+    def _files(self, root: str) -> dict[str, str]:
         kinds = (EntryKind.FILE, EntryKind.EXECUTABLE)
-        return {item.path: item.entry.digest for item in found.items if item.entry.kind in kinds}
+        items = walk.load(root, self._read).items if root else ()
+        return {item.path: item.entry.digest for item in items if item.entry.kind in kinds}
+
+    def texts(self, root: str) -> Callable[[str], str | None]:
+        """Reads small files of a tree (none: ``""``) by path; None if not there. Both block."""
+        files = self._files(root)
+
+        def read(path: str) -> str | None:
+            try:
+                return whole(self._read, files[path], _TEXT).decode(errors="replace")
+            except (KeyError, KaosError):
+                return None
+
+        return read
 
     async def archive(self, root: str) -> AsyncIterator[bytes]:
         """A tree as a tar stream, the same bytes every time."""

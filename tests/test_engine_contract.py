@@ -27,6 +27,7 @@ from kaos_hub.engines.base import (
 from kaos_hub.engines.docker import DockerEngine
 from kaos_hub.engines.local import LocalEngine
 from kaos_hub.models import Mount, Resources
+from tests.bundled import laid
 
 IMAGE = "python:3.13-slim"
 STAMPED = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z "
@@ -391,8 +392,11 @@ def tag(setup: Setup) -> object:
         subprocess.run(["docker", "image", "rm", "--force", tag], capture_output=True, check=False)
 
 
-async def build(engine: Engine, name: str, source: Path, key: str, tag: str) -> Observation:
-    await engine.submit(JobSpec(name, "user:ada", Build(source, key, tag), deadline=100))
+async def build(
+    setup: Setup, engine: Engine, name: str, source: Path, key: str, tag: str
+) -> Observation:
+    work = Build(laid(setup.data, source), key, tag)
+    await engine.submit(JobSpec(name, "user:ada", work, deadline=100))
     return await end(engine, name)
 
 
@@ -400,7 +404,7 @@ async def test_build_twice_then_a_broken_one(
     setup: Setup, engine: Engine, name: str, tmp_path: Path, tag: str
 ) -> None:
     source = bundle(tmp_path / "source", "humanize\n")
-    first = await build(engine, name, source, "key1", tag)
+    first = await build(setup, engine, name, source, "key1", tag)
     log = texts(await output(engine, name))
     assert first.phase is Phase.SUCCEEDED, log
     assert await engine.has(first.result)
@@ -408,13 +412,13 @@ async def test_build_twice_then_a_broken_one(
 
     await engine.remove(name)
     began = time.monotonic()
-    again = await build(engine, name, source, "key1", tag)
+    again = await build(setup, engine, name, source, "key1", tag)
     assert time.monotonic() - began < 3
     assert again.result == first.result
 
     bundle(source, "# one\nhumanize==999.9\n")
     await engine.remove(name)
-    broken = await build(engine, name, source, "key2", tag)
+    broken = await build(setup, engine, name, source, "key2", tag)
     assert (broken.phase, broken.cause) == (Phase.FAILED, Cause.ERROR)
     assert b"humanize==999.9" in await output(engine, name)
     assert await engine.has(first.result), "the previous good one stays"
@@ -430,7 +434,8 @@ async def test_cancelled_build_is_really_over(
     slow.mkdir()
     (slow / "setup.py").write_text(f"import os; os.system('sleep {mark}')\n")
     (source / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN sleep {mark}\n")
-    await engine.submit(JobSpec(name, "user:ada", Build(source, "key3", tag), deadline=100))
+    work = Build(laid(setup.data, source), "key3", tag)
+    await engine.submit(JobSpec(name, "user:ada", work, deadline=100))
     await until(lambda: running(mark) != [], 30)
     began = time.monotonic()
     await engine.cancel(name)
@@ -441,16 +446,18 @@ async def test_cancelled_build_is_really_over(
     assert not await engine.has({"python": str(setup.data / "environments/key3/bin/python")})
 
 
-async def test_materialise(engine: Engine, name: str, tmp_path: Path) -> None:
+async def test_materialise(setup: Setup, engine: Engine, name: str, tmp_path: Path) -> None:
     stores = pytest.importorskip("kaos_hub.stores.file")
     pytest.importorskip("kaos_hub.stores.layout")
     digest, store = await small_tree(stores.FileStore, tmp_path / "store")
-    target = tmp_path / "trees" / "one"
-    work = Materialise(digest, store, target)
+    assert not await engine.places.has_tree(digest)
+    work = Materialise(digest, store)
     await engine.submit(JobSpec(name, "user:ada", work, deadline=30))
     seen = await end(engine, name)
     assert seen.phase is Phase.SUCCEEDED, await output(engine, name)
-    assert (target / "hello.txt").read_text() == "hello\n"
+    assert await engine.places.has_tree(digest)
+    seen_at = Path(engine.places.tree(digest, "/kaos/data").source)
+    assert (seen_at / "hello.txt").read_text() == "hello\n"
 
 
 async def small_tree(store_class: type, root: Path) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from kaos_hub.engines.docker_containers import observation, overdue
 from kaos_hub.engines.docker_context import context_tar, dockerfile_name
 from kaos_hub.errors import BuildFailed, EngineUnavailable, NotFound, Unsupported
 from kaos_hub.models import Mount, Resources
+from tests.bundled import laid
 from tests.test_engine_contract import IMAGE, end, needs_docker, output, texts
 
 
@@ -287,7 +288,9 @@ class TestBuilds(NeedsDocker):
         self, engine: DockerEngine, name: str, tag: str, source: Path
     ) -> None:
         (source / "Dockerfile").write_text(f"FROM {IMAGE}\nWORKDIR /opt/program\nCOPY . .\n")
-        await engine.submit(JobSpec(name, "user:a", Build(source, "k", tag)))
+        await engine.submit(
+            JobSpec(name, "user:a", Build(laid(Path(engine.data_dir), source), "k", tag))
+        )
         seen = await end(engine, name)
         assert seen.phase is Phase.SUCCEEDED, await output(engine, name)
         assert seen.result["workdir"] == "/opt/program"
@@ -303,7 +306,11 @@ class TestBuilds(NeedsDocker):
         (source / "Dockerfile").write_text(
             f"FROM {IMAGE}\nCOPY model/train /x\nCOPY Dockerfile /\n"
         )
-        await engine.submit(JobSpec(name, "user:a", Build(source, "k", tag, context=".")))
+        await engine.submit(
+            JobSpec(
+                name, "user:a", Build(laid(Path(engine.data_dir), source), "k", tag, context=".")
+            )
+        )
         assert (await end(engine, name)).phase is Phase.SUCCEEDED
 
     async def test_limits_reach_the_steps(
@@ -312,7 +319,9 @@ class TestBuilds(NeedsDocker):
         step = "RUN cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max || :"
         (source / "Dockerfile").write_text(f"FROM {IMAGE}\nENV X={name}\n{step}\n")
         resources = Resources(cpu=1, memory="256Mi")
-        await engine.submit(JobSpec(name, "user:a", Build(source, "k", tag), resources))
+        await engine.submit(
+            JobSpec(name, "user:a", Build(laid(Path(engine.data_dir), source), "k", tag), resources)
+        )
         await end(engine, name)
         assert str(256 << 20) in texts(await output(engine, name))
 
@@ -320,7 +329,9 @@ class TestBuilds(NeedsDocker):
         self, engine: DockerEngine, name: str, tag: str, source: Path
     ) -> None:
         (source / "Dockerfile").write_text(f"FROM {IMAGE}\nFETCH x\n")
-        await engine.submit(JobSpec(name, "user:a", Build(source, "k", tag)))
+        await engine.submit(
+            JobSpec(name, "user:a", Build(laid(Path(engine.data_dir), source), "k", tag))
+        )
         seen = await end(engine, name)
         assert (seen.phase, seen.cause) == (Phase.FAILED, Cause.ERROR)
         assert "FETCH" in seen.message

@@ -15,6 +15,7 @@ from kaos_hub.engines.interpreters import Interpreter
 from kaos_hub.engines.local import LocalEngine
 from kaos_hub.engines.pip_settings import no_index, uv_environment
 from kaos_hub.errors import InvalidRequest
+from tests.bundled import laid
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_jobs_see_no_secrets_of_the_service(tmp_path: Path) -> None:
 async def test_a_key_is_no_path(tmp_path: Path) -> None:
     engine = LocalEngine(data_dir=str(tmp_path))
     with pytest.raises(InvalidRequest):
-        await engine.submit(JobSpec("kaos-build-1", "user:ada", Build(tmp_path, "../x", "t")))
+        await engine.submit(JobSpec("kaos-build-1", "user:ada", Build("", "../x", "t")))
     await engine.close()
 
 
@@ -174,7 +175,9 @@ async def test_an_environment_from_start_to_kernel(tmp_path: Path) -> None:
     (half / "python").symlink_to("/nowhere")
     engine = LocalEngine(data_dir=str(tmp_path / "data"))
     assert not await engine.has({"python": str(half / "python")})
-    await engine.submit(JobSpec("kaos-build-1", "user:ada", Build(source, "key", "tag")))
+    await engine.submit(
+        JobSpec("kaos-build-1", "user:ada", Build(laid(tmp_path / "data", source), "key", "tag"))
+    )
     log = b"".join([piece async for piece in engine.logs("kaos-build-1")]).decode()
     seen = await engine.observe("kaos-build-1")
     assert seen.phase is Phase.SUCCEEDED, log
@@ -203,7 +206,7 @@ async def test_packages_in_the_bundle_are_built_outside_of_it(tmp_path: Path) ->
     for path in (model, *before):
         path.chmod(0o555 if path.is_dir() else 0o444)
     engine = LocalEngine(data_dir=str(tmp_path / "data"))
-    build = Build(tmp_path / "source", "key", "tag")
+    build = Build(laid(tmp_path / "data", tmp_path / "source"), "key", "tag")
     await engine.submit(JobSpec("kaos-build-2", "user:ada", build))
     log = b"".join([piece async for piece in engine.logs("kaos-build-2")]).decode()
     seen = await engine.observe("kaos-build-2")

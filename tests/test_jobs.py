@@ -22,6 +22,7 @@ from kaos_hub.ledger import Ledger
 from kaos_hub.logs import LogStore
 from kaos_hub.models import JobKind, JobState
 from kaos_hub.stores.file import FileStore
+from tests.bundled import laid
 
 ADA = "user:ada"
 
@@ -62,8 +63,7 @@ async def bundle(world: SimpleNamespace, directory: Path) -> Materialise:
         for piece in found.read(digest):
             await upload.write(piece)
         await upload.finish()
-    target = world.data.trees / found.root.removeprefix("blake3:")
-    return Materialise(digest=found.root, store=store.url, target=target)
+    return Materialise(digest=found.root, store=store.url)
 
 
 def source(path: Path, requirements: str) -> Path:
@@ -81,7 +81,7 @@ async def test_a_tree_is_laid_out_and_nothing_is_left_behind(
     job_id = await jobs.ensure(JobKind.MATERIALISE, ADA, work.digest, work)
     row = await jobs.wait(job_id)
     assert (row.state, row.reason) == (JobState.SUCCEEDED, "")
-    assert (work.target / "model" / "requirements.txt").read_text() == "x"
+    assert (world.engine.places.path(work.digest) / "model" / "requirements.txt").read_text() == "x"
     await jobs.close()
     name = workload_name(JobKind.MATERIALISE, job_id)
     assert (await world.engine.observe(name)).phase is Phase.ABSENT
@@ -103,7 +103,11 @@ async def test_a_failed_build_is_explained_from_its_whole_log(
     world: SimpleNamespace, tmp_path: Path
 ) -> None:
     jobs = world.jobs()
-    work = Build(source=source(tmp_path / "s", "no==such==thing\n"), key="a" * 32, image="")
+    work = Build(
+        source=laid(world.data.path, source(tmp_path / "s", "no==such==thing\n")),
+        key="a" * 32,
+        image="",
+    )
     job_id = await jobs.ensure(JobKind.BUILD, ADA, work.key, work)
     row = await jobs.wait(job_id)
     assert row.state == JobState.FAILED
@@ -114,7 +118,7 @@ async def test_a_failed_build_is_explained_from_its_whole_log(
 
 async def test_a_killed_service_adopts_what_it_left(world: SimpleNamespace, tmp_path: Path) -> None:
     """At each step the driver is gone without a word; the next one ends the job, once."""
-    work = Build(source=source(tmp_path / "s", ""), key="b" * 32, image="")
+    work = Build(source=laid(world.data.path, source(tmp_path / "s", "")), key="b" * 32, image="")
     first = world.jobs()
     job_id = await first.ensure(JobKind.BUILD, ADA, work.key, work)
     for patience in (0.0, 0.05, 0.2, 0.4):
@@ -146,7 +150,11 @@ def end_supervisor(workload: str) -> None:
 async def test_cancelling_ends_the_work(world: SimpleNamespace, tmp_path: Path) -> None:
     jobs = world.jobs(max_builds=1)
     works = [
-        Build(source=source(tmp_path / key, "jupyterlab\n"), key=key * 32, image="")
+        Build(
+            source=laid(world.data.path, source(tmp_path / key, "jupyterlab\n")),
+            key=key * 32,
+            image="",
+        )
         for key in ("c", "d")
     ]
     ids = [await jobs.ensure(JobKind.BUILD, ADA, work.key, work) for work in works]
@@ -168,7 +176,9 @@ async def test_cancelling_ends_the_work(world: SimpleNamespace, tmp_path: Path) 
 async def test_what_the_machine_lost_is_tried_again(world: SimpleNamespace, tmp_path: Path) -> None:
     """Its supervisor is killed as by a machine that dies: the job runs once more and succeeds."""
     jobs = world.jobs()
-    work = Build(source=source(tmp_path / "s", "humanize\n"), key="e" * 32, image="")
+    work = Build(
+        source=laid(world.data.path, source(tmp_path / "s", "humanize\n")), key="e" * 32, image=""
+    )
     job_id = await jobs.ensure(JobKind.BUILD, ADA, work.key, work)
     await running(jobs, job_id)
     end_supervisor(workload_name(JobKind.BUILD, job_id))

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, ClassVar
 
-from kaos_hub.models import JobKind, Mount, Resources
+from kaos_hub.engines.places import Places
+from kaos_hub.models import JobKind, Mount, NotebookSpec, Resources
 
 
 class Phase(StrEnum):
@@ -68,13 +68,13 @@ class Observation:
 class Build:
     """Make the environment that a source bundle asks for.
 
-    ``source`` is the laid-out bundle: ``Dockerfile`` beside ``context`` (a folder in it, ``"."``
-    for the whole). ``key`` names the environment: two builds of one key are the same. ``bases``
-    maps each base image the Dockerfile names to what it was resolved to. ``lines`` is where RUN
-    steps stand, for messages.
+    ``source`` is the digest of the bundle's tree, laid out (empty: there is no bundle):
+    ``Dockerfile`` beside ``context`` (a folder in it, ``"."`` for the whole). ``key`` names the
+    environment: two builds of one key are the same. ``bases`` maps each base image the Dockerfile
+    names to what it was resolved to.
     """
 
-    source: Path
+    source: str
     key: str
     image: str
     """What to tag the result with: a repository and tag, private to the owner."""
@@ -84,11 +84,11 @@ class Build:
 
 @dataclass(frozen=True)
 class Materialise:
-    """Lay the tree ``digest`` out at ``target``, read-only, from the store at ``store`` (a URL)."""
+    """Lay the tree ``digest`` out where the engine has its trees, from the store at ``store``."""
 
     digest: str
     store: str
-    target: Path
+    """URL of the store, for engines that can reach it."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,12 @@ Work = Build | Materialise | Run
 
 def to_json(work: Work) -> dict[str, Any]:
     """Work as a database keeps it."""
-    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(work).items()}
+    return asdict(work)
 
 
 def from_json(kind: str, work: dict[str, Any]) -> Build | Materialise:
     """What :func:`to_json` made of work of that kind of job."""
-    if kind == JobKind.BUILD:
-        return Build(**{**work, "source": Path(work["source"])})
-    return Materialise(**{**work, "target": Path(work["target"])})
+    return Build(**work) if kind == JobKind.BUILD else Materialise(**work)
 
 
 @dataclass(frozen=True)
@@ -134,6 +132,8 @@ class Engine(ABC):
     """Where work runs."""
 
     name: ClassVar[str]
+    uid: int | None = None
+    """User and group id that workloads run as; None where they run as the service's own user."""
     images: ClassVar[bool] = True
     """Whether builds leave images; else they leave an environment of Python packages."""
 
@@ -146,6 +146,18 @@ class Engine(ABC):
 
     async def close(self) -> None:  # noqa: B027 - most have nothing to do
         """Let go of connections. Work goes on."""
+
+    @property
+    @abstractmethod
+    def places(self) -> Places:
+        """Where trees and homes lie."""
+
+    async def admitted(self, spec: NotebookSpec) -> None:  # noqa: B027 - most have nothing to do
+        """Make ready what a notebook needs that is about to be started by the Hub; repeatable.
+
+        Raises:
+            EngineUnavailable: the engine does not answer.
+        """
 
     @abstractmethod
     async def submit(self, spec: JobSpec) -> None:

@@ -142,7 +142,14 @@ class DockerEngine(SupervisedEngine):
         labels = {"kaos_hub.key": work.key, containers.OWNER: spec.owner}
         resources = spec.resources
         return [
-            *("--source", str(work.source), "--context", work.context, "--tag", work.image),
+            *(
+                "--source",
+                str(self.places.path(work.source)),
+                "--context",
+                work.context,
+                "--tag",
+                work.image,
+            ),
             *(f"--label={name}={value}" for name, value in labels.items()),
             *(f"--base={name}={value}" for name, value in work.bases.items()),
             *([f"--memory={resources.memory}"] if resources.memory else []),

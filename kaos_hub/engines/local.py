@@ -72,7 +72,7 @@ class LocalEngine(ProcessEngine):
         if not _KEY.fullmatch(work.key):
             raise InvalidRequest(f"{work.key!r} cannot be an environment's key")
         return [
-            *("--source", str(work.source), "--context", work.context),
+            *("--source", str(self.places.path(work.source)), "--context", work.context),
             *("--target", str(self._data.environments / work.key)),
             *("--kernels", str(self._data.path / "kernels")),
         ]

@@ -15,6 +15,7 @@ from traitlets.config import LoggingConfigurable
 
 from kaos_hub.datadir import DataDir
 from kaos_hub.engines.base import Engine, JobSpec, Materialise, Observation
+from kaos_hub.engines.places import MachinePlaces
 from kaos_hub.engines.process import DEFAULT_CAP, Processes
 
 
@@ -68,6 +69,11 @@ class SupervisedEngine(LoggingConfigurable, Engine, metaclass=_Meta):  # type: i
         return DataDir(self.data_dir or None)
 
     @cached_property
+    def places(self) -> MachinePlaces:
+        """Where trees and homes lie: in the data directory."""
+        return MachinePlaces(self._data.trees, self._data.homes)
+
+    @cached_property
     def _processes(self) -> Processes:
         return Processes(self._data.workloads)
 
@@ -98,7 +104,8 @@ class SupervisedEngine(LoggingConfigurable, Engine, metaclass=_Meta):  # type: i
 
     async def _materialise(self, spec: JobSpec, work: Materialise, link: bool) -> None:
         """Lay a tree out. Hard links are only for where nobody can write through them."""
-        arguments = [work.digest, work.store, str(work.target), *(["--link"] if link else [])]
+        target = self.places.path(work.digest)
+        arguments = [work.digest, work.store, str(target), *(["--link"] if link else [])]
         await self._run_module(spec, "kaos_hub.stores.layout", arguments)
 
 

@@ -5,7 +5,6 @@ decided at the :mod:`.gate`, what is idle in :mod:`.idle`.
 """
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -28,7 +27,7 @@ from kaos_hub.models import (
     NotebookState,
 )
 from kaos_hub.notebooks.gate import Gate, refuse_stranger
-from kaos_hub.notebooks.hosting import Hosting, remove_home
+from kaos_hub.notebooks.hosting import Hosting
 from kaos_hub.notebooks.records import (
     Bell,
     announce,
@@ -247,8 +246,7 @@ class Notebooks:
             )
 
         await self._db.run(forget)
-        grave = remove_home(self._hosting.places.home(row.id))
-        await asyncio.to_thread(shutil.rmtree, grave, ignore_errors=True)
+        await self._hosting.engine.places.remove_home(row.id)
 
     async def _wish(self, owner: str, name: str, change: Any) -> Notebook:
         def write(session: Session) -> tuple[str, Notebook]:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from kaos_hub.database import NotebookRow, VersionRow, WorkloadRow, now
+from kaos_hub.engines.base import Engine
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import Mount, NotebookSpec, NotebookState, Resources
 from kaos_hub.notebooks.records import set_state
@@ -20,28 +21,22 @@ CODE = "/opt/program"
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where things of notebooks lie on this machine, and how they are reached from inside."""
+class Inside:
+    """What is the same inside all notebooks."""
 
-    trees: Path
-    homes: Path
-    kernels: Path
-    inside_url: str
+    url: str
     """The service's address as a notebook reaches it."""
-    uid: int | None
-    """User that containers run as; None where processes run as the service's own user."""
-
-    def tree(self, digest: str) -> Path:
-        """Where the tree of a digest is laid out."""
-        return self.trees / digest.removeprefix("blake3:")
-
-    def home(self, notebook_id: str) -> Path:
-        """A notebook's home."""
-        return self.homes / notebook_id
+    kernels: Path
+    """Where the engine `local` has what kernels need."""
 
 
 def admit(
-    session: Session, row: NotebookRow, ledger: Ledger, result: dict[str, Any], places: Places
+    session: Session,
+    row: NotebookRow,
+    ledger: Ledger,
+    result: dict[str, Any],
+    engine: Engine,
+    inside: Inside,
 ) -> NotebookSpec:
     """Hold what the notebook needs and say as what it starts, in one transaction.
 
@@ -50,7 +45,8 @@ def admit(
         row: the notebook, whose image and trees are ready.
         ledger: who may hold what.
         result: what the build of its environment left.
-        places: where its things lie.
+        engine: where it runs.
+        inside: what is the same in all.
 
     Raises:
         LimitExceeded: it would not fit; nothing is held.
@@ -67,7 +63,7 @@ def admit(
     set_state(session, row, NotebookState.STARTING, "starting", 60)
     source = session.get(VersionRow, row.source_id) if row.source_id else None
     data = session.get(VersionRow, row.data_id) if row.data_id else None
-    return _spec(row, source, data, result, places)
+    return _spec(row, source, data, result, engine, inside)
 
 
 def _spec(
@@ -75,34 +71,34 @@ def _spec(
     source: VersionRow | None,
     data: VersionRow | None,
     result: dict[str, Any],
-    places: Places,
+    engine: Engine,
+    inside: Inside,
 ) -> NotebookSpec:
-    mounts = [Mount(source=str(places.home(row.id)), target=HOME, read_only=False)]
+    places = engine.places
+    mounts = [places.home(row.id, HOME)]
     environment = {
-        "KAOS_URL": places.inside_url,
+        "KAOS_URL": inside.url,
         "KAOS_NOTEBOOK": row.name,
         "KAOS_HOME": HOME,
         "KAOS_PACKAGES": f"{HOME}/.kaos/packages/{row.environment_key}",
     }
     if source is not None:
-        tree = places.tree(source.digest)
-        mounts.append(Mount(source=str(tree), target="/kaos/source"))
+        mounts.append(places.tree(source.digest, "/kaos/source"))
         environment |= {"KAOS_SOURCE": "/kaos/source", "KAOS_SOURCE_DIGEST": source.digest}
         overlay = result.get("code_overlay")
         if overlay:
-            mounts.append(Mount(source=str(tree / result["context"]), target=overlay))
+            mounts.append(places.tree(source.digest, overlay, result["context"]))
     if data is not None:
-        tree = places.tree(data.digest)
-        mounts.append(Mount(source=str(tree), target="/kaos/data"))
-        mounts.append(Mount(source=str(tree), target=f"/pfs/{data.name}"))
+        mounts.append(places.tree(data.digest, "/kaos/data"))
+        mounts.append(places.tree(data.digest, f"/pfs/{data.name}"))
         environment |= {"KAOS_DATA": "/kaos/data", "DATA_REPO": data.name}
     python = result.get("python")
     if python:
         # the local engine's environment is seen where it was built; it cannot be moved
         prefix = str(Path(python).parent.parent)
         mounts.append(Mount(source=prefix, target=prefix))
-        mounts.append(Mount(source=str(places.kernels), target=str(places.kernels)))
-        environment |= {"KAOS_PYTHON": python, "KAOS_KERNELS": str(places.kernels)}
+        mounts.append(Mount(source=str(inside.kernels), target=str(inside.kernels)))
+        environment |= {"KAOS_PYTHON": python, "KAOS_KERNELS": str(inside.kernels)}
     return NotebookSpec(
         notebook=row.name,
         workload=row.workload,
@@ -117,7 +113,7 @@ def _spec(
             "kaos_hub.owner": row.owner,
             "kaos_hub.notebook": row.name,
         },
-        uid=places.uid,
+        uid=engine.uid,
     )
 
 

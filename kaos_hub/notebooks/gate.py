@@ -95,12 +95,14 @@ class Gate:
                     self._keyed(find(session, owner, name), environment.key),
                     self._ledger,
                     result,
-                    self._hosting.places,
+                    self._hosting.engine,
+                    self._hosting.inside,
                 )
             )
         except LimitExceeded as e:
             await self._refused(row.id, new, e.message)
             raise
+        await self._hosting.engine.admitted(spec)
         self._bell.ring()
         self._hosting.attend(row.id)
         self._hosting.host_logs.follow(spec.workload)
@@ -132,7 +134,7 @@ class Gate:
         digests = await self._db.run(
             lambda session: [session.get_one(VersionRow, i).digest for i in ids]
         )
-        return all(self._hosting.places.tree(digest).is_dir() for digest in digests)
+        return all([await self._hosting.engine.places.has_tree(digest) for digest in digests])
 
     async def _follow_up(self, row: NotebookRow) -> NoReturn:
         """What is asked for is not ready: refuse now, make it ready, start it then."""

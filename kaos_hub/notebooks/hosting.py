@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
@@ -31,7 +30,7 @@ from kaos_hub.hub import Hub, Server
 from kaos_hub.jobs import Jobs
 from kaos_hub.logs import LogStore
 from kaos_hub.models import JobKind, JobState, NotebookState
-from kaos_hub.notebooks.admission import Places, release
+from kaos_hub.notebooks.admission import Inside, release
 from kaos_hub.notebooks.records import Bell, announce, server_of, set_state, user_of
 from kaos_hub.notebooks.watching import HostLogs, Watch
 
@@ -51,7 +50,7 @@ class Hosting:
     Args:
         db, bell, jobs, engine, environments, logs, hub: what it works with.
         store_url: where bundles' bytes rest, for jobs that lay them out.
-        places: where trees and homes lie.
+        inside: what is the same in all notebooks.
         resync, silence: seconds, see :class:`~kaos_hub.notebooks.watching.Watch`.
     """
 
@@ -65,13 +64,13 @@ class Hosting:
         logs: LogStore,
         hub: Hub,
         store_url: str,
-        places: Places,
+        inside: Inside,
         resync: float = 15,
         silence: float = 150,
     ) -> None:
         self.db, self.bell, self.jobs, self.engine = db, bell, jobs, engine
         self.environments, self.logs, self.hub = environments, logs, hub
-        self.store_url, self.places = store_url, places
+        self.store_url, self.inside = store_url, inside
         self.host_logs = HostLogs(db, engine, logs)
         self._watch = Watch(self, resync, silence)
         self._drivers: dict[str, asyncio.Task[None]] = {}
@@ -93,6 +92,8 @@ class Hosting:
             )
             return list(going), list(session.scalars(select(WorkloadRow.name)))
 
+        with contextlib.suppress(Unavailable):
+            await self.engine.places.finish_removals()
         going, left = await self.db.run(unsettled)
         for notebook_id in going:
             self.wake(notebook_id)
@@ -218,10 +219,9 @@ class Hosting:
         await self._write(note)
 
     async def _lay_out(self, owner: str, digest: str) -> None:
-        target = self.places.tree(digest)
-        if target.is_dir():
+        if await self.engine.places.has_tree(digest):
             return
-        work = Materialise(digest=digest, store=self.store_url, target=target)
+        work = Materialise(digest=digest, store=self.store_url)
         job_id = await self.jobs.ensure(JobKind.MATERIALISE, owner, digest, work)
         job = await self.jobs.wait(job_id)
         if job.state != JobState.SUCCEEDED:
@@ -437,11 +437,3 @@ def _others_wait(session: Session, row: NotebookRow) -> bool:
         NotebookRow.wanted == "RUNNING",
     )
     return session.scalar(query.limit(1)) is not None
-
-
-def remove_home(path: Path) -> Path:
-    """Move a home out of the way, at once and for good; what is returned can be deleted slowly."""
-    grave = path.with_name(f".deleted-{path.name}")
-    with contextlib.suppress(FileNotFoundError):
-        path.rename(grave)
-    return grave

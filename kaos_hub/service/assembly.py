@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,7 +22,7 @@ from kaos_hub.ledger import Ledger
 from kaos_hub.logs import LogStore
 from kaos_hub.models import Info
 from kaos_hub.notebooks import Bell, Gate, Hosting, Notebooks, Wishes
-from kaos_hub.notebooks.admission import Places
+from kaos_hub.notebooks.admission import Inside
 from kaos_hub.service.core import Core
 from kaos_hub.stores.base import Store
 from kaos_hub.versions import Versions
@@ -149,19 +150,13 @@ class Parts:
         logs, bell = LogStore(data.logs), Bell()
         hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])
         self._closers.append(hub.close)
-        jobs = Jobs(db, engine, logs, ledger, config.max_builds, explain)
+        jobs = Jobs(db, engine, logs, ledger, config.max_builds, partial(explain, versions))
         self._closers.append(jobs.close)
-        places = Places(
-            trees=data.trees,
-            homes=data.homes,
-            kernels=data.path / "kernels",
-            inside_url=config.inside_url,
-            uid=None if engine.name == "local" else (os.getuid() or 1000),
-        )
+        inside = Inside(config.inside_url, data.path / "kernels")
         environments = Environments(
-            db, engine, jobs, versions, data.trees, config.default_image, config.build_deadline
+            db, engine, jobs, versions, config.default_image, config.build_deadline
         )
-        hosting = Hosting(db, bell, jobs, engine, environments, logs, hub, store.url, places)
+        hosting = Hosting(db, bell, jobs, engine, environments, logs, hub, store.url, inside)
         await jobs.recover()
         await hosting.start()
         self._closers.append(hosting.close)

@@ -1,0 +1,84 @@
+"""Where an engine has trees and homes, and how its workloads see them."""
+
+import asyncio
+import contextlib
+import shutil
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from kaos_hub.models import Mount
+
+
+class Places(ABC):
+    """Trees are shared by digest and never written to; a home is one notebook's, and stays."""
+
+    @abstractmethod
+    async def has_tree(self, digest: str) -> bool:
+        """Whether a tree need not be laid out (any more) before a workload can see it.
+
+        Raises:
+            EngineUnavailable: the engine does not answer.
+        """
+
+    @abstractmethod
+    def tree(self, digest: str, target: str, path: str = "") -> Mount:
+        """How a workload sees a tree, or what lies at ``path`` in it, at ``target``."""
+
+    @abstractmethod
+    def home(self, notebook_id: str, target: str) -> Mount:
+        """How a notebook sees its home. Whoever starts the notebook makes it, if need be."""
+
+    @abstractmethod
+    async def remove_home(self, notebook_id: str) -> None:
+        """Delete a home for good. One that was never made, or is gone, is fine."""
+
+    async def finish_removals(self) -> None:  # noqa: B027 - most have nothing to do
+        """Delete what is left of homes whose removal was interrupted."""
+
+
+class MachinePlaces(Places):
+    """Folders of this machine.
+
+    Args:
+        trees: one folder per digest (its hex part).
+        homes: one folder per notebook id.
+    """
+
+    def __init__(self, trees: Path, homes: Path) -> None:
+        self._trees, self._homes = trees, homes
+
+    def path(self, digest: str) -> Path:
+        """Where a tree is laid out; of no tree at all (``""``), an empty folder."""
+        if digest:
+            return self._trees / digest.removeprefix("blake3:")
+        nothing = self._trees / "none"
+        nothing.mkdir(exist_ok=True)
+        return nothing
+
+    async def has_tree(self, digest: str) -> bool:
+        """Whether it is laid out."""
+        return self.path(digest).is_dir()
+
+    def tree(self, digest: str, target: str, path: str = "") -> Mount:
+        """A read-only mount of the laid out tree."""
+        return Mount(source=str(self.path(digest) / path), target=target)
+
+    def home(self, notebook_id: str, target: str) -> Mount:
+        """A mount that may be written to."""
+        return Mount(source=str(self._homes / notebook_id), target=target, read_only=False)
+
+    async def remove_home(self, notebook_id: str) -> None:
+        """Move it out of the way, at once and for good, then delete it."""
+        home = self._homes / notebook_id
+        grave = home.with_name(f"{_GRAVE}{notebook_id}")
+        with contextlib.suppress(FileNotFoundError):
+            home.rename(grave)
+        await asyncio.to_thread(shutil.rmtree, grave, ignore_errors=True)
+
+    async def finish_removals(self) -> None:
+        """Delete what was moved out of the way."""
+        for grave in list(self._homes.glob(f"{_GRAVE}*")):
+            await asyncio.to_thread(shutil.rmtree, grave, ignore_errors=True)
+
+
+_GRAVE = ".deleted-"
