@@ -1,0 +1,90 @@
+"""Tickets: what lets a workload fetch its own trees, and nothing else.
+
+A ticket names a workload and the digests of the trees that it may fetch, and is signed with a key
+that only the service holds: ``kaos1.<base64url of JSON>.<hex of HMAC-SHA256>``. So none has to be
+kept. It holds no right of a user's; whoever checks one must also ask whether its workload is still
+alive, since a ticket is worth nothing once its workload is over.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kaos_hub.bundles.tree import is_digest
+from kaos_hub.errors import InvalidRequest, NotAuthenticated
+
+MAX_DIGESTS = 64
+"""Trees of one ticket. It travels in a header, of which servers take some kilobytes."""
+
+_VERSION = "kaos1"
+_LONGEST = 16 << 10
+_REFUSED = "The ticket is not valid."
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What a valid ticket says."""
+
+    workload: str
+    """The workload that it was made for."""
+    digests: tuple[str, ...]
+    """The trees that may be fetched with it."""
+
+
+class Tickets:
+    """Makes and checks tickets.
+
+    Args:
+        key: the secret that signs them; see :meth:`kaos_hub.datadir.DataDir.secret`.
+    """
+
+    def __init__(self, key: str) -> None:
+        if not key:
+            raise ValueError("tickets need a key")
+        self._key = key.encode()
+
+    def issue(self, workload: str, digests: Iterable[str], seconds: int) -> str:
+        """Make a ticket.
+
+        Args:
+            workload: which workload may use it.
+            digests: the trees that it may fetch, at most :data:`MAX_DIGESTS`.
+            seconds: until when it is valid at most; the workload's deadline and a little more.
+
+        Raises:
+            InvalidRequest: no digests, too many, or one that is none.
+        """
+        trees = list(dict.fromkeys(digests))
+        if not workload or not 0 < len(trees) <= MAX_DIGESTS or not all(map(is_digest, trees)):
+            raise InvalidRequest(
+                f"a ticket is for one workload and 1 to {MAX_DIGESTS} digests of trees"
+            )
+        said = {"workload": workload, "digests": trees, "until": int(time.time()) + seconds}
+        payload = base64.urlsafe_b64encode(json.dumps(said).encode()).decode()
+        return f"{_VERSION}.{payload}.{self._sign(payload)}"
+
+    def check(self, ticket: str) -> Ticket:
+        """What a ticket says, if it is one of ours and has not expired.
+
+        Raises:
+            NotAuthenticated: it is not; never says why.
+        """
+        if len(ticket) > _LONGEST or not ticket.isascii():
+            raise NotAuthenticated(_REFUSED)
+        # Nothing in it is read before its signature was found right.
+        version, _, rest = ticket.partition(".")
+        payload, _, signature = rest.partition(".")
+        if version != _VERSION or not hmac.compare_digest(signature, self._sign(payload)):
+            raise NotAuthenticated(_REFUSED)
+        said = json.loads(base64.urlsafe_b64decode(payload))
+        if said["until"] <= time.time():
+            raise NotAuthenticated(_REFUSED)
+        return Ticket(said["workload"], tuple(said["digests"]))
+
+    def _sign(self, payload: str) -> str:
+        text = f"{_VERSION}.{payload}".encode()
+        return hmac.new(self._key, text, hashlib.sha256).hexdigest()
