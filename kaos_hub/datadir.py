@@ -11,7 +11,7 @@
       workloads/<name>/     supervised processes
       homes/<notebook id>/  what users keep
       logs/                 <id>.log of jobs and notebooks, hub.log
-      secrets/<name>        mode 0600, made when first asked for
+      secrets/<name>        mode 0600, made when first asked for; elsewhere with KAOS_SECRETS_DIR
       authenticator         how the Hub lets people in
       ports.json            ports once chosen, so that notebooks find the Hub again
       lock, hub.lock        held while the service, the Hub run
@@ -100,7 +100,7 @@ class DataDir:
             self.workloads,
             self.homes,
             self.logs,
-            self.secrets,
+            *([] if os.environ.get("KAOS_SECRETS_DIR") else [self.secrets]),
         )
 
     @property
@@ -158,8 +158,12 @@ class DataDir:
 
     @property
     def secrets(self) -> Path:
-        """Secrets, one file each; read them with :meth:`secret`."""
-        return self.path / "secrets"
+        """Secrets, one file each; read them with :meth:`secret`.
+
+        ``$KAOS_SECRETS_DIR`` names the directory where somebody else, as Kubernetes, provides them:
+        then they are only read.
+        """
+        return Path(os.environ.get("KAOS_SECRETS_DIR") or self.path / "secrets")
 
     @property
     def ports(self) -> Path:
@@ -182,11 +186,13 @@ class DataDir:
 
         Raises:
             InvalidName: the name is none.
-            KaosError: the file is empty or cannot be read or written.
+            KaosError: the file is empty or cannot be read or written, or is not among those that
+                somebody else provides.
         """
         path = self.secrets / _checked(name)
         try:
             if not path.exists():
+                self._refuse_to_make(name)
                 _write_new(path, make())
             value = path.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as e:
@@ -194,6 +200,14 @@ class DataDir:
         if not value:
             raise KaosError(f"The secret {path} is empty. Delete it; a new one is made.")
         return value
+
+    def _refuse_to_make(self, name: str) -> None:
+        """Where secrets are provided, one made here would be known to nobody else."""
+        if os.environ.get("KAOS_SECRETS_DIR"):
+            raise KaosError(
+                f"The secret {name!r} is not in {self.secrets} (KAOS_SECRETS_DIR). Add it to what is"
+                " mounted there; on Kubernetes: helm/plain/make-secrets"
+            )
 
     def password(self, name: str = "password") -> str:
         """A secret for people, made when first asked for.

@@ -1,10 +1,13 @@
 """The Hub's side of the proxy: JupyterHub's own class, less its ways to hurt bystanders."""
 
+import asyncio
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from aiohttp import ClientError
 from jupyterhub.proxy import ConfigurableHTTPProxy
-from traitlets import Unicode, default
+from tornado.ioloop import PeriodicCallback
+from traitlets import Float, Unicode, default
 
 from kaos_hub import proxy
 from kaos_hub.datadir import DataDir, Held
@@ -17,9 +20,22 @@ class KaosProxy(ConfigurableHTTPProxy):
     Before it ends the proxy that a killed Hub left behind it makes sure of two things: that this
     Hub alone uses the data directory (else it would end the proxy of a running one), and that the
     number in the pid file still is that proxy's.
+
+    A proxy that somebody else runs (``should_start = False``) may come later than this Hub, and has
+    forgotten all routes when it comes back: it is waited for, and looked after.
     """
 
     data_dir = Unicode(config=True, help="The kaos data directory, of which there is one Hub.")
+
+    look_interval = Float(
+        2,
+        config=True,
+        help="Seconds between looks at a proxy that the Hub did not start: one that was restarted"
+        " has no routes, and nobody reaches anything until the Hub tells it again.",
+    )
+
+    _met = False
+    _looking: PeriodicCallback | None = None
 
     _held: ClassVar[dict[str, Held]] = {}
 
@@ -44,3 +60,42 @@ class KaosProxy(ConfigurableHTTPProxy):
 
     def _check_previous_process(self) -> None:
         proxy.end_leftover(Path(self.pid_file))
+
+    # --- a proxy that somebody else runs ---------------------------------------------------------
+
+    async def get_all_routes(self, *args: Any, **kwargs: Any) -> Any:
+        """All routes. The first question waits for a proxy that is just starting."""
+        if not self.should_start and not self._met:
+            await self._meet()
+        return await super().get_all_routes(*args, **kwargs)
+
+    async def _meet(self) -> None:
+        told = False
+        while not await self._routes_now():
+            if not told:
+                self.log.warning("Waiting for the proxy at %s", self.api_url)
+                told = True
+            await asyncio.sleep(0.5)
+        self._met = True
+        self._looking = PeriodicCallback(self._look, 1000 * self.look_interval)
+        self._looking.start()
+
+    async def _routes_now(self) -> Any:
+        """What the proxy answers when asked for its routes, once; None if it does not."""
+        headers = {"Authorization": f"token {self.auth_token}"}
+        try:
+            async with asyncio.timeout(5):
+                return await fetch(f"{self.api_url}/api/routes", headers=headers)
+        except (ClientError, OSError, TimeoutError):
+            return None
+
+    async def _look(self) -> None:
+        """Give a proxy that has none its routes."""
+        answer = await self._routes_now()
+        if answer is None:
+            return
+        known = json.loads(await answer.text())
+        # Not before the Hub has started: it makes all routes itself then.
+        if self.app.hub.routespec not in known and self.app._start_future.done():
+            self.log.warning("The proxy has no routes; telling it all of them")
+            await self.check_routes(self.app.users, self.app._service_map)
