@@ -3,15 +3,25 @@
 The environment decides:
 
 KAOS_DATA_DIR         where everything lies            ~/.local/share/kaos_hub
-KAOS_ENGINE           where work runs: local, docker   local
+KAOS_ENGINE           where work runs: local, docker,  local
+                      kubernetes
 KAOS_PORT             the port people use              the one used last, else 8000 if it is free
 KAOS_PUBLIC_URL       how people reach that port       http://127.0.0.1:<port>
 KAOS_BRIDGE           address of this machine as       the gateway of Docker's bridge
-                      containers see it (docker)
+                      containers see it (docker, and
+                      kubernetes from outside)
+KAOS_ADMIN            who administrates                the OS user who started it
 KAOS_TRUST_ALL_USERS  1: on the engine `local`, let    only the OS user who started it
                       all users run code as that
                       OS user
 KAOS_EXTRA_CONFIG     a file like this one, read last  none
+
+In a Kubernetes cluster Hub, proxy and service are a pod each, and read this file, too; `helm/plain`
+sets there:
+
+KAOS_NAMESPACE        the namespace of those pods      none: all three are on this machine
+KAOS_SECRETS_DIR      where secrets are mounted        secrets, in the data directory
+KAOS_WORKLOADS, KAOS_REGISTRY, …                       see _KUBERNETES below
 
 The service reads this file too: limits, sizes and idle rules (`c.KaosService…`) stand here.
 """
@@ -21,11 +31,23 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+from kaos_hub.addresses import in_cluster, namespace, on_this_machine
 from kaos_hub.bridge import prepare
 from kaos_hub.datadir import DataDir
 from kaos_hub.runtime_image import volume
 
 _TEMPLATES = ("service/hub_templates", "spawners/templates")  # our menu entry, our spawn form
+# Settings of the engine `kubernetes`: the variable, and what it sets.
+_KUBERNETES = {
+    "KAOS_WORKLOADS": ("KubernetesEngine.namespace", "KaosKubeSpawner.namespace"),
+    "KAOS_TREES_CLAIM": ("KubernetesEngine.trees_claim", "KaosKubeSpawner.trees_claim"),
+    "KAOS_RUNTIME_IMAGE": ("KubernetesEngine.runtime_image", "KaosKubeSpawner.runtime_image"),
+    "KAOS_BUILDER_IMAGE": ("KubernetesEngine.builder_image",),
+    "KAOS_NOTEBOOK_IMAGE": ("KaosService.default_image",),
+    "KAOS_REGISTRY": ("KubernetesEngine.registry",),
+    "KAOS_PULL_REGISTRY": ("KubernetesEngine.pull_registry",),
+    "KAOS_PUSH_SECRET": ("KubernetesEngine.push_secret",),
+}
 
 c = get_config()
 
@@ -33,27 +55,42 @@ this_file = Path(__file__).absolute()
 data = DataDir()
 engine = os.environ.get("KAOS_ENGINE") or "local"
 trust_all = engine != "local" or os.environ.get("KAOS_TRUST_ALL_USERS") == "1"
-port = int(os.environ.get("KAOS_PORT") or data.port("public", prefer=8000))
-public_url = os.environ.get("KAOS_PUBLIC_URL") or f"http://127.0.0.1:{port}"
-# What notebooks talk to listens where they can reach it, and nowhere else.
-inner = "127.0.0.1" if engine == "local" else os.environ.get("KAOS_BRIDGE") or prepare(print)
-service_url = f"http://{inner}:{data.port('service', inner)}"
-admission_url = f"http://127.0.0.1:{data.port('admission')}"
+admin = os.environ.get("KAOS_ADMIN") or data.user
+cluster = namespace()
+# In a cluster the service knows none of the Hub's secrets.
+in_service = cluster and "kaos_hub.service" in sys.modules
+hub_secret, hub_password = (lambda *_: "",) * 2 if in_service else (data.secret, data.password)
+if cluster:
+    inner, at = "", in_cluster(cluster)
+    public_url = os.environ.get("KAOS_PUBLIC_URL") or "http://127.0.0.1:8000"
+else:
+    port = int(os.environ.get("KAOS_PORT") or data.port("public", prefer=8000))
+    public_url = os.environ.get("KAOS_PUBLIC_URL") or f"http://127.0.0.1:{port}"
+    # What notebooks talk to listens where they can reach it, and nowhere else.
+    inner = "127.0.0.1" if engine == "local" else os.environ.get("KAOS_BRIDGE")
+    if engine == "kubernetes" and not inner:
+        sys.exit(
+            "KAOS_BRIDGE must name the address at which the cluster's pods reach this machine."
+        )
+    inner = inner or prepare(print)
+    at = on_this_machine(data, port, inner)
 
 # Where people come in. Without JupyterHub.public_url all redirects stay relative, so an SSH tunnel
 # or `localhost` works as well as the address printed.
-c.JupyterHub.bind_url = f"http://127.0.0.1:{port}"
+c.JupyterHub.bind_url = at.public_bind
 c.JupyterHub.proxy_class = "kaos_hub.proxy.hub.KaosProxy"
 c.KaosProxy.data_dir = str(data.path)
-c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{data.port('proxy')}"
-c.ConfigurableHTTPProxy.auth_token = data.secret("proxy")
+c.ConfigurableHTTPProxy.should_start = not cluster
+c.ConfigurableHTTPProxy.api_url = at.proxy_api
+c.ConfigurableHTTPProxy.auth_token = hub_secret("proxy")
 c.ConfigurableHTTPProxy.log_level = "warn"
 c.ConfigurableHTTPProxy.pid_file = str(data.path / "proxy.pid")
 
 # The Hub itself. It may come and go: notebooks stay, and are found again.
-c.JupyterHub.hub_bind_url = f"http://{inner}:{data.port('hub', inner)}"
+c.JupyterHub.hub_bind_url = at.hub_bind
+c.JupyterHub.hub_connect_url = at.hub
 c.JupyterHub.db_url = f"sqlite:///{data.hub_database}"
-c.JupyterHub.cookie_secret = data.secret("cookie")
+c.JupyterHub.cookie_secret = hub_secret("cookie")
 c.JupyterHub.cleanup_servers = False
 c.JupyterHub.template_paths = [str(files("kaos_hub") / part) for part in _TEMPLATES]
 c.JupyterHub.allow_named_servers = True
@@ -63,37 +100,37 @@ c.JupyterHub.trust_user_provided_tokens = True
 
 # Who comes in: with the password that `kaos up` shows. Any other authenticator: KAOS_EXTRA_CONFIG.
 c.JupyterHub.authenticator_class = "shared-password"
-c.SharedPasswordAuthenticator.admin_password = data.password()
-c.SharedPasswordAuthenticator.admin_users = {data.user}
-c.SharedPasswordAuthenticator.allowed_users = {data.user}
+c.SharedPasswordAuthenticator.admin_password = hub_password()
+c.SharedPasswordAuthenticator.admin_users = {admin}
+c.SharedPasswordAuthenticator.allowed_users = {admin}
 if trust_all:
-    c.SharedPasswordAuthenticator.user_password = data.password("users-password")
+    c.SharedPasswordAuthenticator.user_password = hub_password("users-password")
     c.SharedPasswordAuthenticator.allow_all = True
 
 # The service, and what it and its users may do.
-c.JupyterHub.services = [
-    {
-        "name": "kaos",
-        "display": True,
-        "url": service_url,
-        "command": [sys.executable, "-m", "kaos_hub.service", f"--config={this_file}"],
-        "api_token": data.secret("service"),
-        "oauth_no_confirm": True,
-        "oauth_client_allowed_scopes": ["access:services!service=kaos", "access:servers!user"],
-        "environment": {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("JUPYTERHUB_", "JPY_"))},
-            "KAOS_DATA_DIR": str(data.path),
-            "KAOS_ENGINE": engine,
-            "KAOS_PUBLIC_URL": public_url,
-            "KAOS_BRIDGE": inner,
-            "KAOS_INSIDE_URL": f"{service_url}/services/kaos",
-            "KAOS_ADMISSION_URL": admission_url,
-            "KAOS_HUB_PID": str(os.getpid()),  # it ends with this process, however that ends
-        },
-    },
-    # `kaos up` logs in the command line of whoever started it, and can do nothing else.
-    {"name": "kaos-up", "display": False, "api_token": data.secret("up")},
-]
+service = {
+    "name": "kaos",
+    "display": True,
+    "url": at.service,
+    "api_token": data.secret("service"),
+    "oauth_no_confirm": True,
+    "oauth_client_allowed_scopes": ["access:services!service=kaos", "access:servers!user"],
+}
+if cluster:
+    service["timeout"] = 1  # seconds; it may come later than the Hub
+else:
+    service["command"] = [sys.executable, "-m", "kaos_hub.service", f"--config={this_file}"]
+    service["environment"] = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("JUPYTERHUB_", "JPY_"))},
+        "KAOS_DATA_DIR": str(data.path),
+        "KAOS_ENGINE": engine,
+        "KAOS_PUBLIC_URL": public_url,
+        "KAOS_BRIDGE": inner,
+        "KAOS_INSIDE_URL": at.inside,
+        "KAOS_ADMISSION_URL": at.admission_bind,
+        "KAOS_HUB_PID": str(os.getpid()),  # it ends with this process, however that ends
+    }
+c.JupyterHub.services = [service]
 c.JupyterHub.load_roles = [
     {
         "name": "kaos",
@@ -107,20 +144,33 @@ c.JupyterHub.load_roles = [
             "delete:servers",
         ],
     },
-    {"name": "kaos-up", "services": ["kaos-up"], "scopes": [f"tokens!user={data.user}"]},
 ]
+if not cluster:
+    # `kaos up` logs in the command line of whoever started it, and can do nothing else.
+    up = {"name": "kaos-up", "display": False, "api_token": data.secret("up")}
+    c.JupyterHub.services.append(up)
+    c.JupyterHub.load_roles.append(
+        {"name": "kaos-up", "services": ["kaos-up"], "scopes": [f"tokens!user={data.user}"]}
+    )
 c.JupyterHub.extra_user_scopes = {"access:services!service=kaos"}
 
 # Notebooks: nothing starts that the service has not admitted.
 c.JupyterHub.spawner_class = f"kaos-{engine}"
-c.KaosSpawnerMixin.admission_url = admission_url
+c.KaosSpawnerMixin.admission_url = at.admission
 c.KaosSpawnerMixin.admission_secret = data.secret("admission")
-c.KaosSpawnerMixin.service_url = f"{service_url}/services/kaos"
+c.KaosSpawnerMixin.service_url = at.inside
 c.KaosLocalSpawner.data_dir = str(data.path)
 c.KaosLocalSpawner.trust_all_users = trust_all
 if engine == "docker":
     # Settled now: what is installed may change while the Hub runs.
     c.KaosDockerSpawner.runtime_volume = volume()
+if engine == "kubernetes":
+    for variable, settings in _KUBERNETES.items():
+        for section, _, name in (setting.partition(".") for setting in settings):
+            if variable in os.environ:
+                c[section][name] = os.environ[variable]
+    pull_secrets = [s for s in os.environ.get("KAOS_PULL_SECRETS", "").split(",") if s]
+    c.KubernetesEngine.pull_secrets = c.KaosKubeSpawner.image_pull_secrets = pull_secrets
 c.Spawner.start_timeout = 120  # seconds; a bundle's startup hook may take its time
 c.Spawner.poll_interval = 5  # a dead notebook is seen within seconds
 

@@ -205,8 +205,8 @@ class DataDir:
         """Where secrets are provided, one made here would be known to nobody else."""
         if os.environ.get("KAOS_SECRETS_DIR"):
             raise KaosError(
-                f"The secret {name!r} is not in {self.secrets} (KAOS_SECRETS_DIR). Add it to what is"
-                " mounted there; on Kubernetes: helm/plain/make-secrets"
+                f"The secret {name!r} is not in {self.secrets} (KAOS_SECRETS_DIR). Add it to what"
+                " is mounted there; on Kubernetes: helm/plain/make-secrets"
             )
 
     def password(self, name: str = "password") -> str:

@@ -131,3 +131,17 @@ def test_lock_dies_with_its_process(tmp_path):
     process.start()
     process.join()
     data.hold().close()
+
+
+def test_secrets_of_others_are_read_and_never_made(monkeypatch, tmp_path):
+    provided = tmp_path / "provided"
+    provided.mkdir()
+    (provided / "admission").write_text("given\n")
+    monkeypatch.setenv("KAOS_SECRETS_DIR", str(provided))
+    data = DataDir(tmp_path / "data")
+    assert data.secret("admission") == "given"
+    assert data.has_secret("admission") and not data.has_secret("cookie")
+    with pytest.raises(KaosError, match=r"'cookie' is not in .*provided.*make-secrets"):
+        data.secret("cookie")
+    assert [p.name for p in provided.iterdir()] == ["admission"]
+    assert not (tmp_path / "data" / "secrets").exists()

@@ -19,7 +19,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
+from kaos_hub.addresses import PROXY_API_PORT, PUBLIC_PORT, in_cluster
+from kaos_hub.datadir import DataDir
 from kaos_hub.errors import KaosError, Unavailable
 
 _HERE = Path(__file__).parent
@@ -48,6 +51,26 @@ def command() -> list[str]:
         KaosError: there is no node that could run it.
     """
     return [node().node, str(install() / _ENTRY)]
+
+
+def run_in_cluster(namespace: str) -> NoReturn:
+    """Become the proxy of a cluster, whose Hub is another pod and tells it its routes.
+
+    Raises:
+        KaosError: its secret is not mounted, or it cannot be started.
+    """
+    argv = [
+        *command(),
+        f"--port={PUBLIC_PORT}",
+        f"--api-port={PROXY_API_PORT}",
+        "--ip=",
+        "--api-ip=",
+        f"--error-target={in_cluster(namespace).hub}/hub/error",
+        "--log-level=warn",
+    ]
+    secret = DataDir(create=False).secret("proxy")
+    environment = os.environ | {"CONFIGPROXY_AUTH_TOKEN": secret}
+    os.execve(argv[0], argv, environment)  # noqa: S606  no shell is wanted
 
 
 def directory() -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from aiohttp import ClientError
+from jupyterhub.httpclient import fetch
 from jupyterhub.proxy import ConfigurableHTTPProxy
 from tornado.ioloop import PeriodicCallback
 from traitlets import Float, Unicode, default
@@ -70,32 +71,36 @@ class KaosProxy(ConfigurableHTTPProxy):
         return await super().get_all_routes(*args, **kwargs)
 
     async def _meet(self) -> None:
-        told = False
-        while not await self._routes_now():
-            if not told:
-                self.log.warning("Waiting for the proxy at %s", self.api_url)
-                told = True
+        told = ""
+        while True:
+            try:
+                await self._routes_now()
+                break
+            except (ClientError, OSError, TimeoutError) as e:
+                problem = str(e) or type(e).__name__
+            if problem != told:
+                self.log.warning("Waiting for the proxy at %s: %s", self.api_url, problem)
+                told = problem
             await asyncio.sleep(0.5)
         self._met = True
         self._looking = PeriodicCallback(self._look, 1000 * self.look_interval)
         self._looking.start()
 
-    async def _routes_now(self) -> Any:
-        """What the proxy answers when asked for its routes, once; None if it does not."""
+    async def _routes_now(self) -> dict[str, Any]:
+        """The proxy's routes as it calls them. Unlike JupyterHub's own, asks once."""
         headers = {"Authorization": f"token {self.auth_token}"}
-        try:
-            async with asyncio.timeout(5):
-                return await fetch(f"{self.api_url}/api/routes", headers=headers)
-        except (ClientError, OSError, TimeoutError):
-            return None
+        async with asyncio.timeout(5):
+            answer = await fetch(f"{self.api_url}/api/routes", headers=headers)
+            return dict(await answer.json())
 
     async def _look(self) -> None:
-        """Give a proxy that has none its routes."""
-        answer = await self._routes_now()
-        if answer is None:
-            return
-        known = json.loads(await answer.text())
-        # Not before the Hub has started: it makes all routes itself then.
-        if self.app.hub.routespec not in known and self.app._start_future.done():
+        """Give a proxy that has no routes all of them."""
+        try:
+            known = await self._routes_now()
+        except (ClientError, OSError, TimeoutError):
+            return  # it is away; when it is back it knows nothing
+        root = self._routespec_to_chp_path(self.app.hub.routespec)
+        # While the Hub starts it makes the routes itself.
+        if root not in known and self.app._start_future.done():
             self.log.warning("The proxy has no routes; telling it all of them")
             await self.check_routes(self.app.users, self.app._service_map)

@@ -20,7 +20,7 @@ from traitlets.config.loader import ConfigFileNotFound
 from kaos_hub.datadir import DataDir, Held
 from kaos_hub.errors import KaosError
 from kaos_hub.service.config import ServiceConfig
-from kaos_hub.service.process import die_with_parent, take_lock
+from kaos_hub.service.process import die_with_parent, know_hub, take_lock
 
 _GRACE = 3.0
 """Seconds that answers under way get when the service ends."""
@@ -53,6 +53,7 @@ class KaosService(ServiceConfig):
             KaosError: it could not start.
         """
         die_with_parent()
+        know_hub(DataDir(self.data_dir, create=False))
         url = _service_url()
         data = DataDir(self.data_dir)
         lock = take_lock(data)

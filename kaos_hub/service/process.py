@@ -1,16 +1,43 @@
-"""The service as a process: it dies with its Hub, and is alone on its data directory."""
+"""The service as a process: where its Hub is, that it dies with it, alone on its data directory."""
 
 import ctypes
 import os
 import signal
 import time
 
+from kaos_hub.addresses import in_cluster, namespace
 from kaos_hub.datadir import DataDir, Held
 from kaos_hub.errors import Conflict, KaosError
 
 _PR_SET_PDEATHSIG = 1
 _PATIENCE = 10.0
 """Seconds to wait for a predecessor that is ending."""
+
+
+def know_hub(data: DataDir) -> None:
+    """In a cluster no Hub starts us: set the variables that it would have set.
+
+    Does nothing elsewhere. Those that are set already stay as they are.
+
+    Raises:
+        KaosError: the service's token is not mounted.
+    """
+    where = namespace()
+    if where is None:
+        return
+    at = in_cluster(where)
+    for name, value in {
+        "JUPYTERHUB_SERVICE_NAME": "kaos",
+        "JUPYTERHUB_SERVICE_PREFIX": "/services/kaos/",
+        "JUPYTERHUB_SERVICE_URL": at.service_bind,
+        "JUPYTERHUB_CLIENT_ID": "service-kaos",
+        "JUPYTERHUB_BASE_URL": "/",
+        "JUPYTERHUB_API_URL": f"{at.hub}/hub/api",
+        "JUPYTERHUB_API_TOKEN": data.secret("service"),
+        "KAOS_INSIDE_URL": at.inside,
+        "KAOS_ADMISSION_URL": at.admission_bind,
+    }.items():
+        os.environ.setdefault(name, value)
 
 
 def die_with_parent() -> None:
