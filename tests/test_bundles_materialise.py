@@ -113,7 +113,9 @@ def test_laying_out_again_does_nothing(tmp_path: Path) -> None:
     def nobody_asks(digest: str) -> list[bytes]:
         raise AssertionError(digest)
 
+    before = sorted((p, p.lstat().st_ino) for p in (tmp_path / "out").rglob("*"))
     materialise(found.root, nobody_asks, tmp_path / "out")
+    assert before == sorted((p, p.lstat().st_ino) for p in (tmp_path / "out").rglob("*"))
 
 
 def test_what_a_crash_left_is_removed(tmp_path: Path) -> None:

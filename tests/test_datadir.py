@@ -130,7 +130,8 @@ def test_lock_dies_with_its_process(tmp_path):
     process = multiprocessing.get_context("fork").Process(target=lambda: (data.hold(), os._exit(9)))
     process.start()
     process.join()
-    data.hold().close()
+    assert process.exitcode == 9
+    data.hold().close()  # raises Conflict while somebody holds it
 
 
 def test_secrets_of_others_are_read_and_never_made(monkeypatch, tmp_path):

@@ -90,7 +90,9 @@ def test_variables_win_over_files_and_uv_over_pip(tmp_path: Path) -> None:
 
 def test_a_damaged_pip_conf_is_no_reason_to_fail(tmp_path: Path) -> None:
     (tmp_path / "pip.conf").write_text("index-url = before any section\n")
-    uv_environment({"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "HOME": str(tmp_path)})
+    made = uv_environment({"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "HOME": str(tmp_path)})
+    assert "UV_DEFAULT_INDEX" not in made
+    assert "UV_INDEX_URL" not in made
 
 
 def test_what_a_dockerfile_says_that_is_not_run(tmp_path: Path) -> None:

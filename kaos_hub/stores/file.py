@@ -282,4 +282,7 @@ def _system_errors(store: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull from None
-        raise Unavailable(f"the store at {store} does not work: {error.strerror}") from None
+        where = error.filename or store
+        raise Unavailable(
+            f"the store at {store} does not work: {where}: {error.strerror}"
+        ) from None
