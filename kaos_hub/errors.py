@@ -21,6 +21,7 @@ same class.
     ├── TooLarge               413
     ├── BuildFailed            422  the user's own build failed; names the line
     ├── Unsupported            422  this engine cannot do that
+    ├── Damaged                500  content that should be in the store is not, or is damaged
     ├── StorageFull            507
     └── Unavailable            503  something we need does not answer
         ├── EngineUnavailable
@@ -135,6 +136,12 @@ class Unsupported(KaosError):
     """This engine cannot do that."""
 
     code, status, exit_code = "unsupported", 422, 2
+
+
+class Damaged(KaosError):
+    """Content in the store is damaged or missing. An admin should check the store."""
+
+    code = "damaged"
 
 
 class StorageFull(KaosError):

@@ -16,7 +16,7 @@ from kaos_hub.bundles import source as source_rules
 from kaos_hub.bundles import tree, walk
 from kaos_hub.bundles.archive import write_tar
 from kaos_hub.bundles.limits import Limits
-from kaos_hub.bundles.objects import whole
+from kaos_hub.bundles.objects import ReadObject, whole
 from kaos_hub.database import Database, HoldingRow, VersionRow, now
 from kaos_hub.errors import InvalidBundle, KaosError, MissingObjects, NotFound
 from kaos_hub.ledger import Ledger
@@ -127,6 +127,11 @@ class Versions:
                 raise InvalidBundle(f"{digest} has {held[digest]:,} bytes; the tree says {size:,}.")
 
     # --- looking ---
+
+    @property
+    def read(self) -> ReadObject:
+        """Reads any object of the store, whoever holds it. Blocks."""
+        return self._read
 
     async def object(self, digest: str) -> bytes:
         """The content of a small object: a listing, a Dockerfile."""

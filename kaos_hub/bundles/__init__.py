@@ -10,6 +10,7 @@
     source       the rules that make a folder a source or data bundle
     materialise  tree → a read-only folder on disk
     archive      tree ⇄ tar stream
+    flat         tree → one listing and its files by number, as they are fetched over the wire
 
 Everything here may meet a stranger's folder, tree or archive, so nothing is believed: names are
 checked, links are never followed, content is hashed again, and every error names its entry.

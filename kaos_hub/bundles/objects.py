@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from kaos_hub.bundles.tree import Hasher
-from kaos_hub.errors import KaosError, NotFound
+from kaos_hub.errors import Damaged, KaosError, NotFound
 
 ReadObject = Callable[[str], Path | Iterable[bytes]]
 """Gives the object of a digest: the file it lies in, or its bytes piece by piece.
@@ -15,18 +15,20 @@ It may raise :class:`~kaos_hub.errors.NotFound` at once or while it is read.
 CHUNK = 1 << 20
 
 
-def stream(read: ReadObject, digest: str, size: int | None = None) -> Iterator[bytes]:
-    """The bytes of an object, verified.
+def stream(
+    read: ReadObject, digest: str, size: int | None = None, chunk: int = CHUNK
+) -> Iterator[bytes]:
+    """The bytes of an object, verified; ``chunk`` bytes at a time if it lies in a file.
 
     The last piece is held back until the digest is known to be right, so a reader that gets all
     ``size`` bytes got the right ones.
 
     Raises:
         NotFound: there is no such object.
-        KaosError: its bytes (or their number, if ``size`` is given) are not what they should be.
+        Damaged: its bytes (or their number, if ``size`` is given) are not what they should be.
     """
     source = read(digest)
-    pieces = _file(source, digest) if isinstance(source, Path) else source
+    pieces = _file(source, digest, chunk) if isinstance(source, Path) else source
     hasher = Hasher()
     held = b""
     for piece in pieces:
@@ -37,15 +39,15 @@ def stream(read: ReadObject, digest: str, size: int | None = None) -> Iterator[b
             yield held
         held = piece
     if hasher.digest() != digest or size not in (None, hasher.size):
-        raise KaosError(f"the store's object {digest} is damaged; an admin should check the store")
+        raise Damaged(f"the store's object {digest} is damaged; an admin should check the store")
     if held:
         yield held
 
 
-def _file(path: Path, digest: str) -> Iterator[bytes]:
+def _file(path: Path, digest: str, chunk: int) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
-            while piece := file.read(CHUNK):
+            while piece := file.read(chunk):
                 yield piece
     except FileNotFoundError:
         raise NotFound(f"there is no object {digest} in the store") from None
@@ -56,7 +58,8 @@ def whole(read: ReadObject, digest: str, limit: int) -> bytes:
 
     Raises:
         NotFound: there is no such object.
-        KaosError: it is damaged, or has more than ``limit`` bytes.
+        Damaged: it is damaged.
+        KaosError: it has more than ``limit`` bytes.
     """
     pieces = []
     room = limit

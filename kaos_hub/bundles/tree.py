@@ -27,7 +27,7 @@ name when case and Unicode composition are ignored (a Mac would write one over t
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from blake3 import blake3
 
@@ -182,6 +182,26 @@ def decode(data: bytes, where: str = "") -> tuple[TreeEntry, ...]:
         entries.append(entry)
     _check_collisions([entry.name for entry in entries], where)
     return tuple(entries)
+
+
+def lines(data: bytes) -> Iterator[tuple[EntryKind, str, int, str]]:
+    """Kind, digest, size and name of each entry of a directory whose tree was checked before.
+
+    Takes a fraction of the time and memory of :func:`decode`, for it checks no names.
+
+    Raises:
+        InvalidBundle: a line is malformed.
+    """
+    start = len(HEADER)
+    while (end := data.find(b"\n", start)) >= 0:
+        match = _LINE.fullmatch(data, start, end)
+        if match is None:
+            break
+        letter, hexadecimal, size, raw = match.groups()
+        yield _KINDS[letter.decode()], _PREFIX + hexadecimal.decode(), int(size), raw.decode()
+        start = end + 1
+    if start != len(data) or not data.startswith(HEADER):
+        raise InvalidBundle(f"byte {start:,} of a listing is malformed")
 
 
 def _decode_line(line: bytes, where: str, number: int) -> tuple[TreeEntry, bytes]:

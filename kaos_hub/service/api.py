@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 from tornado.http1connection import HTTP1Connection
-from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, stream_request_body
 
 from kaos_hub.errors import InvalidRequest, KaosError, TooLarge
@@ -18,19 +17,17 @@ from kaos_hub.models import Model, parse_request
 from kaos_hub.quantities import show_memory
 from kaos_hub.service import sse
 from kaos_hub.service.routes import Answer, Call, Download, Events, Route, any_json
+from kaos_hub.service.streaming import StreamingHandler
 from kaos_hub.service.uploads import BodyReader, JsonReader, ObjectReader
-from kaos_hub.service.web import Handler, as_kaos_error, log
+from kaos_hub.service.web import Handler, as_kaos_error
 
 _DRAIN = 64 << 20
 """Bytes of a refused body that are read and thrown away, so that the client hears why: a connection
 closed under a client that still sends shows it a broken pipe, and a proxy an error of its own."""
 
-_STALLED = 300.0
-"""Seconds for which a client may take nothing of a streamed answer."""
-
 
 @stream_request_body
-class ApiHandler(Handler):
+class ApiHandler(StreamingHandler):
     """Answers one path of the API.
 
     Args:
@@ -42,7 +39,6 @@ class ApiHandler(Handler):
         self._refusal: KaosError | HTTPError | None = None
         self._reader: BodyReader | None = None
         self._drained = 0
-        self._stop = asyncio.Event()
 
     @property
     def route(self) -> Route:
@@ -159,7 +155,7 @@ class ApiHandler(Handler):
         if download.filename is not None:
             name = download.filename.encode("ascii", "replace").decode().replace('"', "")
             self.set_header("Content-Disposition", f'attachment; filename="{name}"')
-        await self._stream(download.content)
+        await self.stream(download.content)
 
     async def _send_events(self, events: Events) -> None:
         for name, value in sse.HEADERS.items():
@@ -167,53 +163,10 @@ class ApiHandler(Handler):
         # Headers go out at once: a client must see that it is connected before anything happens.
         self.write(sse.COMMENT)
         await self.flush()
-        await self._stream(_encoded(events.messages))
-
-    async def _stream(self, content: AsyncIterator[bytes]) -> None:
-        """Send pieces as fast as this client takes them, and stop as soon as it is gone."""
-        streams = self.settings["streams"]
-        streams.add(self)
-        try:
-            while (piece := await self._next(content)) is not None:
-                self.write(piece)
-                await asyncio.wait_for(self.flush(), _STALLED)
-        except StreamClosedError:
-            return
-        except TimeoutError:
-            log.info("%s: the client takes nothing any more", self.request.path)
-            cast(HTTP1Connection, self.request.connection).close()
-            return
-        except Exception as e:
-            if not self._headers_written:
-                raise
-            # Too late for a status. Cutting the connection would be clear, but a proxy may then let
-            # the client wait for ever; an archive that lacks its end is known as broken, too.
-            log.warning("%s broke off: %s", self.request.path, as_kaos_error(e).message)
-        finally:
-            streams.discard(self)
-            await sse.close(content)
-        self.finish()
-
-    def end_stream(self) -> None:
-        """Stop sending: the client is gone, or the service ends."""
-        self._stop.set()
-
-    async def _next(self, content: AsyncIterator[bytes]) -> bytes | None:
-        """The next piece; None at the end, or when nobody wants it any more."""
-        piece = asyncio.ensure_future(anext(content, None))
-        stop = asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait({piece, stop}, return_when=asyncio.FIRST_COMPLETED)
-            return None if self._stop.is_set() else piece.result()
-        finally:
-            stop.cancel()
-            if not piece.done():
-                piece.cancel()
-                await asyncio.wait({piece})
+        await self.stream(_encoded(events.messages))
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
-        self.end_stream()
         if self._reader is not None:
             reader, self._reader = self._reader, None
             keep = asyncio.ensure_future(reader.abort())

@@ -1,4 +1,4 @@
-"""The public application: API, pages, health, and the Hub's OAuth callback."""
+"""The public application: API, pages, health, trees for workloads, the Hub's OAuth callback."""
 
 import contextlib
 from typing import TYPE_CHECKING
@@ -9,17 +9,21 @@ from tornado.web import Application
 
 from kaos_hub.datadir import DataDir
 from kaos_hub.errors import KaosError
-from kaos_hub.service.api import ApiHandler, api_rules
+from kaos_hub.service.api import api_rules
 from kaos_hub.service.api_table import all_routes
 from kaos_hub.service.auth import KaosHubAuth
 from kaos_hub.service.core import Core
+from kaos_hub.service.fetching import fetch_rules
 from kaos_hub.service.health import Health, HealthHandler
+from kaos_hub.service.listings import Listings
 from kaos_hub.service.login import Logins
 from kaos_hub.service.metrics import Metrics
 from kaos_hub.service.pages import PageHandler, page_rules
 from kaos_hub.service.routes import by_path
+from kaos_hub.service.streaming import StreamingHandler
 from kaos_hub.service.templating import Pages
 from kaos_hub.service.web import log_request
+from kaos_hub.tickets import Tickets
 
 if TYPE_CHECKING:
     from kaos_hub.service.config import ServiceConfig
@@ -46,13 +50,13 @@ def public_app(
     Args:
         config: the settings; also the Hub's, which are in the same file.
         core: the service's parts.
-        data: for the secret that signs cookies.
+        data: for the secrets that sign cookies and tickets.
         metrics: counts requests.
         health: looks at database and engine.
     """
     auth = KaosHubAuth.instance(config=config.config)
     prefix, service = auth.base_url, auth.base_url.strip("/").rpartition("/")[2]
-    logins, streams = Logins(), set[ApiHandler]()
+    logins, streams = Logins(), set[StreamingHandler]()
     metrics.watch_streams(streams)
     table = by_path(all_routes(logins, prefix + API))
     pages = Pages(config.config.JupyterHub, auth.hub_prefix, auth.hub_host, prefix, service)
@@ -60,6 +64,7 @@ def public_app(
         [
             (f"{prefix}health", HealthHandler, {"health": health}),
             (f"{prefix}oauth_callback", OAuthCallback),
+            *fetch_rules(prefix, Listings(core.versions.read), Tickets(data.secret("tickets"))),
             *api_rules(table, prefix + API),
             *page_rules(prefix),
         ],

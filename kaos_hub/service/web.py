@@ -58,6 +58,11 @@ class Handler(HubOAuthenticated, RequestHandler):
         auth: KaosHubAuth = self.hub_auth
         return auth
 
+    @property
+    def who(self) -> str:
+        """Who asks, for the access log."""
+        return self.caller.user if self.caller else "-"
+
     def set_default_headers(self) -> None:
         self.set_header("Server", "kaos")
         self.set_header("X-Content-Type-Options", "nosniff")
@@ -120,7 +125,6 @@ class Handler(HubOAuthenticated, RequestHandler):
 def log_request(handler: RequestHandler) -> None:
     """One line per request: no query string, no header, so never a token."""
     request = handler.request
-    caller = getattr(handler, "caller", None)
     duration = request.request_time()
     status = handler.get_status()
     metrics = handler.settings.get("metrics")
@@ -128,5 +132,5 @@ def log_request(handler: RequestHandler) -> None:
         metrics.observe(request.method, getattr(handler, "route_name", "other"), status, duration)
     level = logging.INFO if status < 500 else logging.WARNING
     path = request.path.encode("ascii", "backslashreplace").decode()
-    who = caller.user if caller else "-"
+    who = getattr(handler, "who", "-")
     log.log(level, "%d %s %s (%s) %.1fms", status, request.method, path, who, duration * 1000)
