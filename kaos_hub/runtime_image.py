@@ -132,13 +132,27 @@ def ensure(
     from docker.errors import DockerException
 
     runtime = runtime or current()
+    ensure_image(client, log, runtime)
     try:
-        if not client.images.list(name=runtime.image):
-            _build(client, runtime, log)
         _fill(client, runtime)
     except DockerException as e:
         raise EngineUnavailable(f"the Docker Engine cannot make the runtime: {e}") from e
     return runtime.volume
+
+
+def ensure_image(
+    client: "DockerClient", log: Callable[[str], None], runtime: Runtime | None = None
+) -> str:
+    """Build the image if it is not there; returns its reference. See :func:`ensure`."""
+    from docker.errors import DockerException
+
+    runtime = runtime or current()
+    try:
+        if not client.images.list(name=runtime.image):
+            _build(client, runtime, log)
+    except DockerException as e:
+        raise EngineUnavailable(f"the Docker Engine cannot make the runtime: {e}") from e
+    return runtime.image
 
 
 def prune(client: "DockerClient", older: float = 3600) -> list[str]:

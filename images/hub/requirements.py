@@ -1,0 +1,27 @@
+"""Print what Hub, service and proxy of a cluster need, from the setup.cfg beside this.
+
+That is the extras hub, kubernetes and postgresql, less what only other engines use.
+"""
+
+import configparser
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+EXTRAS = ("hub", "kubernetes", "postgresql")
+ELSEWHERE = {"docker", "dockerspawner", "jupyterlab", "uv"}
+"""For notebooks and builds on this machine; in a cluster these bring their own."""
+
+
+def requirements(setup: Path) -> Iterator[str]:
+    """One requirement after the other."""
+    config = configparser.ConfigParser()
+    config.read(setup)
+    given = [config["options.extras_require"][extra] for extra in EXTRAS]
+    for line in "\n".join([config["options"]["install_requires"], *given]).split():
+        if re.split(r"[^\w-]", line)[0] not in ELSEWHERE:
+            yield line
+
+
+if __name__ == "__main__":
+    print("\n".join(requirements(Path(__file__).with_name("setup.cfg"))))
