@@ -40,7 +40,7 @@ _TEMPLATES = ("service/hub_templates", "spawners/templates")  # our menu entry, 
 # Settings of the engine `kubernetes`: the variable, and what it sets.
 _KUBERNETES = {
     "KAOS_WORKLOADS": ("KubernetesEngine.namespace", "KaosKubeSpawner.namespace"),
-    "KAOS_TREES_CLAIM": ("KubernetesEngine.trees_claim", "KaosKubeSpawner.trees_claim"),
+    "KAOS_TREES_CLAIM": ("KubernetesEngine.trees_claim",),
     "KAOS_RUNTIME_IMAGE": ("KubernetesEngine.runtime_image", "KaosKubeSpawner.runtime_image"),
     "KAOS_BUILDER_IMAGE": ("KubernetesEngine.builder_image",),
     "KAOS_NOTEBOOK_IMAGE": ("KaosService.default_image",),
@@ -167,11 +167,12 @@ if engine == "docker":
 if engine == "kubernetes":
     for variable, settings in _KUBERNETES.items():
         for section, _, name in (setting.partition(".") for setting in settings):
-            if variable in os.environ:
+            if os.environ.get(variable):
                 c[section][name] = os.environ[variable]
     pull_secrets = [s for s in os.environ.get("KAOS_PULL_SECRETS", "").split(",") if s]
     c.KubernetesEngine.pull_secrets = c.KaosKubeSpawner.image_pull_secrets = pull_secrets
 c.Spawner.start_timeout = 120  # seconds; a bundle's startup hook may take its time
+c.KaosKubeSpawner.start_timeout = 3600  # so may a node that pulls an image
 c.Spawner.poll_interval = 5  # a dead notebook is seen within seconds
 
 # c.KaosService.limits = {"default": {"notebooks": 5, "cpu": 4, "memory": "8Gi", "gpu": 0}}
