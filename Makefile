@@ -1,9 +1,14 @@
 # `make up` starts kaos_hub on this machine, `make test` passes the tests. Both make `.venv` first.
+# `make kubernetes` brings it up on the cluster of kubectl's present context: see docs/howto/kubernetes.md.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# As this machine and the cluster's nodes see it, and as pods do; without any, the one that a local cluster has.
+REGISTRY ?=
+CLUSTER_REGISTRY ?=
+PUSH ?=
 
-.PHONY: up test lint format clean
+.PHONY: up test lint format images kubernetes kubernetes-down test-kubernetes clean
 
 up: $(VENV)
 	$(BIN)/kaos up $(ARGS)
@@ -21,9 +26,23 @@ format: $(VENV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+images: $(VENV)
+	$(BIN)/python images/make.py --registry "$(REGISTRY)" $(if $(PUSH),--push) $(ARGS)
+
+kubernetes: $(VENV)
+	$(BIN)/python helm/bring_up.py up --registry "$(REGISTRY)" --cluster-registry "$(CLUSTER_REGISTRY)" $(ARGS)
+
+kubernetes-down: $(VENV)
+	$(BIN)/python helm/bring_up.py down
+
+# Where no cluster can be had it says why, and that is no failure.
+test-kubernetes: $(VENV)
+	@cluster=$$(.ci/cluster) || { echo "test-kubernetes: skipped"; exit 0; }; \
+	eval "$$cluster"; $(BIN)/python -m pytest -m kubernetes $(ARGS)
+
 $(VENV): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[hub,postgresql,test,lint]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[hub,kubernetes,postgresql,test,lint]'
 	touch $(VENV)
 
 clean:
