@@ -400,6 +400,9 @@ class Activity(Model):
     terminals: list[TerminalEvidence] = Field(default=[], max_length=1000)
     last_use: datetime = Field(description="last write, execution or page load by a person")
     source: Digest | None = Field(None, description="the source the working copy follows")
+    out_of_memory: datetime | None = Field(
+        None, description="when a process of the notebook was last ended for want of memory"
+    )
 
 
 class ActivityAnswer(Model):

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from kaos_hub.database import NotebookRow
+from kaos_hub.inside.memory_watch import MemoryWatch
 from kaos_hub.models import Activity, IdleType, KernelEvidence, TerminalEvidence
 from kaos_hub.notebooks import idle
 
@@ -119,3 +121,17 @@ def test_no_timeout_never_stops() -> None:
     idle.judge(row, report(), at)
     assert idle.overdue(row, at, SILENCE) is None
     assert idle.verdict(row, at).reason.endswith("it may stay so")
+
+
+def test_what_the_kernel_ends_for_want_of_memory_is_seen(tmp_path: Path) -> None:
+    """In a file of cgroup v1 or v2, whichever is there; what was before our start is not ours."""
+    events = tmp_path / "memory.events"
+    events.write_text("low 0\noom 3\noom_kill 2\n")
+    watch = MemoryWatch([tmp_path / "absent", events])
+    assert watch.last_end() is None
+    events.write_text("low 0\noom 4\noom_kill 3\n")
+    first = watch.last_end()
+    assert first is not None
+    assert watch.last_end() == first
+    events.unlink()
+    assert watch.last_end() == first

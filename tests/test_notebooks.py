@@ -1,6 +1,7 @@
 """A notebook's whole life on a real Hub, on each engine, as its user sees it."""
 
 import json
+import re
 import subprocess
 import threading
 import time
@@ -313,6 +314,27 @@ def test_an_idle_notebook_goes_and_a_busy_one_stays(hub: RunningHub) -> None:
     assert verdict is not None
     assert verdict.reason == "in use: 1 kernel busy"
     kaos.notebooks.kill("busy")
+
+
+def test_a_kernel_that_used_too_much_memory_is_explained(hub: RunningHub) -> None:
+    if hub.engine == "local":
+        pytest.skip("the engine local counts memory and does not limit it")
+    token = hub.token("greedy")
+    kaos = Client(hub.url, token)
+    kaos.notebooks.deploy(name="greedy", memory="256Mi").wait()
+    kernel = Kernel(kaos.notebooks.get("greedy").url, token)
+    kernel.run("1")
+    kernel.begin("import time; time.sleep(1); x = b'x' * (1 << 30)")
+    seen = wait_until(
+        lambda: (n := kaos.notebooks.get("greedy")).reason and n, 30, "why the kernel died"
+    )
+    assert seen.state == "RUNNING"
+    assert re.fullmatch(
+        r"a process was ended at \d\d:\d\d UTC, because the notebook used more than its 256Mi of"
+        r" memory; deploy with --memory to give it more",
+        seen.reason,
+    )
+    kaos.notebooks.kill("greedy")
 
 
 def test_two_deploys_of_one_name_at_once_make_one_notebook(hub: RunningHub, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ or given input, and a kernel that computes, however silent. What an open tab ask
 again and again, is no use.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tornado.web import RequestHandler
 
+from kaos_hub.inside.memory_watch import MemoryWatch
 from kaos_hub.models import Activity, KernelEvidence, TerminalEvidence
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ class IdleWatch:
         self._app = serverapp
         self._base = str(serverapp.base_url)
         self._last_use = datetime.now(UTC)
+        # On the local engine the number would be the machine's, not the notebook's.
+        self._memory = None if os.environ.get("KAOS_PYTHON") else MemoryWatch()
 
     def watch_requests(self, on_use: Callable[[], None]) -> None:
         """See each request when it ends, through tornado's hook for that, which is chained.
@@ -99,6 +103,7 @@ class IdleWatch:
             ],
             last_use=self.last_use(),
             source=source,
+            out_of_memory=self._memory.last_end() if self._memory else None,
         )
 
     def _kernels(self) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from kaos_hub.notebooks import admission, idle
 from kaos_hub.notebooks.hosting import Hosting
 from kaos_hub.notebooks.records import find, followed, set_state
 from kaos_hub.notebooks.wishes import Wishes
+from kaos_hub.quantities import show_memory
 
 _LATE = timedelta(seconds=10)
 """How late the Hub may still hand on a start it was asked for: as long as it lets one wait."""
@@ -199,12 +200,26 @@ class Gate:
                 raise NotFound(f"Notebook {name!r} is not running.")
             at = now()
             idle.judge(row, seen, at)
+            self._note_memory(session, row, seen)
             source = followed(session, row)
             return ActivityAnswer(
                 verdict=idle.verdict(row, at), source=source.digest if source else None
             )
 
         return await self._db.run(write)
+
+    def _note_memory(self, session: Session, row: NotebookRow, seen: Activity) -> None:
+        """Say why a kernel died: in Jupyter it is just gone."""
+        if seen.out_of_memory is None or row.state != NotebookState.RUNNING:
+            return
+        reason = (
+            f"a process was ended at {seen.out_of_memory:%H:%M} UTC, because the notebook used more"
+            f" than its {show_memory(row.held_memory or None)} of memory; deploy with --memory to"
+            " give it more"
+        )
+        if row.reason != reason:
+            set_state(session, row, NotebookState.RUNNING, reason)
+            self._bell.ring()
 
 
 def _just_stopped(row: NotebookRow) -> bool:
