@@ -15,7 +15,7 @@ _MARKS = {"good": "✔", "weak": "!", "bad": "✗"}
 @click.command(cls=Command)
 @click.option(
     "--engine",
-    type=click.Choice(("local", "docker")),
+    type=click.Choice(("local", "docker", "kubernetes")),
     help="Look at what this engine needs.  [default: local]",
 )
 @click.option(

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,24 +16,19 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from kaos_hub import proxy
+from kaos_hub.addresses import namespace
+from kaos_hub.checks import kubernetes
+from kaos_hub.checks.finding import BAD, GOOD, WEAK, Finding
 from kaos_hub.datadir import DataDir, obstacle
 from kaos_hub.errors import Conflict, KaosError, NotAuthenticated
 from kaos_hub.launch import call, check_ports, running
 
-GOOD, WEAK, BAD = "good", "weak", "bad"
+__all__ = ["BAD", "GOOD", "WEAK", "Finding", "examine"]
+
 _GIB = 1 << 30
 _HUB_MODULES = ("jupyterhub", "jupyterlab", "sqlalchemy", "tornado", "alembic", "uv")
+_CLUSTER_MODULES = ("jupyterhub", "sqlalchemy", "tornado", "alembic", "kubernetes", "kubespawner")
 _SKEW_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check saw. ``state`` is good, weak (works, but less than it could) or bad."""
-
-    name: str
-    state: str
-    text: str
-    advice: str = ""
 
 
 def examine(data: DataDir, engine: str) -> Iterator[Finding]:
@@ -42,19 +36,23 @@ def examine(data: DataDir, engine: str) -> Iterator[Finding]:
 
     Args:
         data: the data directory; nothing is written to it.
-        engine: ``local`` or ``docker``: what is bad for one may not matter for the other.
+        engine: ``local``, ``docker`` or ``kubernetes``: what is bad for one may not matter for
+            another.
     """
     checks: list[Callable[[], Finding | list[Finding]]] = [
         python,
-        packages,
+        lambda: packages(engine),
         proxy_program,
         lambda: data_directory(data),
-        lambda: ports(data, engine),
-        lambda: bubblewrap(engine),
-        lambda: docker(engine),
-        lambda: hub(data),
-        login,
     ]
+    if engine == "kubernetes":
+        checks += kubernetes.checks()
+    else:
+        checks += [lambda: bubblewrap(engine), lambda: docker(engine)]
+    # Who looks at a cluster from outside mostly runs nothing on this machine.
+    if namespace() is None and (engine != "kubernetes" or data.path.exists()):
+        checks += [lambda: ports(data, engine), lambda: hub(data)]
+    checks.append(login)
     for check in checks:
         try:
             found = check()
@@ -72,15 +70,18 @@ def python() -> Finding:
     return Finding("python", GOOD, f"Python {version} on Linux")
 
 
-def packages() -> Finding:
+def packages(engine: str) -> Finding:
     """Whether this is the whole of kaos_hub or the light install."""
-    missing = [name for name in _HUB_MODULES if not find_spec(name)]
+    needed, extras = _HUB_MODULES, "hub"
+    if engine == "kubernetes":
+        needed, extras = _CLUSTER_MODULES, "hub,kubernetes"
+    missing = [name for name in needed if not find_spec(name)]
     if missing:
         return Finding(
             "packages",
             WEAK,
             f"Only the command line is installed ({', '.join(missing)} missing).",
-            "To run a Hub here: pip install 'kaos-hub[hub]'",
+            f"To run a Hub here: pip install 'kaos-hub[{extras}]'",
         )
     return Finding("packages", GOOD, "all parts of kaos_hub are installed")
 
@@ -124,7 +125,8 @@ def data_directory(data: DataDir) -> Finding:
 
 def _unusable(data: DataDir) -> Path | None:
     """The first thing in the data directory that is closed to us."""
-    for directory in (data.path, data.secrets):
+    provided = bool(os.environ.get("KAOS_SECRETS_DIR"))  # then they are only read
+    for directory in [data.path] if provided else [data.path, data.secrets]:
         if os.access(directory, os.F_OK):
             for entry in sorted(directory.iterdir()):
                 needed = os.R_OK | os.W_OK | (os.X_OK if entry.is_dir() else 0)
