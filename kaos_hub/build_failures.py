@@ -1,7 +1,7 @@
 """What went wrong in a build, in one sentence, from its log: the file and line to look at.
 
-Knows the words of pip, uv, and Docker's classic builder and BuildKit. Of anything else it names the
-step that failed and its exit code.
+Knows the words of pip, uv, Docker's classic builder, BuildKit and buildah. Of anything else it
+names the step that failed and its exit code.
 """
 
 import re
@@ -72,7 +72,21 @@ class _Log:
         known = instructions(self.dockerfile) if steps else []
         if steps and int(steps[-1]) <= len(known):
             return f"Dockerfile:{known[int(steps[-1]) - 1].line}"
-        return "Dockerfile"
+        return self._step_by_words()
+
+    def _step_by_words(self) -> str:
+        """As :meth:`step`; for buildah, which counts otherwise but repeats the instruction."""
+        steps = re.findall(r"^(?:\[(\d+)/\d+\] )?STEP \d+/\d+: (.+)$", self.text, re.MULTILINE)
+        if not steps:
+            return "Dockerfile"
+        stage, words = int(steps[-1][0] or 1), _words(steps[-1][1])
+        found, at = 0, 0
+        for instruction in instructions(self.dockerfile):
+            at += instruction.word == "FROM"
+            same = _words(f"{instruction.word} {instruction.value}") == words
+            if same and (not found or at == stage):
+                found = instruction.line
+        return f"Dockerfile:{found}" if found else "Dockerfile"
 
     def requirement(self, name: str, file: str | None = None) -> str:
         """Where a package is asked for: ``model/requirements.txt:2``, else the failed step."""
@@ -99,6 +113,10 @@ class _Log:
             paths += [f"model/{'/'.join(parts)}", "/".join(parts)]
             paths += [f"model/{parts[-1]}", parts[-1]] if parts else []
         return list(dict.fromkeys([*paths, *_REQUIREMENTS]))
+
+
+def _words(instruction: str) -> list[str]:
+    return [word for word in instruction.split() if not word.startswith("--")]
 
 
 def _canonical(name: str) -> str:
@@ -292,9 +310,13 @@ def _no_space(log: _Log) -> str | None:
 
 
 def _copy_source(log: _Log) -> str | None:
-    found = log.find(
-        r"(?:COPY|ADD) failed: file not found in build context.*?stat (\S+?):"
-    ) or log.find(r"failed to (?:compute cache key|calculate checksum).*?\"/?([^\"]+)\": not found")
+    found = (
+        log.find(r"(?:COPY|ADD) failed: file not found in build context.*?stat (\S+?):")
+        or log.find(r"building at STEP \"(?:COPY|ADD) .*copier: stat: \"/?([^\"]+)\": no such file")
+        or log.find(
+            r"failed to (?:compute cache key|calculate checksum).*?\"/?([^\"]+)\": not found"
+        )
+    )
     if not found:
         return None
     return f"{log.step()}: there is no {found[1]} in the build context (or .dockerignore hides it)"
@@ -302,17 +324,28 @@ def _copy_source(log: _Log) -> str | None:
 
 def _dockerfile_syntax(log: _Log) -> str | None:
     found = log.find(r"[Dd]ockerfile parse error(?: on)? line (\d+): (.+)")
-    return f"Dockerfile:{found[1]}: {found[2]}" if found else None
+    if found:
+        return f"Dockerfile:{found[1]}: {found[2]}"
+    unknown = log.find(r"building at STEP .*Unknown instruction: \"(\w+)\"")
+    return f"{log.step()}: there is no instruction {unknown[1]}" if unknown else None
 
 
 def _base_image(log: _Log) -> str | None:
-    steps = re.findall(r"^Step \d+/\d+ : FROM (?:--\S+ )?(\S+)", log.text, re.MULTILINE)
+    steps = re.findall(r"STEP \d+/\d+ ?: FROM (?:--\S+ )?(\S+)", log.text, re.IGNORECASE)
     refused = r"pull access denied for (\S+?)[,:]|manifest (?:for (\S+) not found|unknown)"
-    found = log.find(refused) or log.find(r"failed to solve: (\S+?):? .*not found")
+    found = (
+        log.find(r"initializing source \w+://(\S+?): .*(?:manifest unknown|denied|unauthorized)")
+        or log.find(refused)
+        or log.find(r"failed to solve: (\S+?):? .*not found")
+    )
     if found:
         image = next(filter(None, found.groups()), "") or (steps[-1] if steps else "the base image")
         return f"{log.step()}: there is no image {image}, or it may not be read"
-    if steps and log.find(r"registry-1|/v2/|registry") and _NETWORK.search(log.lines[-1]):
+    if (
+        steps
+        and log.find(r"registry-1|/v2/|registry|initializing source")
+        and _NETWORK.search(log.lines[-1])
+    ):
         return f"{log.step()}: the registry of {steps[-1]} cannot be reached from here"
     return None
 
@@ -323,13 +356,14 @@ def _network(log: _Log) -> str | None:
         return None
     place = re.search(r"https?://[^\s'\")]+", log.text)
     where = f" ({place[0]})" if place else ""
-    step = f"{log.step()}: " if log.find(r"^Step ") else ""
+    step = f"{log.step()}: " if log.find(r"^(?:\[\d+/\d+\] )?S(?:tep|TEP) ") else ""
     return f"{step}the network does not answer{where}: {hit.strip()[:200]}"
 
 
 _OUTCOME = (
     r"The command '(?:/bin/sh -c )?(.*)' returned a non-zero code: (\d+)",
     r"process \"(?:/bin/sh -c )?(.*)\" did not complete successfully: exit code: (\d+)",
+    r"building at STEP \"RUN (.*)\": (?:while running runtime: )?exit status (\d+)",
 )
 
 
@@ -352,7 +386,9 @@ def _step(log: _Log) -> str | None:
 
 
 _NOT_FOUND = re.compile(r"([^\s:]+): (?:command )?not found")
-_ERROR = re.compile(r"^\s*(?:\w+: )?(?:E:|\w*[Ee]rror\b|ERROR|fatal|\w+Exception\b)")
+_ERROR = re.compile(
+    r"^\s*(?!Error: building at STEP)(?:\w+: )?(?:E:|\w*[Ee]rror\b|ERROR|fatal|\w+Exception\b)"
+)
 
 _LOOKS: tuple[Callable[[_Log], str | None], ...] = (
     _dockerfile_syntax,

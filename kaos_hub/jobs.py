@@ -40,7 +40,7 @@ from kaos_hub.models import Job, JobKind, JobState, Resources
 log = logging.getLogger(__name__)
 
 Explain = Callable[[JobRow, list[str]], str]
-_STEP = re.compile(rb"Step (\d+)/(\d+)")
+_STEP = re.compile(rb"(?:\[(\d+)/(\d+)\] )?S(?:tep|TEP) (\d+)/(\d+) ?:")
 ATTEMPTS = 3
 """How often a job is tried when the infrastructure, not the user's work, failed."""
 
@@ -308,8 +308,7 @@ class Jobs:
                 return
             steps = _STEP.findall(piece)
             if steps:
-                done, of = map(int, steps[-1])
-                await self._note(row.id, progress=min(99, 100 * (done - 1) // max(of, 1)))
+                await self._note(row.id, progress=_progress(*steps[-1]))
 
     async def _drain(self, row: JobRow) -> None:
         with contextlib.suppress(Unavailable, TimeoutError):
@@ -397,6 +396,12 @@ class Jobs:
         event = self._changed.pop(job_id, None)
         if event is not None:
             event.set()
+
+
+def _progress(stage: bytes, stages: bytes, step: bytes, steps: bytes) -> int:
+    """Per cent of a build, from "[1/2] STEP 3/4" or "Step 3/4"."""
+    done = (int(step) - 1) / max(int(steps), 1)
+    return min(99, int(100 * (int(stage or 1) - 1 + done) / max(int(stages or 1), 1)))
 
 
 def as_model(row: JobRow) -> Job:

@@ -660,3 +660,52 @@ def image_contents(image: str) -> dict[str, str]:
     with tarfile.open(fileobj=io.BytesIO(exported.stdout)) as tar:
         files = [(m.name, tar.extractfile(m)) for m in tar.getmembers() if m.isfile()]
         return {name: file.read().decode().strip() for name, file in files if file is not None}
+
+
+# --- buildah 1.39, which counts the steps of each stage and repeats the instruction ---
+
+BUILDAH = [
+    (
+        "ARG V=3.13\nFROM python:${V}-slim\nCOPY . .\n# hello\nRUN pip install \\\n   -r r.txt\n",
+        "STEP 3/3: RUN pip install    -r r.txt\nsubprocess exited with status 1\n"
+        'Error: building at STEP "RUN pip install    -r r.txt": exit status 1\n',
+        "Dockerfile:5: RUN pip install -r r.txt returned 1",
+    ),
+    (
+        "FROM a AS a\nRUN false\nFROM b\nRUN false\n",
+        "[2/2] STEP 2/2: RUN false\nsubprocess exited with status 1\n"
+        'Error: building at STEP "RUN false": exit status 1\n',
+        "Dockerfile:4: RUN false returned 1",
+    ),
+    (
+        "FROM python:3.13-slim\nCOPY --chmod=755 nothere /x\n",
+        "STEP 2/2: COPY --chmod=755 nothere /x\n"
+        'Error: building at STEP "COPY --chmod=755 nothere /x": checking on sources under "/src":'
+        ' copier: stat: "/nothere": no such file or directory\n',
+        "Dockerfile:2: there is no nothere in the build context (or .dockerignore hides it)",
+    ),
+    (
+        "FROM python:3.13-slim\nFETCH x\n",
+        "STEP 2/2: FETCH x\n"
+        'Error: building at STEP "FETCH ": Build error: Unknown instruction: "FETCH" {Env: []}\n',
+        "Dockerfile:2: there is no instruction FETCH",
+    ),
+    (
+        "FROM docker.io/library/none:1\nRUN true\n",
+        "STEP 1/2: FROM docker.io/library/none:1\nTrying to pull docker.io/library/none:1...\n"
+        "Error: creating build container: initializing source docker://docker.io/library/none:1:"
+        " reading manifest 1 in docker.io/library/none: manifest unknown\n",
+        "Dockerfile:1: there is no image docker.io/library/none:1, or it may not be read",
+    ),
+    (
+        "FROM python:3.13-slim\nRUN nosuchcmd x\n",
+        "STEP 2/2: RUN nosuchcmd x\n/bin/sh: 1: nosuchcmd: not found\n"
+        'Error: building at STEP "RUN nosuchcmd x": exit status 127\n',
+        "Dockerfile:2: RUN nosuchcmd x returned 127: there is no command nosuchcmd",
+    ),
+]
+
+
+@pytest.mark.parametrize(("dockerfile", "log", "said"), BUILDAH)
+def test_buildah_failures_in_one_sentence(dockerfile: str, log: str, said: str) -> None:
+    assert explain_failure(log.splitlines(), reader(dockerfile=dockerfile)) == said
