@@ -45,6 +45,7 @@ _PARTS = (
     "cli",
     "client",
     "inside",
+    "registry",
 )
 _FILES = "images/runtime"
 

@@ -3,7 +3,7 @@
 The file ``.complete`` is written last: without it a volume is half-filled by someone who died, and
 is filled again. A lock keeps two who fill at once apart.
 
-Usage: fill_volume.py VOLUME
+Usage: fill_volume.py VOLUME (or a folder in one, which is made)
 """
 
 import fcntl
@@ -28,6 +28,7 @@ def empty(volume: Path) -> None:
 
 
 def main(volume: Path) -> None:
+    volume.mkdir(parents=True, exist_ok=True)
     with (volume / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (volume / MARK).exists():

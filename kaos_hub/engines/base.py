@@ -42,12 +42,20 @@ class Cause(StrEnum):
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
     MISSING_IMAGE = "missing_image"
+    STORAGE = "storage"
+    """It used more disk than it may."""
+    EVICTED = "evicted"
+    """It had to make room for others, or its machine was short of something."""
+    TRANSFER = "transfer"
+    """What it needs could not be fetched, or what it left not be sent."""
+    CONFIGURATION = "configuration"
+    """The engine is set up in a way that cannot work; its admin has to do something."""
     LOST = "lost"
 
     @property
     def infrastructure(self) -> bool:
         """Not the user's fault: worth trying again."""
-        return self in (Cause.MISSING_IMAGE, Cause.LOST)
+        return self in (Cause.MISSING_IMAGE, Cause.EVICTED, Cause.TRANSFER, Cause.LOST)
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class Observation:
     phase: Phase
     cause: Cause = Cause.NONE
     message: str = ""
+    """Why it ended so, or what it waits for."""
     exit_code: int | None = None
     started: datetime | None = None
     finished: datetime | None = None

@@ -24,6 +24,10 @@ class Places(ABC):
     def tree(self, digest: str, target: str, path: str = "") -> Mount:
         """How a workload sees a tree, or what lies at ``path`` in it, at ``target``."""
 
+    def runtime(self, target: str) -> Mount | None:
+        """How notebooks see the runtime at ``target``; None: who starts them sees to that."""
+        return None
+
     @abstractmethod
     def home(self, notebook_id: str, target: str) -> Mount:
         """How a notebook sees its home. Whoever starts the notebook makes it, if need be."""

@@ -1,40 +1,23 @@
 """What engines share that run (some of) their work as supervised processes."""
 
 import os
-import platform
 import sys
-from abc import ABCMeta, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from traitlets import Int, List, Unicode
-from traitlets.config import LoggingConfigurable
+from traitlets import List, Unicode
 
-from kaos_hub.datadir import DataDir
-from kaos_hub.engines.base import Engine, JobSpec, Materialise, Observation
+from kaos_hub.engines.base import JobSpec, Materialise, Observation
+from kaos_hub.engines.configurable import ConfigurableEngine
 from kaos_hub.engines.places import MachinePlaces
-from kaos_hub.engines.process import DEFAULT_CAP, Processes
+from kaos_hub.engines.process import Processes
 
 
-class _Meta(type(LoggingConfigurable), ABCMeta):  # type: ignore[misc]
-    """A class that is both configurable and abstract."""
-
-
-class SupervisedEngine(LoggingConfigurable, Engine, metaclass=_Meta):  # type: ignore[misc]
+class SupervisedEngine(ConfigurableEngine):
     """Base of the engines of one machine."""
-
-    data_dir = Unicode(
-        help="Directory in which everything of this kaos_hub lies. Set by the service."
-    ).tag(config=True)
-
-    log_limit = Int(
-        DEFAULT_CAP,
-        min=1 << 10,
-        help="Bytes of output kept of one job. Work goes on when its log is full.",
-    ).tag(config=True)
 
     job_environment = List(
         Unicode(),
@@ -50,24 +33,6 @@ class SupervisedEngine(LoggingConfigurable, Engine, metaclass=_Meta):  # type: i
         ),
     ).tag(config=True)  # fmt: skip
 
-    def observe(self, name: Any, *args: Any, **kwargs: Any) -> Any:
-        """How the workload of that name is, see :meth:`Engine.observe`.
-
-        Configurables have a method of the same name, by which traitlets itself adds its handlers to
-        an instance; the two are told apart by what they are given.
-        """
-        if callable(name):
-            return LoggingConfigurable.observe(self, name, *args, **kwargs)
-        return self._observe(name)
-
-    @abstractmethod
-    async def _observe(self, name: str) -> Observation:
-        """How the workload is."""
-
-    @cached_property
-    def _data(self) -> DataDir:
-        return DataDir(self.data_dir or None)
-
     @cached_property
     def places(self) -> MachinePlaces:
         """Where trees and homes lie: in the data directory."""
@@ -80,11 +45,6 @@ class SupervisedEngine(LoggingConfigurable, Engine, metaclass=_Meta):  # type: i
     async def close(self) -> None:
         """Let go of threads. Work goes on."""
         self._processes.close()
-
-    @property
-    def platform(self) -> str:
-        """Operating system and architecture."""
-        return f"{sys.platform}/{platform.machine()}"
 
     def _environment(self, source: Mapping[str, str] = os.environ) -> dict[str, str]:
         """Of the service's environment what a job may see."""

@@ -18,6 +18,7 @@ from kaos_hub.notebooks.records import set_state
 
 HOME = "/home/kaos"
 CODE = "/opt/program"
+RUNTIME = "/opt/kaos"
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,9 @@ def _spec(
         mounts.append(places.tree(data.digest, "/kaos/data"))
         mounts.append(places.tree(data.digest, f"/pfs/{data.name}"))
         environment |= {"KAOS_DATA": "/kaos/data", "DATA_REPO": data.name}
+    runtime = places.runtime(RUNTIME)
+    if runtime is not None:
+        mounts.append(runtime)
     python = result.get("python")
     if python:
         # the local engine's environment is seen where it was built; it cannot be moved

@@ -1,0 +1,55 @@
+"""What all engines share that an admin can set."""
+
+import platform
+import sys
+from abc import ABCMeta, abstractmethod
+from functools import cached_property
+from typing import Any
+
+from traitlets import Int, Unicode
+from traitlets.config import LoggingConfigurable
+
+from kaos_hub.datadir import DataDir
+from kaos_hub.engines.base import Engine, Observation
+from kaos_hub.engines.process import DEFAULT_CAP
+
+
+class _Meta(type(LoggingConfigurable), ABCMeta):  # type: ignore[misc]
+    """A class that is both configurable and abstract."""
+
+
+class ConfigurableEngine(LoggingConfigurable, Engine, metaclass=_Meta):  # type: ignore[misc]
+    """Base of the engines that come with kaos_hub."""
+
+    data_dir = Unicode(
+        help="Directory in which everything of this kaos_hub lies. Set by the service."
+    ).tag(config=True)
+
+    log_limit = Int(
+        DEFAULT_CAP,
+        min=1 << 10,
+        help="Bytes of output kept of one job. Work goes on when its log is full.",
+    ).tag(config=True)
+
+    def observe(self, name: Any, *args: Any, **kwargs: Any) -> Any:
+        """How the workload of that name is, see :meth:`Engine.observe`.
+
+        Configurables have a method of the same name, by which traitlets itself adds its handlers to
+        an instance; the two are told apart by what they are given.
+        """
+        if callable(name):
+            return LoggingConfigurable.observe(self, name, *args, **kwargs)
+        return self._observe(name)
+
+    @abstractmethod
+    async def _observe(self, name: str) -> Observation:
+        """How the workload is."""
+
+    @cached_property
+    def _data(self) -> DataDir:
+        return DataDir(self.data_dir or None)
+
+    @property
+    def platform(self) -> str:
+        """Operating system and architecture."""
+        return f"{sys.platform}/{platform.machine()}"
