@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class Desk:
         self.data, self._host = data, host
         self.decide: Callable[[AdmissionRequest], NotebookSpec] = self.admit
         self.options: dict[str, Any] = {}
+        self.pages: dict[str, bytes] = {}
+        """What the public side of the service answers, by path; anything else is ``ok``."""
         self.delay = 0.0
         self.asked: list[AdmissionRequest] = []
         self.released: list[ReleaseRequest] = []
@@ -104,7 +106,7 @@ class Desk:
 
         async def listen() -> None:
             private = web.Application([("/admission/(.*)", _Private, {"desk": self})])
-            public = web.Application([("/.*", _Public)])
+            public = web.Application([("/.*", _Public, {"desk": self})])
             self._servers.append(private.listen(self.data.port("admission"), "127.0.0.1"))
             self._servers.append(public.listen(self.data.port("service", self._host), self._host))
 
@@ -147,8 +149,11 @@ class _Private(web.RequestHandler):
 
 
 class _Public(web.RequestHandler):
+    def initialize(self, desk: Desk) -> None:
+        self.desk = desk
+
     def get(self) -> None:
-        self.finish("ok")
+        self.finish(self.desk.pages.get(self.request.path, b"ok"))
 
     post = get
 
@@ -156,15 +161,18 @@ class _Public(web.RequestHandler):
 class HubAtDesk:
     """JupyterHub with our configuration, without our service."""
 
-    def __init__(self, directory: Path, config: str = "", engine: str = "local") -> None:
+    def __init__(
+        self, directory: Path, config: str = "", engine: str = "local", host: str = "127.0.0.1"
+    ) -> None:
         self.data = DataDir(directory / "data")
+        self.environment: dict[str, str] = {}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = directory / "hub.log"
         self._config = directory / "config.py"
         root = str(ROOT / "jupyterhub_config.py")
         self._config.write_text(CONFIG.format(root=root, token=TOKEN) + config)
-        self._engine = engine
+        self._engine, self._host = engine, host
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -179,10 +187,11 @@ class HubAtDesk:
             "KAOS_DATA_DIR": str(self.data.path),
             "KAOS_PORT": str(self.port),
             "KAOS_ENGINE": self._engine,
+            **self.environment,
         }
-        if self._engine == "docker":
+        if self._engine != "local":
             # Named, so that the Hub does not set out to build the real runtime.
-            environment["KAOS_BRIDGE"] = bridge()
+            environment["KAOS_BRIDGE"] = self._host
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "jupyterhub", "-f", str(self._config)],
@@ -290,10 +299,26 @@ def events(answer: Answer) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def hub_at_desk(directory: Path, config: str = "", engine: str = "local") -> Iterator[Any]:
-    """A running Hub and its desk: ``(hub, desk)``."""
-    hub = HubAtDesk(directory, config, engine)
-    desk = Desk(hub.data, bridge() if engine == "docker" else "127.0.0.1")
+def hub_at_desk(
+    directory: Path,
+    config: str = "",
+    engine: str = "local",
+    host: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Any]:
+    """A running Hub and its desk: ``(hub, desk)``.
+
+    Args:
+        directory: where its data go.
+        config: lines for the configuration, read last.
+        engine: where notebooks run.
+        host: the address at which those reach this machine.
+        environment: more variables for the Hub.
+    """
+    host = host or (bridge() if engine == "docker" else "127.0.0.1")
+    hub = HubAtDesk(directory, config, engine, host)
+    hub.environment |= environment or {}
+    desk = Desk(hub.data, host)
     try:
         hub.start()
         yield hub, desk

@@ -17,7 +17,8 @@ from kaos_hub.errors import EngineUnavailable, KaosError, Unsupported
 from kaos_hub.errors import NotFound as Missing
 from kaos_hub.models import NotebookSpec
 from kaos_hub.quantities import show_memory
-from kaos_hub.spawners.mixin import Ending, KaosSpawnerMixin, make_home
+from kaos_hub.spawners.homes import make_home
+from kaos_hub.spawners.mixin import Ending, KaosSpawnerMixin
 
 _THREADS = 8
 

@@ -14,7 +14,8 @@ from kaos_hub.engines.base import Phase
 from kaos_hub.engines.process import Processes
 from kaos_hub.errors import Forbidden
 from kaos_hub.models import Mount, NotebookSpec
-from kaos_hub.spawners.mixin import Ending, KaosSpawnerMixin, make_home
+from kaos_hub.spawners.homes import make_home
+from kaos_hub.spawners.mixin import Ending, KaosSpawnerMixin
 
 # What tools need of the Hub's environment to reach package indexes and the network as it does.
 _NETWORK = (

@@ -8,13 +8,11 @@ import asyncio
 import contextlib
 import html
 import json
-import os
 import re
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jupyterhub.spawner import Spawner, SpawnException
@@ -85,6 +83,11 @@ class KaosSpawnerMixin(Spawner):
         15,
         config=True,
         help="Seconds to wait for a service that is just restarting before a start is refused.",
+    )
+    answer_patience = Float(
+        108,
+        config=True,
+        help="Seconds that a notebook may take to answer once it runs, before its start fails.",
     )
     service_url = Unicode(
         config=True,
@@ -181,8 +184,8 @@ class KaosSpawnerMixin(Spawner):
             KaosError: it ended instead, or took too long. JupyterHub would notice the first late,
                 and say nothing of the second.
         """
-        # A little less than the time after which JupyterHub cancels us.
-        until = time.monotonic() + 0.9 * self.start_timeout
+        # At most a little less than the time after which JupyterHub cancels us.
+        until = time.monotonic() + min(self.answer_patience, 0.9 * self.start_timeout)
         url = url_path_join(self.address, self.server.base_url, "api")
         client = AsyncHTTPClient(force_instance=True)
         pause = 0.05
@@ -371,21 +374,6 @@ class KaosSpawnerMixin(Spawner):
             HTTPError: always, with 400.
         """
         raise web.HTTPError(400, "A link cannot start a notebook. Choose below and press Start.")
-
-
-def make_home(spec: NotebookSpec) -> None:
-    """Make the directories that a notebook may write to, if they are not there yet.
-
-    Raises:
-        EngineUnavailable: they cannot be made.
-    """
-    for path in [Path(m.source) for m in spec.mounts if not m.read_only]:
-        try:
-            path.mkdir(mode=0o700, exist_ok=True)
-            if spec.uid is not None and os.geteuid() == 0 and path.stat().st_uid == 0:
-                os.chown(path, spec.uid, spec.uid)
-        except OSError as e:
-            raise EngineUnavailable(f"Cannot make {path}: {e.strerror or e}") from None
 
 
 def _least(ours: float | None, admitted: float | None) -> float | None:
