@@ -18,8 +18,9 @@ from kaos_hub.inside.fetch_wire import FetchError, Patience, Source, Trouble, Wi
 FILE, EXECUTABLE, FOLDER = 0o444, 0o555, 0o555
 
 _CHUNK = 1 << 18
-_WHOLE = 1 << 20
-"""Bytes up to which a file is held before it is written."""
+_WHOLE = 1 << 16
+"""Bytes up to which a file is held before it is written. Of a larger one what has come is kept when
+the connection breaks; the service checks files of this size before it sends any of it."""
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
