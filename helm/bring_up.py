@@ -179,11 +179,28 @@ def _answers(url: str) -> bool:
         return False
 
 
-def up(given: argparse.Namespace) -> None:
-    """Images, secrets, manifests; and wait."""
-    began = time.monotonic()
-    registry = find_registry(given.registry, given.cluster_registry)
-    if not given.no_images or not IMAGES.exists():
+@dataclass(frozen=True)
+class Running:
+    """A hub that answers."""
+
+    url: str
+    password: str
+    """The administrator's."""
+
+
+def up(here: str = "", pods: str = "", images: bool = True) -> Running:
+    """Images, secrets, manifests; and wait.
+
+    Args:
+        here: the registry as this machine and the nodes see it; without it, the cluster's own.
+        pods: the same as pods see it.
+        images: build and push them; else those that were made before are used.
+
+    Raises:
+        Failed: says what to do or to look at.
+    """
+    registry = find_registry(here, pods)
+    if images or not IMAGES.exists():
         make = (sys.executable, ROOT / "images/make.py", "--push", "--env", IMAGES)
         run(*make, "--registry", registry.here)
     print("Applying the manifests", file=sys.stderr)
@@ -197,39 +214,41 @@ def up(given: argparse.Namespace) -> None:
     fill_in(registry, url)
     kubectl("apply", "--kustomize", FILLED)
     for name in ("proxy", "service", "hub"):
-        kubectl(
-            "rollout", "status", f"deployment/{name}", "--namespace=kaos", f"--timeout={_PATIENCE}s"
-        )
+        patience = f"--timeout={_PATIENCE}s"
+        kubectl("rollout", "status", f"deployment/{name}", "--namespace=kaos", patience)
     wait_until_it_answers(url)
-    password = kubectl(
-        "get",
-        "secret",
-        "kaos",
-        "--namespace=kaos",
-        "--output=go-template={{.data.password | base64decode}}",
-    )
-    print(f"\n  kaos runs at  {url}\n  user          admin\n  password      {password}")
-    print(f"\n  kaos login {url}\n  (up after {time.monotonic() - began:.0f} s)")
+    show = "--output=go-template={{.data.password | base64decode}}"
+    return Running(url, kubectl("get", "secret", "kaos", "--namespace=kaos", show))
 
 
-def down(_: argparse.Namespace) -> None:
+def down() -> None:
     """Delete both namespaces, with everything in them."""
     kubectl("delete", "namespace", *NAMESPACES, "--ignore-not-found")
+
+
+def _bring_up(given: argparse.Namespace) -> None:
+    began = time.monotonic()
+    running = up(given.registry, given.cluster_registry, not given.no_images)
+    print(f"\n  kaos runs at  {running.url}\n  user          admin")
+    print(f"  password      {running.password}\n\n  Next: kaos login {running.url}")
+    print(f"  (after {time.monotonic() - began:.0f} s)")
+
+
+def _take_down(_: argparse.Namespace) -> None:
+    down()
     print("Gone, with all data.")
 
 
 def main() -> int:
     """Parse and do."""
-    parser = argparse.ArgumentParser(
-        description="kaos_hub on the cluster of kubectl's present context."
-    )
+    parser = argparse.ArgumentParser(description="kaos_hub on the cluster that kubectl reaches.")
     verbs = parser.add_subparsers(required=True)
     verb = verbs.add_parser("up", help="build, push, apply, wait")
     verb.add_argument("--registry", default="", help="as this machine and the nodes see it")
     verb.add_argument("--cluster-registry", default="", help="as pods see it, if not the same")
     verb.add_argument("--no-images", action="store_true", help="use those made before")
-    verb.set_defaults(do=up)
-    verbs.add_parser("down", help="delete everything, data too").set_defaults(do=down)
+    verb.set_defaults(do=_bring_up)
+    verbs.add_parser("down", help="delete everything, data too").set_defaults(do=_take_down)
     given = parser.parse_args()
     try:
         given.do(given)

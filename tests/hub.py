@@ -113,6 +113,8 @@ class RunningHub:
     """Lines for the configuration, read last."""
     environment: Mapping[str, str] = field(default_factory=dict)
     trust_all: bool = True
+    password: str = "x"
+    """With which everybody may log in."""
 
     def __post_init__(self) -> None:
         self.port = free_port()
@@ -282,7 +284,7 @@ class Browser:
     def log_in(self, user: str) -> None:
         """Log in at the Hub and let the service know."""
         self.get(f"{self.hub.url}/hub/login")
-        form = {"username": user, "password": "x", "_xsrf": self.xsrf("/hub/")}
+        form = {"username": user, "password": self.hub.password, "_xsrf": self.xsrf("/hub/")}
         self.post(f"{self.hub.url}/hub/login", form)
         page = self.get(f"{self.hub.kaos}/")
         assert page.status == 200 and "<h1>Notebooks</h1>" in page.text, page.text[:500]

@@ -65,7 +65,7 @@ class Person:
         """Through the Hub's own page, from its front door."""
         self.page.goto(self.hub.url)
         self.page.fill("input[name=username]", user)
-        self.page.fill("input[name=password]", "x")
+        self.page.fill("input[name=password]", self.hub.password)
         self.page.click("#login_submit")
         expect(self.page.locator("h1")).to_have_text("Notebooks")
 

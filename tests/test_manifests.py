@@ -115,7 +115,9 @@ def test_only_hub_and_service_get_a_token():
 def test_secrets_are_with_those_who_need_them():
     for component in COMPONENTS:
         volumes = pod_of(component)["volumes"]
-        (secret,) = [v["secret"] for v in volumes if "secret" in v]
+        (secret,) = [v["secret"] for v in volumes if v["name"] == "secrets"]
+        others = {v["name"] for v in volumes if "secret" in v} - {"secrets"}
+        assert others == ({"registry"} if component == "service" else set())
         assert {item["path"] for item in secret["items"]} == SECRETS[component]
         assert all(item["path"] == item["key"] for item in secret["items"])
         assert "secretKeyRef" not in json.dumps(pod_of(component))

@@ -104,21 +104,16 @@ class Cluster:
     def rights(self) -> Finding:
         """Whether Hub and service may do what they must; else whether we might."""
         try:
-            lacking = [
-                f"{who}: {r}" for who, what in RIGHTS.items() for r in self._lacks(who, what)
-            ]
-            whose = "Hub and service may"
+            lacking = [f"{who} {r}" for who in RIGHTS for r in self._lacks(who, RIGHTS[who])]
+            whose = "Hub and service"
         except KaosError:
             # Only an administrator may ask about others. A part of kaos_hub asks about itself.
             me = "hub" if os.environ.get("HOSTNAME", "").startswith("hub-") else "service"
-            lacking = self._lacks("", RIGHTS[me])
-            whose = (
-                f"whoever asks may do what the {me} must; of others it cannot tell, but they may"
-            )
+            lacking, whose = self._lacks("", RIGHTS[me]), f"the {me}"
         if lacking:
             text = f"May not, in {self.workloads}: {'; '.join(lacking)}"
             return Finding("rights", BAD, text, _MANIFESTS)
-        return Finding("rights", GOOD, f"{whose} do what is needed in {self.workloads}")
+        return Finding("rights", GOOD, f"{whose} may do what is needed in {self.workloads}")
 
     def _lacks(self, who: str, what: dict[str, tuple[str, ...]]) -> list[str]:
         return [
