@@ -307,16 +307,15 @@ class KubernetesEngine(KubernetesSettings):
         uid = pod["metadata"]["uid"]
         if pod["metadata"].get("finalizers"):
             await self._ask(lambda api: api.patch_pod(name, {"metadata": {"finalizers": None}}))
-        ended = seen_as.over(pod) and not seen_as.still_running(pod)
-        grace = 0 if ended or not seen_as.scheduled(pod) else self.stop_grace
-        await self._ask(lambda api: api.delete_pod(name, grace, uid))
-        other = partial(_is_another, uid=uid)
-        try:
-            await self._until(name, other, grace + _GONE_WITHIN)
-        except EngineUnavailable:
-            # Its node is dead or cut off. What it does there harms nobody: results go by name.
-            await self._ask(lambda api: api.delete_pod(name, 0, uid))
-            await self._until(name, other, _GONE_WITHIN)
+        if seen_as.scheduled(pod):
+            # Before it is deleted, since some nodes take ten seconds to tell of a deletion.
+            if not seen_as.over(pod):
+                await self._judge(name, Cause.CANCELLED, "removed")
+            # If its node is dead or cut off: what it does there harms nobody, results go by name.
+            with contextlib.suppress(EngineUnavailable):
+                await self._until(name, seen_as.over, self.stop_grace + _GONE_WITHIN)
+        await self._ask(lambda api: api.delete_pod(name, 0, uid))
+        await self._until(name, partial(_is_another, uid=uid), _GONE_WITHIN)
 
     # --- logs ---
 

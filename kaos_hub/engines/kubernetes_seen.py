@@ -34,15 +34,15 @@ def observation(pod: Pod, now: datetime | None = None) -> Observation:
     verdict = pod["metadata"].get("annotations", {}).get(VERDICT)
     if verdict and (over(pod) or not scheduled(pod)):
         said = json.loads(verdict)
-        return Observation(
-            Phase.FAILED, Cause(said["cause"]), said["message"], None, started, finished
-        )
+        # Without an end: some clusters never tell the end of what was ended before its time.
+        return Observation(Phase.FAILED, Cause(said["cause"]), said["message"], None, started)
     phase = pod.get("status", {}).get("phase")
     if phase == "Succeeded":
         return Observation(Phase.SUCCEEDED, Cause.NONE, "", 0, started, finished, _result(pod))
     if phase == "Failed":
         cause, message, code = _why(pod)
         ended = Phase.LOST if cause is Cause.LOST else Phase.FAILED
+        finished = None if cause is Cause.DEADLINE else finished
         return Observation(ended, cause, message, code, started, finished)
     if _abandoned(pod, now or datetime.now(UTC)):
         message = "its node does not answer any more"
