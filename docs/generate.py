@@ -130,6 +130,7 @@ def _parameter(parameter: Any, context: Any) -> tuple[str, str] | None:
 def configurables() -> list[tuple[str, type, str]]:
     """The classes that have settings: their names in the file, themselves, what they are."""
     from kaos_hub.engines.docker import DockerEngine
+    from kaos_hub.engines.kubernetes import KubernetesEngine
     from kaos_hub.engines.local import LocalEngine
     from kaos_hub.proxy.hub import KaosProxy
     from kaos_hub.service.app import KaosService
@@ -142,6 +143,7 @@ def configurables() -> list[tuple[str, type, str]]:
         ("KaosService", KaosService, "The service: limits, sizes, idle rules, where things lie."),
         ("LocalEngine", LocalEngine, "Builds on the engine `local`."),
         ("DockerEngine", DockerEngine, "Builds and jobs on the engine `docker`."),
+        ("KubernetesEngine", KubernetesEngine, "Builds and jobs on the engine `kubernetes`."),
         ("KaosSpawnerMixin", KaosSpawnerMixin, "Both spawners."),
         ("KaosLocalSpawner", KaosLocalSpawner, "Notebooks on the engine `local`."),
         (

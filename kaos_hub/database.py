@@ -187,6 +187,7 @@ class NotebookRow(Table):
     cpu: Mapped[float | None]
     memory: Mapped[int | None] = mapped_column(BigInteger)
     gpu: Mapped[int] = mapped_column(default=0)
+    pool: Mapped[str | None] = mapped_column(String(64))
     idle_timeout: Mapped[int] = mapped_column(default=0)
     idle_type: Mapped[str] = mapped_column(String(32), default="kernels_or_terminals")
     pull: Mapped[bool] = mapped_column(default=False)
@@ -210,6 +211,7 @@ class NotebookRow(Table):
     held_cpu: Mapped[float] = mapped_column(default=0)
     held_memory: Mapped[int] = mapped_column(BigInteger, default=0)
     held_gpu: Mapped[int] = mapped_column(default=0)
+    held_pool: Mapped[str | None] = mapped_column(String(64))
     admitted: Mapped[datetime | None]
     # the idle rule
     active_at: Mapped[datetime | None]

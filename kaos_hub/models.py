@@ -206,6 +206,7 @@ class Size(Model):
     cpu: Cpu | None = None
     memory: Memory | None = None
     gpu: Gpu = 0
+    pool: str | None = Field(None, description="the pool it runs in; on Kubernetes only")
 
 
 class IdlePolicy(Model):
@@ -488,6 +489,14 @@ class Mount(Model):
     )
 
 
+class Pool(Model):
+    """Nodes of a cluster that belong together, as the admin names them."""
+
+    node_selector: dict[str, str] = {}
+    tolerations: list[dict[str, Any]] = Field([], description="as in a pod's specification")
+    gpu_resource: str = Field("nvidia.com/gpu", description="what these nodes call a GPU")
+
+
 class NotebookSpec(Model):
     """Everything a spawner needs to start a notebook. The service makes it, the spawner obeys."""
 
@@ -501,6 +510,7 @@ class NotebookSpec(Model):
     resources: Resources
     labels: dict[str, str] = {}
     uid: int | None = Field(None, description="user the container runs as")
+    pool: Pool | None = Field(None, description="Kubernetes: the nodes it may run on; None is any")
 
 
 class AdmissionRequest(Model):

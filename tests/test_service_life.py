@@ -168,6 +168,8 @@ def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
         ("c = get_config()\nif True\n", "config.py:2: "),
         ("c = get_config()\nc.KaosService.engine = 'mainframe'", "mainframe"),
         ("c = get_config()\nc.KaosService.sizes = [{'name': 'x', 'cpu': -1}]", "sizes"),
+        ("c = get_config()\nc.KaosService.sizes = [{'name': 'x', 'pool': 'far'}]", "'far'"),
+        ("c = get_config()\nc.KaosService.pools = {'a': {'nodes': 1}}", "pools['a']"),
         ("c = get_config()\nc.KaosService.idle_timeout = 'soon'", "idle_timeout"),
         ("c = get_config()\nc.KaosService.default_size = 'huge'", "huge"),
         ("c = get_config()\nc.KaosService.max_file_size = 'much'", "max_file_size"),

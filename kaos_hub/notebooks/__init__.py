@@ -283,6 +283,8 @@ def _needs_restart(row: NotebookRow, environment: Environment) -> Sequence[str]:
         row.held_gpu,
     ):
         changes.append("other resources")
+    if row.pool != row.held_pool:
+        changes.append("another pool")
     if environment.key != row.environment_key:
         changes.append(f"a new environment ({environment.why})")
     return changes

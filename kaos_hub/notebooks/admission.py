@@ -4,7 +4,8 @@ Users may ask the Hub for servers directly, so the spawner asks here before ever
 was asked for. What is admitted is held in the ledger until it is released.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sqlalchemy.orm import Session
 from kaos_hub.database import NotebookRow, VersionRow, WorkloadRow, now
 from kaos_hub.engines.base import Engine
 from kaos_hub.ledger import Ledger
-from kaos_hub.models import Mount, NotebookSpec, NotebookState, Resources
+from kaos_hub.models import Mount, NotebookSpec, NotebookState, Pool, Resources
 from kaos_hub.notebooks.records import set_state
 
 HOME = "/home/kaos"
@@ -29,6 +30,8 @@ class Inside:
     """The service's address as a notebook reaches it."""
     kernels: Path
     """Where the engine `local` has what kernels need."""
+    pools: Mapping[str, Pool] = field(default_factory=dict)
+    """The pools that sizes may name."""
 
 
 def admit(
@@ -53,6 +56,7 @@ def admit(
         LimitExceeded: it would not fit; nothing is held.
     """
     ledger.admit(session, row, row.cpu or 0, row.memory or 0, row.gpu)
+    row.held_pool = row.pool
     row.starts += 1
     row.workload = f"kaos-notebook-{row.id}-{row.starts}"
     session.add(WorkloadRow(name=row.workload))
@@ -118,6 +122,7 @@ def _spec(
             "kaos_hub.notebook": row.name,
         },
         uid=engine.uid,
+        pool=inside.pools.get(row.pool) if row.pool else None,
     )
 
 
@@ -127,6 +132,7 @@ def release(session: Session, row: NotebookRow, state: NotebookState, reason: st
         row.stopped = now()
     row.held = False
     row.held_cpu = row.held_memory = row.held_gpu = 0
+    row.held_pool = None
     row.active_at = row.reported_at = None
     row.stop_reason = ""
     set_state(session, row, state, reason)

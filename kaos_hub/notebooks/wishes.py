@@ -114,6 +114,7 @@ class Wishes:
             offered = ", ".join(self._sizes) or "none"
             raise InvalidResources(f"There is no size {name!r}; offered: {offered}.")
         row.cpu, row.memory, row.gpu = size.cpu, size.memory, size.gpu
+        row.pool = size.pool
 
     def _cap(self, row: NotebookRow) -> None:
         """Refuse at once what can never be admitted, and keep the idle timeout within its cap."""

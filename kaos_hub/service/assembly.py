@@ -152,7 +152,7 @@ class Parts:
         self._closers.append(hub.close)
         jobs = Jobs(db, engine, logs, ledger, config.max_builds, partial(explain, versions))
         self._closers.append(jobs.close)
-        inside = Inside(config.inside_url, data.path / "kernels")
+        inside = Inside(config.inside_url, data.path / "kernels", config.all_pools())
         environments = Environments(
             db, engine, jobs, versions, config.default_image, config.build_deadline
         )

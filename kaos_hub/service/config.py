@@ -11,7 +11,7 @@ from traitlets.config import Application
 from kaos_hub import __version__
 from kaos_hub.datadir import DataDir
 from kaos_hub.errors import KaosError
-from kaos_hub.models import IdlePolicy, Limits, Size
+from kaos_hub.models import IdlePolicy, Limits, Pool, Size
 from kaos_hub.quantities import parse_memory
 
 Checked = TypeVar("Checked")
@@ -71,9 +71,16 @@ class ServiceConfig(Application):
     sizes = Union(
         [List(Dict()), Dict()],
         help="""Sizes that people choose from: a list of {"name", "description", "cpu" (cores),
-        "memory" (bytes, `2Gi`), "gpu" (devices)}, or a dict by name.
+        "memory" (bytes, `2Gi`), "gpu" (devices), "pool" (one of `pools`)}, or a dict by name.
 
         Default: small (1 core, 2Gi), medium (2 cores, 4Gi), large (4 cores, 8Gi).""",
+    ).tag(config=True)
+
+    pools = Dict(
+        help="""Kubernetes: groups of nodes that sizes name as their `pool`: {"gpu":
+        {"node_selector": {…}, "tolerations": […], "gpu_resource": "nvidia.com/gpu"}}.
+
+        Default: none; notebooks run on any node that takes them.""",
     ).tag(config=True)
 
     default_size = Unicode(
@@ -236,7 +243,24 @@ class ServiceConfig(Application):
         given = self.sizes
         if isinstance(given, dict):
             given = [{"name": name, **size} for name, size in given.items()]
-        return [_checked("sizes", partial(Size.model_validate, size)) for size in given]
+        sizes = [_checked("sizes", partial(Size.model_validate, size)) for size in given]
+        for size in sizes:
+            if size.pool is not None and size.pool not in self.pools:
+                raise TraitError(f"sizes: {size.name!r} names a pool {size.pool!r} not in `pools`")
+        return sizes
+
+    def all_pools(self) -> dict[str, Pool]:
+        """The pools as models.
+
+        Raises:
+            TraitError: one of them makes no sense.
+        """
+        return {
+            name: _checked(
+                f"pools[{name!r}]", partial(Pool.model_validate, pool, strict=False, extra="forbid")
+            )
+            for name, pool in self.pools.items()
+        }
 
     def idle_policy(self) -> IdlePolicy:
         """The idle policy of whoever says nothing."""
