@@ -27,11 +27,16 @@ class FetchError(Exception):
 
 
 class Trouble(Exception):
-    """It did not work now; later it may."""
+    """It did not work now; later it may.
 
-    def __init__(self, problem: str, patience: float = PATIENCE) -> None:
+    Args:
+        problem: what happened, for people.
+        foreign: whether somebody else answered in place of the service.
+    """
+
+    def __init__(self, problem: str, foreign: bool = False) -> None:
         super().__init__(problem)
-        self.patience = patience
+        self.foreign = foreign
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def _refusal(status: int, body: bytes) -> Exception:
         said = json.loads(body)
         code, message = str(said["code"]), " ".join(str(said["message"]).split())
     except (ValueError, KeyError, TypeError):
-        return Trouble(f"HTTP status {status}", SHORT_PATIENCE if status < 500 else PATIENCE)
+        return Trouble(f"HTTP status {status}", foreign=status < 500)
     if status < 500 or code == "damaged":
         return FetchError(message)
     return Trouble(message)
@@ -135,7 +140,7 @@ class Patience:
             FetchError: it has been tried for long enough, or nobody wants it any more.
         """
         waited = time.monotonic() - self._since
-        if waited > trouble.patience:
+        if waited > (SHORT_PATIENCE if trouble.foreign else PATIENCE):
             raise FetchError(f"gave up after {waited:.0f} s: {trouble}")
         # Not all at once, when there are many of us.
         if self._stop.wait(self._pause * random.uniform(0.5, 1)):  # noqa: S311
