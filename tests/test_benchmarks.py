@@ -68,6 +68,14 @@ def test_resubmit() -> None:
         assert names(said)[0][:2] == ["rsync -a --stats", "kaos_hub, SDK"]
 
 
+def test_fetch_tree() -> None:
+    """Against tar and cp; all bring every file, or it would have failed."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    who = ["tar x from HTTP", "cp -r", "kaos_hub", "kaos_hub, on disk at its end"]
+    assert names(smoke("fetch_tree", "fetch")) == [who]
+
+
 def test_service_idle() -> None:
     """Memory twice, and processor time."""
     assert names(smoke("service_idle", "idle")) == [["Hub", "kaos service"]] * 3

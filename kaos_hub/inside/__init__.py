@@ -1,4 +1,4 @@
-"""What runs in a notebook: its start, its working copy, its kernel, and the server extension."""
+"""What runs in a container: of a notebook, start, working copy, kernels, extension; `fetch`."""
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
