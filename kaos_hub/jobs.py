@@ -287,6 +287,8 @@ class Jobs:
                         reason="",
                         started=seen.started or now(),
                     )
+                if not seen.phase.ended and seen.message:
+                    await self._note(row.id, reason=f"waiting: {seen.message}")
                 if seen.phase.ended or seen.phase is Phase.ABSENT:
                     await follower
                     await self._conclude(row, seen)
@@ -332,6 +334,10 @@ class Jobs:
             return "ran out of memory; ask for more, or need less"
         if seen.phase in (Phase.LOST, Phase.ABSENT):
             return f"was lost {ATTEMPTS} times: {seen.message or 'the machine or engine went away'}"
+        if seen.cause.infrastructure:
+            return f"failed {ATTEMPTS} times: {seen.message}"
+        if seen.cause in (Cause.STORAGE, Cause.CONFIGURATION):
+            return seen.message
         if row.kind == JobKind.BUILD:
             lines = await self._logs.lines(row.id)
             return await asyncio.to_thread(self._explain, row, lines)

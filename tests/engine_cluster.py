@@ -76,7 +76,7 @@ def make_claim(namespace: str) -> None:
             "resources": {"requests": {"storage": "1Gi"}},
         },
     }
-    kubectl("apply", "-f", "-", stdin=claim)
+    kubectl("apply", "-f", "-", give=json.dumps(claim))
 
 
 def options(namespace: str, url: str) -> dict[str, Any]:

@@ -290,10 +290,8 @@ class KubernetesEngine(KubernetesSettings):
 
     async def _outlast(self, name: str, container: str) -> None:
         """Wait for a container's end where its status doesn't tell: its output ends with it."""
-        reader = Reader(self._api, name, container, Progress(1 << 62, 1 << 62))
         with contextlib.suppress(KaosError):
-            async for _ in reader.read(follow=True):
-                pass
+            await self._ask(lambda api: api.outlast(name, container))
 
     async def remove(self, name: str) -> None:
         """Forget the workload, its pod and logs; ends it first if it still runs."""

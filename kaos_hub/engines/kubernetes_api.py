@@ -91,7 +91,9 @@ class Api:
             if _TOKEN.exists() and os.environ.get("KUBERNETES_SERVICE_HOST"):
                 config.load_incluster_config(client_configuration=settings)
             else:
-                config.load_kube_config(client_configuration=settings)
+                # Its own default is what the variable said when the module was imported.
+                place = os.environ.get("KUBECONFIG")
+                config.load_kube_config(place, client_configuration=settings)
         self._client = client.ApiClient(settings)
         self._core = client.CoreV1Api(self._client)
         self._version = client.VersionApi(self._client)
@@ -164,6 +166,16 @@ class Api:
                 name, self.namespace, container=container, follow=follow, timestamps=True,
                 _preload_content=False, _request_timeout=(10, _FOLLOW if follow else 60),
             )  # fmt: skip
+
+    def outlast(self, name: str, container: str) -> None:
+        """Wait for a container's end, with which its output ends."""
+        with answering():
+            stream = self._core.read_namespaced_pod_log(
+                name, self.namespace, container=container, follow=True, tail_lines=1,
+                _preload_content=False, _request_timeout=(10, 60),
+            )  # fmt: skip
+            for _ in stream.stream(1 << 16):
+                pass
 
     # --- what else there is ---
 

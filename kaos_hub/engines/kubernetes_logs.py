@@ -14,7 +14,6 @@ from kaos_hub.engines.output import broken, clean
 from kaos_hub.errors import EngineUnavailable, KaosError
 
 _QUEUE = 64
-_BATCH = 1 << 16
 _PIECE = 8 << 10
 """Lines from here on may be of several pieces."""
 _TIME = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)"
@@ -122,26 +121,29 @@ class Reader:
             self._put(EngineUnavailable(f"reading a log broke off: {e}"))
 
     def _copy(self, follow: bool) -> None:
-        progress, position, batch = self._progress, 0, b""
+        position = 0
         self._stream = self._api.log(self._pod, self._container, follow)
         try:
-            for text in stamped(lines(self._stream)):
-                if self._stopped.is_set() or progress.full:
+            for batch in lines(self._stream):
+                ours = list(stamped(batch))
+                self._put(b"".join(self._new(ours, position)))
+                position += sum(map(len, ours))
+                if self._stopped.is_set() or self._progress.full:
                     break
-                position += len(text)
-                if position <= progress.seen:
-                    continue
-                have = progress.skip - (progress.base + position - len(text))
-                progress.seen = position
-                if progress.full:
-                    text = _end(text, progress.cap)
-                batch += text[max(0, have) :]
-                if follow or len(batch) > _BATCH:
-                    self._put(batch)
-                    batch = b""
-            self._put(batch)
         finally:
             self._stream.release_conn()
+
+    def _new(self, batch: list[bytes], position: int) -> Iterator[bytes]:
+        """Of a batch that begins at ``position`` what the reader does not have."""
+        progress = self._progress
+        for text in batch:
+            have, position = progress.skip - progress.base - position, position + len(text)
+            if position <= progress.seen or progress.full:
+                continue
+            progress.seen = position
+            if progress.full:
+                text = _end(text, progress.cap)
+            yield text[max(0, have) :]
 
     def _put(self, piece: bytes | BaseException | None) -> None:
         if piece == b"" or self._stopped.is_set():

@@ -25,7 +25,7 @@ _PYTHON = ["/opt/kaos/bin/python", "-I", "-m"]
 _MIB = 1 << 20
 # AppArmor would not let the builder mount what a step sees.
 _UNCONFINED = {"container.apparmor.security.beta.kubernetes.io/build": "unconfined"}
-_LITTLE = "256Mi"
+_LITTLE = 256 * _MIB
 _OUTPUT = 4 << 20
 
 
@@ -327,7 +327,7 @@ class Pods:
             "cpu": _cores(cpu_share * (asked.cpu or default.cpu or 1)),
             "memory": str(int(memory_share * (asked.memory or default.memory or 0))),
             # A limit, not a reservation: what is set aside could be given to nobody else.
-            "ephemeral-storage": _LITTLE,
+            "ephemeral-storage": str(min(_LITTLE, storage or s.storage)),
         }
         if asked.gpu:
             limits[s.gpu_resource] = str(asked.gpu)

@@ -119,22 +119,21 @@ class Watch:
             self._wake(name)
 
 
-def lines(stream: Any) -> Iterator[bytes]:
-    """The lines of a response, each as soon as it is there; the last may lack its end."""
+def lines(stream: Any) -> Iterator[list[bytes]]:
+    """The lines of a response, as many at once as there are; the last may lack its end."""
     rest = b""
     for piece in stream.stream(1 << 16, decode_content=False):
         *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
-            yield line + b"\n"
+        if whole:
+            yield [line + b"\n" for line in whole]
     if rest:
-        yield rest
+        yield [rest]
 
 
 def _events(stream: Any) -> Iterator[Object]:
     try:
-        for line in lines(stream):
-            if line.strip():
-                yield json.loads(line)
+        for batch in lines(stream):
+            yield from (json.loads(line) for line in batch if line.strip())
     finally:
         stream.release_conn()
 
