@@ -136,6 +136,7 @@ def configurables() -> list[tuple[str, type, str]]:
     from kaos_hub.service.app import KaosService
     from kaos_hub.service.auth import KaosHubAuth
     from kaos_hub.spawners.docker import KaosDockerSpawner
+    from kaos_hub.spawners.kubernetes import KaosKubeSpawner
     from kaos_hub.spawners.local import KaosLocalSpawner
     from kaos_hub.spawners.mixin import KaosSpawnerMixin
 
@@ -144,12 +145,17 @@ def configurables() -> list[tuple[str, type, str]]:
         ("LocalEngine", LocalEngine, "Builds on the engine `local`."),
         ("DockerEngine", DockerEngine, "Builds and jobs on the engine `docker`."),
         ("KubernetesEngine", KubernetesEngine, "Builds and jobs on the engine `kubernetes`."),
-        ("KaosSpawnerMixin", KaosSpawnerMixin, "Both spawners."),
+        ("KaosSpawnerMixin", KaosSpawnerMixin, "All spawners."),
         ("KaosLocalSpawner", KaosLocalSpawner, "Notebooks on the engine `local`."),
         (
             "KaosDockerSpawner",
             KaosDockerSpawner,
             "Notebooks on the engine `docker`. It has all settings of DockerSpawner, too.",
+        ),
+        (
+            "KaosKubeSpawner",
+            KaosKubeSpawner,
+            "Notebooks on the engine `kubernetes`. It has all settings of KubeSpawner, too.",
         ),
         ("KaosHubAuth", KaosHubAuth, "How the service asks the Hub who somebody is."),
         ("KaosProxy", KaosProxy, "The proxy. It has all settings of ConfigurableHTTPProxy, too."),
@@ -162,7 +168,7 @@ def own_traits(cls: type) -> dict[str, Any]:
     for base in reversed(cls.__mro__):
         if base.__module__.startswith("kaos_hub.") and hasattr(base, "class_own_traits"):
             found |= base.class_own_traits(config=True)
-    if cls.__name__ in ("KaosLocalSpawner", "KaosDockerSpawner"):
+    if cls.__name__ in ("KaosLocalSpawner", "KaosDockerSpawner", "KaosKubeSpawner"):
         mixed = next(b for b in cls.__mro__ if b.__name__ == "KaosSpawnerMixin")
         found = {n: t for n, t in found.items() if n not in mixed.class_own_traits(config=True)}  # type: ignore[attr-defined]
     return found

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from tests import cluster
+from tests.cluster import kubectl
 from tests.hub import ROOT, wait_until
 
 REGISTRY = os.environ.get("KAOS_TEST_REGISTRY") or "localhost:5000"
@@ -58,29 +60,20 @@ RULES = [
 """What the Hub may do in the namespace of notebooks."""
 
 
-def kubectl(*words: str, stdin: Any = None, check: bool = True) -> str:
-    """What kubectl says. ``stdin`` is an object to send."""
-    said = None if stdin is None else json.dumps(stdin)
-    done = subprocess.run(
-        ["kubectl", *words], input=said, capture_output=True, text=True, timeout=120
-    )
-    assert not check or done.returncode == 0, done.stderr
+def docker(*words: str) -> str:
+    """What docker says."""
+    done = subprocess.run(["docker", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @cache
 def why_not() -> str:
-    """What is missing here for tests on a cluster; empty if nothing is."""
-    try:
-        asked = subprocess.run(
-            ["kubectl", "get", "--raw", "/version", "--request-timeout=5s"], capture_output=True
-        )
-        if asked.returncode != 0:
-            return "no Kubernetes cluster answers"
-        found = subprocess.run(["docker", "image", "inspect", BASE], capture_output=True)
-        return "" if found.returncode == 0 else f"needs a Docker Engine with {BASE}"
-    except OSError as e:
-        return f"{e.filename} is not installed"
+    """What is missing here for tests with pods; empty if nothing is."""
+    missing = cluster.why_not()
+    if not missing and not docker("images", "--quiet", BASE):
+        missing = f"the Docker Engine has no {BASE}"
+    return missing
 
 
 needs_cluster = pytest.mark.skipif(bool(why_not()), reason=why_not() or "there is one")
@@ -113,13 +106,6 @@ def images() -> tuple[str, str]:
         docker("build", "--quiet", "--force-rm", "--tag", runtime, directory)
     docker("tag", BASE, f"{REGISTRY}/kaos-test/user")
     return pushed(f"{REGISTRY}/kaos-test/user"), pushed(runtime)
-
-
-def docker(*words: str) -> str:
-    """What docker says."""
-    done = subprocess.run(["docker", *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def pushed(image: str) -> str:
@@ -164,7 +150,7 @@ class Namespace:
             "create",
             "-f",
             "-",
-            stdin={"apiVersion": version, "kind": kind, "metadata": head} | content,
+            give=json.dumps({"apiVersion": version, "kind": kind, "metadata": head} | content),
         )
 
     def get(self, kind: str, name: str) -> dict[str, Any]:

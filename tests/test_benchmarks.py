@@ -12,6 +12,7 @@ import pytest
 from benchmarks.harness import Comparison, Contestant, Series, alternate
 from tests.engines import ENGINES, needs_docker
 from tests.hub import ROOT
+from tests.pods import needs_cluster
 
 OPTIONS = ("--rounds", "1", "--smoke", "--json")
 
@@ -79,6 +80,14 @@ def test_fetch_tree() -> None:
 def test_service_idle() -> None:
     """Memory twice, and processor time."""
     assert names(smoke("service_idle", "idle")) == [["Hub", "kaos service"]] * 3
+
+
+@pytest.mark.kubernetes
+@needs_cluster
+def test_pod_ready() -> None:
+    """Both spawners start the same pod; the second comparison is the Hub's own part."""
+    both = ["KubeSpawner", "kaos_hub, kubernetes"]
+    assert names(smoke("pod_ready", "kubernetes")) == [both, both]
 
 
 def test_turns_alternate_and_ratios_are_within_rounds() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from kaos_hub.models import Mount, NotebookSpec
+from kaos_hub.models import Mount, NotebookSpec, Pool
 from tests.desk import events, hub_at_desk
 from tests.hub import Answer, wait_until
 from tests.pods import images, kubectl, namespace, needs_cluster, this_machine
@@ -283,6 +283,28 @@ def test_no_room_is_told_at_once_and_fails_later(hub, desk, space):
     assert not space.names("pod")
 
 
+def test_pool_that_has_no_nodes_is_said(hub, desk, space):
+    taint = {"key": "dedicated", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}
+    pool = Pool(node_selector={"no/such": "node"}, tolerations=[taint])
+    with_(desk, pool=pool, workload="kaos-notebook-pool-1")
+    seen: dict[str, Any] = {}
+    look = threading.Timer(2, lambda: seen.update(space.get("pod", "kaos-notebook-pool-1")))
+    look.start()
+    why, _ = told(hub, "pool", 422)
+    look.join()
+    assert "no machine of the kind that is asked for" in why
+    assert "Choose another size or pool" in why
+    assert seen["spec"]["nodeSelector"] == {"no/such": "node"}
+    assert taint in seen["spec"]["tolerations"]
+
+
+def test_devices_that_nobody_has_are_said(hub, desk, space):
+    with_(desk, {"gpu": 2}, pool=Pool(gpu_resource="example.com/device"))
+    why, _ = told(hub, "devices", 422)
+    assert "No machine of the cluster has room for" in why
+    assert "2 of example.com/device" in why
+
+
 def test_missing_image_is_said(hub, desk, space):
     with_(desk, image=images()[0].replace("/user@", "/gone@"))
     began = time.monotonic()
@@ -467,6 +489,7 @@ def test_admins_profile_adds_and_cannot_exceed(place, tmp_path: Path):
     hub, desk, space = place
     config = CONFIG.format(namespace=space.name, runtime=images()[1]) + (
         "override = {'mem_limit': '64G', 'image': 'other', 'extra_annotations': {'seen': 'yes'}}\n"
+        "override['extra_resource_limits'] = {'ephemeral-storage': '8Mi'}\n"
         "profile = {'display_name': 'Big', 'slug': 'big', 'kubespawner_override': override}\n"
         "c.KaosKubeSpawner.profile_list = [profile]\n"
         "async def hook(spawner, pod):\n"
@@ -487,4 +510,8 @@ def test_admins_profile_adds_and_cannot_exceed(place, tmp_path: Path):
         assert container["image"] == images()[0]
         assert container["resources"]["limits"]["memory"] == "134217728"
         assert f"the hook saw {name}" in other.log.read_text()
-        other.end("profiled")
+        # Its machine puts it off, some seconds after it wrote more than that.
+        space.inside(name, "dd if=/dev/zero of=/tmp/much bs=1M count=64; sync")
+        reported = wait_until(lambda: his.released, 60)[0]
+        assert "it was put off its machine" in reported.reason, reported
+        assert "ephemeral" in reported.reason

@@ -190,7 +190,8 @@ class KaosKubeSpawner(KaosSpawnerMixin, KubeSpawner):
     async def get_url(self) -> str:
         """Where the server answers, even if an earlier Hub died before it knew."""
         if not self.address and self.workload:
-            self._until = time.monotonic() + 0.9 * self.start_timeout
+            # Not for long: nobody can stop a server for as long as a restarted Hub checks it.
+            self._until = time.monotonic() + self.answer_patience
             # Whatever went wrong: JupyterHub finds nothing at the URL it has, and ends the server.
             with contextlib.suppress(KaosError), words.explained():
                 await self._watch()

@@ -14,7 +14,7 @@ from kubespawner.utils import get_k8s_model
 
 from kaos_hub import runtime_image
 from kaos_hub.errors import KaosError, Unsupported
-from kaos_hub.models import Mount, NotebookSpec
+from kaos_hub.models import Mount, NotebookSpec, Pool
 
 FETCH, RUNTIME, NOTEBOOK = "fetch", "runtime", "notebook"
 """Names of containers: two that may come before, and KubeSpawner's."""
@@ -126,7 +126,7 @@ class Provisions:
         container.working_dir = container.working_dir or spec.environment.get("KAOS_HOME")
         container.security_context = CONTAINER_SECURITY | (container.security_context or {})
         if spec.resources.gpu:
-            resource = _gpu_resource(spec)
+            resource = (spec.pool or Pool()).gpu_resource
             container.resources.limits[resource] = str(spec.resources.gpu)
             container.resources.requests[resource] = str(spec.resources.gpu)
 
@@ -230,16 +230,11 @@ class Provisions:
 
 def _place(pod: V1Pod, spec: NotebookSpec) -> None:
     """Where it may run: what the pool says, and what the admin adds."""
-    pool = getattr(spec, "pool", None)
+    pool = spec.pool
     if pool is None:
         return
     pod.spec.node_selector = {**pool.node_selector, **(pod.spec.node_selector or {})} or None
     pod.spec.tolerations = [*(pod.spec.tolerations or []), *pool.tolerations] or None
-
-
-def _gpu_resource(spec: NotebookSpec) -> str:
-    pool = getattr(spec, "pool", None)
-    return pool.gpu_resource if pool is not None else "nvidia.com/gpu"
 
 
 def _hex(digest: str) -> str:

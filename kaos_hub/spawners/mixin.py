@@ -33,6 +33,9 @@ from kaos_hub.models import (
 from kaos_hub.spawners.admission import Admission
 from kaos_hub.spawners.form import options_from_form, render_form
 
+_LOOK_AGAIN = 0.2
+"""Seconds between two looks whether what was started still runs."""
+
 
 class Refused(SpawnException):
     """A start that was refused or went wrong in a way that the user should read about.
@@ -185,25 +188,27 @@ class KaosSpawnerMixin(Spawner):
                 and say nothing of the second.
         """
         # At most a little less than the time after which JupyterHub cancels us.
-        until = time.monotonic() + min(self.answer_patience, 0.9 * self.start_timeout)
+        began = looked = time.monotonic()
+        until = began + min(self.answer_patience, 0.9 * self.start_timeout)
         url = url_path_join(self.address, self.server.base_url, "api")
         client = AsyncHTTPClient(force_instance=True)
-        pause = 0.05
         try:
             while True:
                 with contextlib.suppress(OSError, HTTPClientError):
                     await client.fetch(url, raise_error=False, request_timeout=5)
                     return
-                self._ending = await self.look()
+                now = time.monotonic()
+                if now - looked > _LOOK_AGAIN:
+                    looked, self._ending = now, await self.look()
                 if self._ending is not None:
                     reason = self._ending.reason or f"exit code {self._ending.exit_code}"
                     raise KaosError(
                         f"The notebook ended while it started: {reason}. Its log says more."
                     )
-                if time.monotonic() > until:
+                if now > until:
                     raise KaosError("The notebook does not answer. Its log may say why.")
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, 0.1)
+                # Nobody minds two more per cent; and where many start at once, each takes longer.
+                await asyncio.sleep(min(max(0.02, 0.02 * (now - began)), 0.5))
         finally:
             client.close()
 
