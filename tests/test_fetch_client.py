@@ -285,6 +285,7 @@ def test_asked_to_end_it_cleans_up(found: Scan, tmp_path: Path) -> None:
         (["--tree", f"{tree.EMPTY}=x", "--jobs", "0"], "--jobs"),
         (["--tree", f"{tree.EMPTY}=x", "--url", "ftp://x"], "no URL"),
         (["--tree", f"{tree.EMPTY}=x", "--url", "x"], "no URL"),
+        (["--tree", f"{tree.EMPTY}=x", "--url", "http://x:99999"], "no URL"),
         (["--tree", f"{tree.EMPTY}=x", "--ticket", "/nowhere"], "ticket cannot be read"),
     ],
 )

@@ -52,8 +52,12 @@ class Source:
     ticket: str
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(self.url)
+            right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            right = False
+        if not right:
             raise FetchError(f"{self.url!r} is no URL of a service")
         if not self.ticket.isascii() or not self.ticket.isprintable() or not self.ticket:
             raise FetchError("the ticket is damaged")
