@@ -12,11 +12,13 @@ import secrets
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from functools import cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -205,6 +207,56 @@ class Namespace:
         """A secret."""
         data = {k: base64.b64encode(v.encode()).decode() for k, v in content.items()}
         self.apply("Secret", name, data=data)
+
+
+class Line:
+    """The way to the API server, which can be cut."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        config = json.loads(kubeconfig.read_text())
+        cluster = config["clusters"][0]["cluster"]
+        server = urlsplit(cluster["server"])
+        self._to, self._cut = (server.hostname or "", server.port or 443), False
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        # Nobody's certificate names this port of ours.
+        cluster.pop("certificate-authority-data", None)
+        cluster["insecure-skip-tls-verify"] = True
+        cluster["server"] = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.kubeconfig = kubeconfig.with_name("through-the-line")
+        self.kubeconfig.write_text(json.dumps(config))
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def cut(self) -> None:
+        """From now on nobody answers."""
+        self._cut = True
+        for end in self._open:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+
+    def mend(self) -> None:
+        """It works again."""
+        self._cut = False
+
+    def _run(self) -> None:
+        while True:
+            here, _ = self._listener.accept()
+            if self._cut:
+                here.close()
+                continue
+            there = socket.create_connection(self._to)
+            self._open += [here, there]
+            for pair in ((here, there), (there, here)):
+                threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager

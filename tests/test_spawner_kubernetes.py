@@ -3,10 +3,12 @@
 The Hub uses a service account that may do what the documentation says it must, and nothing else.
 """
 
+import contextlib
 import json
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from blake3 import blake3
 from kaos_hub.models import Mount, NotebookSpec, Pool
 from tests.desk import events, hub_at_desk
 from tests.hub import Answer, wait_until
-from tests.pods import images, kubectl, namespace, needs_cluster, this_machine
+from tests.pods import Line, images, kubectl, namespace, needs_cluster, this_machine
 
 pytestmark = [pytest.mark.kubernetes, needs_cluster]
 
@@ -30,6 +32,20 @@ c.KaosKubeSpawner.pull_patience = 4
 c.KaosKubeSpawner.storage_capacity = "1Mi"
 c.KaosKubeSpawner.delete_grace_period = 5
 """
+
+
+@contextlib.contextmanager
+def another_hub(place, directory: Path, config: str, kubeconfig: str) -> Iterator[tuple[Any, Any]]:
+    """One more Hub at the same cluster, with more configuration, and its desk."""
+    desk, space = place[1], place[2]
+    config = CONFIG.format(namespace=space.name, runtime=images()[1]) + config
+    environment = {"KUBECONFIG": kubeconfig}
+    with hub_at_desk(directory, config, "kubernetes", this_machine(), environment) as (hub, own):
+        stock = own.admit
+        own.decide = lambda asked: desk.admit(asked).model_copy(
+            update={"workload": stock(asked).workload + "-other"}
+        )
+        yield hub, own
 
 
 @pytest.fixture(scope="module")
@@ -486,8 +502,8 @@ def test_stop_during_a_start_leaves_nothing(hub, desk, space):
 
 def test_admins_profile_adds_and_cannot_exceed(place, tmp_path: Path):
     """What an admin opens for KubeSpawner works here, on top of what was admitted."""
-    hub, desk, space = place
-    config = CONFIG.format(namespace=space.name, runtime=images()[1]) + (
+    space = place[2]
+    config = (
         "override = {'mem_limit': '64G', 'image': 'other', 'extra_annotations': {'seen': 'yes'}}\n"
         "override['extra_resource_limits'] = {'ephemeral-storage': '8Mi'}\n"
         "profile = {'display_name': 'Big', 'slug': 'big', 'kubespawner_override': override}\n"
@@ -496,22 +512,38 @@ def test_admins_profile_adds_and_cannot_exceed(place, tmp_path: Path):
         "    print('the hook saw', pod['metadata']['name'], flush=True)\n"
         "c.KaosKubeSpawner.after_pod_created_hook = hook\n"
     )
-    environment = {"KUBECONFIG": str(hub.environment["KUBECONFIG"])}
-    with hub_at_desk(tmp_path, config, "kubernetes", this_machine(), environment) as (other, his):
-        stock = his.admit
-        his.decide = lambda asked: desk.admit(asked).model_copy(
-            update={"workload": stock(asked).workload + "-p"}
-        )
-        other.launch("profiled")
-        name = workload(other, "profiled")
+    with another_hub(place, tmp_path, config, place[0].environment["KUBECONFIG"]) as (hub, desk):
+        hub.launch("profiled")
+        name = workload(hub, "profiled")
         pod = space.get("pod", name)
         [container] = pod["spec"]["containers"]
         assert pod["metadata"]["annotations"]["seen"] == "yes"
         assert container["image"] == images()[0]
         assert container["resources"]["limits"]["memory"] == "134217728"
-        assert f"the hook saw {name}" in other.log.read_text()
+        assert f"the hook saw {name}" in hub.log.read_text()
         # Its machine puts it off, some seconds after it wrote more than that.
         space.inside(name, "dd if=/dev/zero of=/tmp/much bs=1M count=64; sync")
-        reported = wait_until(lambda: his.released, 60)[0]
+        reported = wait_until(lambda: desk.released, 60)[0]
         assert "it was put off its machine" in reported.reason, reported
         assert "ephemeral" in reported.reason
+
+
+def test_cluster_that_is_away_buries_nobody(place, tmp_path: Path):
+    line = Line(Path(place[0].environment["KUBECONFIG"]))
+    with another_hub(place, tmp_path, "", str(line.kubeconfig)) as (hub, desk):
+        hub.launch("steady")
+        name = workload(hub, "steady")
+        line.cut()
+        answer = hub.api("POST", hub.path("other"), {})
+        assert answer.status == 503 and "The cluster does not answer" in answer.json["message"]
+        time.sleep(3)  # polled each second
+        hub.kill()
+        hub.start()
+        assert wait_until(lambda: hub.server("steady").get("ready"), 20)
+        assert [gone.server for gone in desk.released] == ["other"]
+        line.mend()
+        place[2].delete("pod", name, "--grace-period=0", "--force")
+        reported = wait_until(lambda: desk.released[1:], 60)[0]
+        assert (reported.server, reported.reason) == ("steady", "its pod was deleted by somebody")
+        hub.launch("again")
+        hub.end("again")
