@@ -206,7 +206,7 @@ def test_namespaces_enforce_pod_security():
         o["metadata"]["name"]: o["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
         for o in of_kind("Namespace")
     }
-    assert enforced == {"kaos": "restricted", "kaos-workloads": "baseline"}
+    assert enforced == {"kaos": "restricted", "kaos-workloads": "privileged"}
 
 
 # --- the network ---
