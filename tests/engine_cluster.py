@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -96,6 +98,68 @@ def options(namespace: str, url: str) -> dict[str, Any]:
         "stop_grace": 1,
         "patience": 2,
     }
+
+
+class Outages:
+    """A way to the API server that can be cut, and a configuration that takes it.
+
+    Args:
+        config: the configuration of the cluster.
+        place: where the other one goes.
+    """
+
+    def __init__(self, config: Path, place: Path) -> None:
+        said = json.loads(
+            kubectl("--kubeconfig", str(config), "config", "view", "--raw", "-o", "json")
+        )
+        for cluster in (c["cluster"] for c in said["clusters"]):
+            server = urlsplit(cluster["server"])
+            self._target = (server.hostname, server.port or 443)
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            cluster["server"] = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
+            cluster["tls-server-name"] = server.hostname
+        place.write_text(json.dumps(said))
+        self._open: list[socket.socket] = []
+        self._cut = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Break off everything, and refuse what comes."""
+        self._cut = True
+        for connection in self._open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+
+    def mend(self) -> None:
+        """Let everybody through again."""
+        self._cut = False
+
+    def close(self) -> None:
+        """End."""
+        self.cut()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                if self._cut:
+                    near.close()
+                    continue
+                far = socket.create_connection(self._target)
+                self._open += [near, far]
+                for source, target in ((near, far), (far, near)):
+                    threading.Thread(target=_pump, args=(source, target), daemon=True).start()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
 
 
 class TreeServer:

@@ -446,7 +446,8 @@ def tag(setup: Setup) -> object:
 async def build(
     setup: Setup, engine: Engine, name: str, source: Path, key: str, tag: str
 ) -> Observation:
-    work = Build(setup.laid(source), key, tag)
+    bases = {IMAGE: await engine.resolve(IMAGE)} if engine.images else {}
+    work = Build(setup.laid(source), key, tag, bases=bases)
     await engine.submit(JobSpec(name, "user:ada", work, deadline=100))
     return await end(engine, name)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import secrets
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +24,7 @@ from kaos_hub.registry import Reference
 from kaos_hub.registry.names import logins
 from tests.engine_cluster import (
     TREES,
+    Outages,
     TreeServer,
     kubectl,
     make_claim,
@@ -292,6 +294,14 @@ def test_the_security_context_is_exactly_what_is_needed(pods: Pods) -> None:
         }
 
 
+def test_a_seccomp_profile_of_the_admins(tmp_path: Path) -> None:
+    engine = KubernetesEngine(data_dir=str(tmp_path), build_seccomp_profile="p/builder.json")
+    body = engine.pods.build(JobSpec("kaos-build-1", "user:ada", BUILD), BUILD, known=False)
+    profile = {"type": "Localhost", "localhostProfile": "p/builder.json"}
+    assert body["spec"]["initContainers"][1]["securityContext"]["seccompProfile"] == profile
+    assert "unconfined" not in json.dumps(body["metadata"])
+
+
 def test_every_pod_has_limits_and_a_deadline(pods: Pods) -> None:
     tree = "blake3:" + "b" * 64
     command = Run(("true",), "img", mounts=(Mount(source="", target="/d", digest=tree),))
@@ -523,6 +533,57 @@ class TestOnACluster:
         assert "reached its limit" in texts(log)[-1]
         assert await output(engine, name, 1000) == log[1000:]
         await engine.cancel(name)
+
+    async def test_an_api_server_that_goes_away_for_a_while(
+        self,
+        make: Callable[..., KubernetesEngine],
+        name: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        config = Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
+        way = await asyncio.to_thread(Outages, config, tmp_path / "config")
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+        engine = make()
+        await engine.start()
+        await engine.submit(shell(name, "for i in $(seq 50); do echo $i; sleep 0.2; done"))
+        log = b""
+
+        async def follow() -> None:
+            nonlocal log
+            while len(log.splitlines()) < 50:
+                try:
+                    async for piece in engine.logs(name, len(log)):
+                        log += piece
+                except EngineUnavailable:
+                    await asyncio.sleep(0.2)
+
+        async def watch() -> Observation:
+            while True:
+                try:
+                    return await end(engine, name)
+                except EngineUnavailable:
+                    await asyncio.sleep(0.2)
+
+        following, watching = asyncio.create_task(follow()), asyncio.create_task(watch())
+        try:
+            async with asyncio.timeout(60):
+                while len(log.splitlines()) < 3:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+                way.cut()
+                with pytest.raises(EngineUnavailable, match="does not answer"):
+                    await engine.observe(name)
+                await asyncio.sleep(2)
+                way.mend()
+                assert (await watching).phase is Phase.SUCCEEDED
+                await following
+            assert texts(log) == [str(i) for i in range(1, 51)]
+            await engine.close()
+        finally:
+            following.cancel()
+            watching.cancel()
+            way.close()
+            monkeypatch.undo()
 
     async def test_a_ticket_goes_with_its_pod(
         self, make: Callable[..., KubernetesEngine], cluster: str, name: str, tmp_path: Path

@@ -52,6 +52,9 @@ def _refusal(error: Any) -> Exception:
         message = str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):
         message = str(error.reason or error.body or "no reason given")
+    if status == 0:
+        reason = message.splitlines()[-1]
+        return EngineUnavailable(f"The Kubernetes API does not answer: {reason}")
     if status == 404:
         return NotFound(message)
     if status == 409:

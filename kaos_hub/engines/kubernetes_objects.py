@@ -34,6 +34,21 @@ def cache_claim(owner: str) -> str:
     return f"kaos-cache-{owner_hash(owner)}"
 
 
+def builder_context(profile: str) -> Object:
+    """What the step that builds may do; ``profile`` is of seccomp, on the nodes."""
+    confined = {"type": "Localhost", "localhostProfile": profile}
+    return {
+        "runAsUser": BUILDER_UID,
+        "runAsGroup": BUILDER_UID,
+        "runAsNonRoot": True,
+        # Else the kernel would ignore the capabilities of newuidmap.
+        "allowPrivilegeEscalation": True,
+        "capabilities": {"drop": ["ALL"], "add": ["SETUID", "SETGID"]},
+        # The default profile forbids to make a user namespace.
+        "seccompProfile": confined if profile else {"type": "Unconfined"},
+    }
+
+
 def claim(name: str, size: int, labels: Mapping[str, str]) -> Object:
     """A claim of the default storage class."""
     return {

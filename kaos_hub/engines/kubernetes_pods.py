@@ -10,6 +10,7 @@ from kaos_hub.engines.kubernetes_objects import (
     CLAIM,
     LAID,
     Object,
+    builder_context,
     cache_claim,
     labels,
     registries_conf,
@@ -47,6 +48,7 @@ class Settings:
     pip_index_url: str
     build_args: Mapping[str, str]
     build_environment: Mapping[str, str]
+    build_seccomp_profile: str
     build_storage: int
     build_processes: int
     build_cache: bool
@@ -157,7 +159,7 @@ class Pods:
         if self._s.ca_configmap:
             volumes.append({"name": "ca", "configMap": {"name": self._s.ca_configmap}})
         body = self._pod(spec, "build", steps, self._push(work, known), volumes)
-        if not known:
+        if not known and not self._s.build_seccomp_profile:
             body["metadata"]["annotations"] |= _UNCONFINED
         if self._s.build_cache and not known:
             body["spec"]["securityContext"] |= _group(BUILDER_UID)
@@ -234,16 +236,7 @@ class Pods:
             "env": _variables({**s.build_environment, **variables}),
             "volumeMounts": mounts,
             "resources": self.resources(spec.resources, storage=s.build_storage),
-            "securityContext": {
-                "runAsUser": BUILDER_UID,
-                "runAsGroup": BUILDER_UID,
-                "runAsNonRoot": True,
-                # Else the kernel would ignore the capabilities of newuidmap.
-                "allowPrivilegeEscalation": True,
-                "capabilities": {"drop": ["ALL"], "add": ["SETUID", "SETGID"]},
-                # The default profile forbids to make a user namespace.
-                "seccompProfile": {"type": "Unconfined"},
-            },
+            "securityContext": builder_context(s.build_seccomp_profile),
         }
 
     def _push(self, work: Build, known: bool) -> Object:

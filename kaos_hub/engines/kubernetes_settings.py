@@ -91,6 +91,12 @@ class KubernetesSettings(ConfigurableEngine):
         help="The image with the runtime of notebooks; it also fetches bundles and pushes images."
     ).tag(config=True)
 
+    build_seccomp_profile = Unicode(
+        help="Seccomp profile on the nodes (`profiles/builder.json`) for the step that builds; it"
+        " must allow `unshare`, `mount` and what else the default profile lets only root do."
+        " Default: none, and the step is unconfined, as it also is for AppArmor then."
+    ).tag(config=True)
+
     build_storage = Unicode(
         "20Gi", help="Bytes that a build may fill on its node, and the size of an owner's cache."
     ).tag(config=True)
@@ -187,6 +193,7 @@ class KubernetesSettings(ConfigurableEngine):
             pip_index_url=self.pip_index_url,
             build_args=self.build_args,
             build_environment=self.build_environment,
+            build_seccomp_profile=self.build_seccomp_profile,
             build_storage=parse_memory(self.build_storage),
             build_processes=self.build_processes,
             build_cache=self.build_cache,
