@@ -233,6 +233,10 @@ class Notebooks:
                 row = await self._db.run(lambda session: find(session, owner, name))
                 if row.held or not NotebookState(row.state).settled:
                     await ring.wait()
+        # It is let go of before the Hub is through with it, and what the Hub still has to do with
+        # a server it cannot do with one that it has forgotten.
+        async with asyncio.timeout(60):
+            await self._hosting.end_server(row)
         user, server = user_of(owner), server_of(name)
         await self._hosting.hub.stop(user, server, remove=bool(server))
 

@@ -168,7 +168,7 @@ class Hosting:
             await self._follow_source(row)
         if row.restart and row.held:
             await self._set(notebook_id, NotebookState.STOPPING, "restarting with the new version")
-            await self._hub_stop(row)
+            await self.end_server(row)
             await self._released(notebook_id, NotebookState.STARTING, "restarting")
             row = await self._row(notebook_id) or row
         await self._start(row)
@@ -351,7 +351,7 @@ class Hosting:
         if job is not None:
             await self.jobs.cancel(job)
             await self._built(row.id, None, await self.jobs.wait(job))
-        await self._hub_stop(row)
+        await self.end_server(row)
         if row.held or not NotebookState(row.state).settled:
             await self._released(row.id, NotebookState.STOPPED, row.stop_reason or "stopped")
 
@@ -362,7 +362,8 @@ class Hosting:
         others = await self.db.run(lambda session: _others_wait(session, row))
         return None if others else row.build_job
 
-    async def _hub_stop(self, row: NotebookRow) -> None:
+    async def end_server(self, row: NotebookRow) -> None:
+        """Have the Hub stop the server; returns when it has done all that belongs to that."""
         user, server = user_of(row.owner), server_of(row.name)
         while True:
             asked = row.id in self._asked
