@@ -198,7 +198,8 @@ def hub_on_cluster(directory: Path) -> Iterator[ClusterHub]:
         sys.path.pop(0)
     kubectl("apply", "-f", str(ROOT / "helm/plain/namespaces.yaml"))
     kubectl("annotate", "namespace", "kaos", f"{_MARK}=yes", "--overwrite")
-    running = bring_up.up(os.environ.get("REGISTRY", ""), os.environ.get("CLUSTER_REGISTRY", ""))
+    registry = os.environ.get("REGISTRY", ""), os.environ.get("CLUSTER_REGISTRY", "")
+    running = bring_up.up(*registry, images=not os.environ.get("KAOS_TEST_IMAGES"))
     try:
         yield ClusterHub(running.url, directory)
     finally:

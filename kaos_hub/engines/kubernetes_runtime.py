@@ -1,9 +1,9 @@
 """Laying the runtime of this release out on the shared claim, once, while the service runs."""
 
 import asyncio
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from kaos_hub import runtime_image
 from kaos_hub.engines.base import Phase
 from kaos_hub.errors import KaosError
 
@@ -34,12 +34,14 @@ async def lay_runtime_out(engine: "KubernetesEngine") -> None:
 
 
 async def _laid_out(engine: "KubernetesEngine") -> bool:
-    release = await asyncio.to_thread(runtime_image.tag)
+    # Of the image that is configured, whatever kaos_hub would build here: the two may differ, and
+    # in a pod of the service nothing is there to build from.
+    release = sha256(engine.runtime_image.encode()).hexdigest()[:16]
     if not await engine.places.knows(f"runtime-{release}"):
         uid = await engine.places.uid()
         if not uid or not engine.runtime_image:
             return False
-        name = f"kaos-runtime-{release.replace('.', '-')}"
+        name = f"kaos-runtime-{release}"
         await engine.create(engine.pods.runtime(name, release, uid))
         async for seen in engine.watch(name):
             last = seen
