@@ -30,27 +30,28 @@ pytestmark = [pytest.mark.kubernetes, needs_cluster]
 NAME = "kaos-train-rights"
 
 
-def rules() -> list[dict[str, Any]]:
-    """What the manifest lets the service do among the workloads."""
-    text = (ROOT / "helm" / "plain" / "service" / "access.yaml").read_text()
+def rules(component: str) -> list[dict[str, Any]]:
+    """What the manifest lets the Hub or the service do among the workloads."""
+    text = (ROOT / "helm" / "plain" / component / "access.yaml").read_text()
     (role,) = (o for o in yaml.safe_load_all(text) if o["kind"] == "Role")
     return list(role["rules"])
 
 
-RIGHTS = [(kind, verb) for r in rules() for kind in r["resources"] for verb in r["verbs"]]
+RULES = rules("service")
+RIGHTS = [(kind, verb) for r in RULES for kind in r["resources"] for verb in r["verbs"]]
 
 
 class Account:
-    """The service's account in a namespace of its own, whose rights can be taken away."""
+    """An account in a namespace of its own, whose rights can be taken away."""
 
-    def __init__(self, space: Namespace, kubeconfig: Path) -> None:
-        self.space, self.kubeconfig = space, kubeconfig
+    def __init__(self, space: Namespace, kubeconfig: Path, rules: list[dict[str, Any]]) -> None:
+        self.space, self.kubeconfig, self._rules = space, kubeconfig, rules
 
     def grant(self, without: tuple[str, str] | None = None) -> None:
         """Grant all rights, or all but one; returns when the cluster knows."""
         left = [
             {"apiGroups": r["apiGroups"], "resources": [kind], "verbs": verbs}
-            for r in rules()
+            for r in self._rules
             for kind in r["resources"]
             if (verbs := [v for v in r["verbs"] if (kind, v) != without])
         ]
@@ -61,9 +62,13 @@ class Account:
             "rules": left,
         }
         kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", give=json.dumps(role))
-        for kind, verb in RIGHTS:
-            wanted = "no" if (kind, verb) == without else "yes"
-            wait_until(lambda k=kind, v=verb, w=wanted: self.may(k, v) == w, 10, "the new rights")
+        for rule in self._rules:
+            for verb in rule["verbs"]:
+                kind = rule["resources"][0]
+                wanted = "no" if (kind, verb) == without else "yes"
+                wait_until(
+                    lambda k=kind, v=verb, w=wanted: self.may(k, v) == w, 10, "the new rights"
+                )
 
     def may(self, kind: str, verb: str) -> str:
         """``yes`` or ``no``, as the cluster sees it."""
@@ -82,7 +87,7 @@ class Account:
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     with namespace(tmp_path_factory.mktemp("account")) as (space, kubeconfig):
         make_claim(space.name)
-        yield Account(space, kubeconfig)
+        yield Account(space, kubeconfig, RULES)
 
 
 Make = Callable[[], Awaitable[KubernetesEngine]]
