@@ -1,4 +1,8 @@
-"""kaos_hub on a real cluster, as `make kubernetes` brings it up, for tests of the whole."""
+"""kaos_hub on a real cluster, as `make kubernetes` brings it up, for tests of the whole.
+
+With ``KAOS_TEST_KEEP=1`` it stays when the tests are done; with ``KAOS_TEST_IMAGES=0`` the images
+are those that were made before.
+"""
 
 import base64
 import contextlib
@@ -199,7 +203,7 @@ def hub_on_cluster(directory: Path) -> Iterator[ClusterHub]:
     kubectl("apply", "-f", str(ROOT / "helm/plain/namespaces.yaml"))
     kubectl("annotate", "namespace", "kaos", f"{_MARK}=yes", "--overwrite")
     registry = os.environ.get("REGISTRY", ""), os.environ.get("CLUSTER_REGISTRY", "")
-    running = bring_up.up(*registry, images=not os.environ.get("KAOS_TEST_IMAGES"))
+    running = bring_up.up(*registry, images=os.environ.get("KAOS_TEST_IMAGES") != "0")
     try:
         yield ClusterHub(running.url, directory)
     finally:

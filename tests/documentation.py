@@ -12,6 +12,8 @@ PAGES = sorted(
         *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG")),
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "examples").glob("*.md"),
+        *(ROOT / "helm").rglob("*.md"),
+        ROOT / "images/README.md",
     ]
 )
 FENCE = re.compile(r"(?ms)^ *```(\w*)\n(.*?)^ *```$")

@@ -149,7 +149,7 @@ class Cluster:
                  if (c["metadata"].get("annotations") or {}).get(mark) == "true"]  # fmt: skip
         if not named:
             text = "The cluster has no default storage class; claims for homes would wait for ever."
-            advice = "Make one the default, or set c.KaosKubeSpawner.storage_class."
+            advice = "Make one the default, or set c.KubeSpawner.storage_class."
             return Finding("storage class", WEAK, text, advice)
         return Finding("storage class", GOOD, f"{', '.join(named)} is the default")
 
