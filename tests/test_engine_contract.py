@@ -162,8 +162,8 @@ def shell(name: str, script: str, deadline: int = 60) -> JobSpec:
     return run(name, "sh", "-c", script, deadline=deadline)
 
 
-async def end(engine: Engine, name: str) -> Observation:
-    async with asyncio.timeout(60):
+async def end(engine: Engine, name: str, seconds: float = 60) -> Observation:
+    async with asyncio.timeout(seconds):
         async for seen in engine.watch(name):
             last = seen
     return last

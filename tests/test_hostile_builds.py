@@ -116,7 +116,7 @@ async def build(
     image = f"kaos-test/{name}:1"
     work = Build(setup.laid(source), secrets.token_hex(8), image, bases=bases)
     await engine.submit(JobSpec(name, f"user:{owner}", work, deadline=deadline))
-    return await end(engine, name)
+    return await end(engine, name, deadline + 60)
 
 
 @BOTH
@@ -213,7 +213,7 @@ async def test_filling_the_disk(setup: Setup, name: str, tmp_path: Path) -> None
     engine = setup.engine(build_storage="1Gi")
     fill = "for i in $(seq 30); do head -c 50M /dev/zero > /big$i; done; sleep 300"
     source = hostile(tmp_path, f"RUN {fill}")
-    seen = await build(setup, engine, name, source)
+    seen = await build(setup, engine, name, source, deadline=240)
     assert (seen.phase, seen.cause) == (Phase.FAILED, Cause.STORAGE), seen
 
 
