@@ -83,7 +83,7 @@ def _fetches(directory: Path, sizes: Sizes, rounds: int) -> Comparison:
         tree = f"{root}={target}"
         return timed(command(direct(hub), ticket, directory, "--tree", tree, *options), target)
 
-    with ours(directory / "hub", "local") as us, _http_server(archive.parent) as url:
+    with ours(directory / "hub", "local") as us, http_server(archive.parent) as url:
         us.client.bundles.submit(data, "data")
         ticket = ticket_for(us.hub, [root])
         series = alternate(
@@ -103,21 +103,21 @@ def _fetches(directory: Path, sizes: Sizes, rounds: int) -> Comparison:
 
 
 @contextlib.contextmanager
-def _http_server(directory: Path) -> Iterator[str]:
+def http_server(directory: Path, address: str = "127.0.0.1") -> Iterator[str]:
     """Python's own file server, in a process of its own."""
     script = (
         "import functools, http.server as h, sys;"
         "H = functools.partial(h.SimpleHTTPRequestHandler, directory=sys.argv[1]);"
-        "s = h.ThreadingHTTPServer(('127.0.0.1', 0), H);"
+        "s = h.ThreadingHTTPServer((sys.argv[2], 0), H);"
         "print(s.server_port, flush=True); s.serve_forever()"
     )
-    line = [sys.executable, "-c", script, str(directory)]
+    line = [sys.executable, "-c", script, str(directory), address]
     with subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as server:
         assert server.stdout is not None
         try:
-            yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+            yield f"http://{address}:{int(server.stdout.readline())}"
         finally:
             server.kill()
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.harness import note, output
@@ -152,9 +153,9 @@ class StockHub(RunningHub):
 
 
 @contextlib.contextmanager
-def ours(directory: Path, engine: str) -> Iterator[Ours]:
-    """Somebody on a Hub with kaos_hub, which runs while you use it."""
-    with running_hub(directory, engine=engine) as hub:
+def ours(directory: Path, engine: str, **options: Any) -> Iterator[Ours]:
+    """Somebody on a Hub with kaos_hub, which runs while you use it; options as of RunningHub."""
+    with running_hub(directory, engine=engine, **options) as hub:
         somebody = Ours(hub)
         try:
             yield somebody

@@ -67,12 +67,12 @@ def namespace() -> Iterator[str]:
         kubectl("delete", "namespace", name, "--wait=false")
 
 
-def make_claim(namespace: str) -> None:
-    """Make the shared claim."""
+def make_claim(namespace: str, name: str = TREES) -> None:
+    """Make a shared claim."""
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": TREES, "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace},
         "spec": {
             "accessModes": ["ReadWriteMany"],
             "resources": {"requests": {"storage": "1Gi"}},

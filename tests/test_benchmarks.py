@@ -90,6 +90,27 @@ def test_pod_ready() -> None:
     assert names(smoke("pod_ready", "kubernetes")) == [both, both]
 
 
+@pytest.mark.kubernetes
+@needs_cluster
+def test_rebuild_cluster() -> None:
+    """By hand and ours, from nothing: all push an image, or it would have failed."""
+    who = ["buildah build, pod", "buildah build, pod that stays", "kaos_hub, SDK"]
+    said = smoke("rebuild_cluster", "code")
+    assert names(said) == [who]
+    assert said["versions"]["buildah"] and said["versions"]["Kubernetes"]
+
+
+@pytest.mark.kubernetes
+@needs_cluster
+def test_data_visible() -> None:
+    """All pods see the file; the second comparison is the first pod's."""
+    theirs, shared = "init container, tar x", "kaos_hub, shared volume"
+    assert names(smoke("data_visible", "kubernetes")) == [
+        [theirs, shared, "kaos_hub, no shared volume"],
+        [theirs, f"{shared}, first pod"],
+    ]
+
+
 def test_turns_alternate_and_ratios_are_within_rounds() -> None:
     """Whoever began a round begins not the next; the first turn counts nowhere."""
     order: list[str] = []
