@@ -223,6 +223,9 @@ class DockerEngine(SupervisedEngine):
         if found and late is not None and late >= 0:
             await self._expire(name, found)
             found = await self._inspect(name)
+        if found and containers.killed(found) and not self._verdict(name):
+            told = await self._ask(partial(containers.out_of_memory, found=found))
+            found["State"]["OOMKilled"] = told
         return self._judged(name, found)
 
     def _judged(self, name: str, found: dict[str, Any] | None) -> Observation:

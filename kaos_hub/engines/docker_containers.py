@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kaos_hub.engines.base import Cause, JobSpec, Observation, Phase, Run
@@ -17,6 +17,8 @@ DEADLINE = "kaos_hub.deadline"
 
 _NEVER = "0001-01-01"
 _KILLED = 128 + 9
+_HEARSAY = 1.0
+"""Seconds after a container's end within which the Engine hears that it was for want of memory."""
 
 
 def parameters(spec: JobSpec, work: Run, user: str, pids: int, log_limit: int) -> dict[str, Any]:
@@ -109,7 +111,31 @@ def _short(error: str) -> str:
     return error or "it could not be started"
 
 
+def killed(found: dict[str, Any]) -> bool:
+    """Whether it ended by SIGKILL, with nothing in its state to say why."""
+    state = found["State"]
+    ended = state["Status"] in ("exited", "dead")
+    return ended and state.get("ExitCode") == _KILLED and not state.get("OOMKilled")
+
+
 # --- what is asked of the Engine; these block ---
+
+
+def out_of_memory(client: "DockerClient", found: dict[str, Any]) -> bool:
+    """Whether the kernel killed something in a container that has ended, for want of memory.
+
+    The Engine hears of that and of the end on two ways. Whenever the end comes first, its state
+    never tells of the other, but the Engine's events do, a moment later.
+    """
+    ended = (_time(found["State"].get("FinishedAt")) or datetime.now(UTC)).timestamp()
+    started = (_time(found["State"].get("StartedAt")) or datetime.now(UTC)).timestamp()
+    events = client.api.events(
+        since=f"{started:.6f}",
+        until=f"{ended + _HEARSAY:.6f}",
+        filters={"container": found["Id"], "event": "oom"},
+        decode=True,
+    )
+    return any(True for _ in events)
 
 
 def start(client: "DockerClient", name: str) -> None:
