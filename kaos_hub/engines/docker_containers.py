@@ -1,6 +1,7 @@
 """What a workload is as a container, and what a container's state says of the workload."""
 
 import contextlib
+import math
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -130,8 +131,8 @@ def out_of_memory(client: "DockerClient", found: dict[str, Any]) -> bool:
     ended = (_time(found["State"].get("FinishedAt")) or datetime.now(UTC)).timestamp()
     started = (_time(found["State"].get("StartedAt")) or datetime.now(UTC)).timestamp()
     events = client.api.events(
-        since=f"{started:.6f}",
-        until=f"{ended + _HEARSAY:.6f}",
+        since=int(started),
+        until=math.ceil(ended + _HEARSAY),
         filters={"container": found["Id"], "event": "oom"},
         decode=True,
     )
