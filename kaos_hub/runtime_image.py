@@ -38,7 +38,7 @@ _PARTS = (
     "__init__.py",
     "py.typed",
     "errors.py",
-    "models.py",
+    "models",
     "quantities.py",
     "datadir.py",
     "bundles",

@@ -1,0 +1,62 @@
+"""Bundles, and how they are sent."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from kaos_hub.models.base import Model
+from kaos_hub.models.words import BundleKind, BundleName, Digest, Owner
+
+
+class BundleVersion(Model):
+    """One version of a named bundle: an immutable tree."""
+
+    kind: BundleKind
+    name: BundleName
+    version: int
+    digest: Digest
+    owner: Owner
+    author: str
+    created: datetime
+    size: int = Field(description="bytes of all files")
+    files: int
+    current: bool = Field(description="the version that is used when none is named")
+
+
+class MissingRequest(Model):
+    """Which of these does the owner not hold? Sizes (bytes) are checked against limits first."""
+
+    objects: dict[Digest, int] = Field(description="digest → size in bytes", max_length=1_000_000)
+
+
+class MissingAnswer(Model):
+    """The digests to send."""
+
+    missing: list[Digest]
+
+
+class CommitRequest(Model):
+    """Make a version of a tree, all of whose objects the owner holds."""
+
+    kind: BundleKind
+    name: BundleName
+    root: Digest
+
+
+class EntryKind(StrEnum):
+    """What stands in a tree."""
+
+    FILE = "file"
+    EXECUTABLE = "executable"
+    LINK = "link"
+    DIRECTORY = "directory"
+
+
+class TreeEntry(Model):
+    """One entry of a directory of a bundle."""
+
+    kind: EntryKind
+    digest: Digest
+    size: int = Field(description="bytes; of a directory, those of all files below")
+    name: str

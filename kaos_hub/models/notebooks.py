@@ -1,0 +1,155 @@
+"""Jobs and notebooks."""
+
+from datetime import datetime
+
+from pydantic import Field
+
+from kaos_hub.models.base import Model
+from kaos_hub.models.resources import Cpu, Duration, Gpu, IdlePolicy, Memory, Resources
+from kaos_hub.models.words import (
+    Digest,
+    IdleType,
+    JobKind,
+    JobState,
+    NotebookName,
+    NotebookState,
+    Owner,
+)
+
+
+class Job(Model):
+    """A unit of work and how it went."""
+
+    id: str
+    kind: JobKind
+    owner: Owner
+    state: JobState
+    reason: str = Field("", description="why it is in this state, for people")
+    progress: int = Field(0, ge=0, le=100, description="per cent")
+    attempt: int = 1
+    created: datetime
+    started: datetime | None = None
+    finished: datetime | None = None
+
+
+class Stage(Model):
+    """One of a notebook's two stages."""
+
+    name: str = Field(description="build or host")
+    state: str = Field(description="a JobState, or SKIPPED where nothing had to be done")
+    reason: str = ""
+    progress: int = Field(0, ge=0, le=100, description="per cent")
+    started: datetime | None = None
+    finished: datetime | None = None
+    job: str | None = None
+
+
+class NotebookRequest(Model):
+    """Deploy a notebook, or deploy it again. What is not given stays, or takes its default."""
+
+    name: NotebookName | None = Field(None, description="none: a name is found")
+    display_name: str | None = Field(None, max_length=120)
+    source: str | None = Field(None, description="digest, name, or name@v2 of a source bundle")
+    data: str | None = Field(None, description="digest, name, or name@v2 of a data bundle")
+    size: str | None = Field(None, description="one of the sizes the admin offers")
+    cpu: Cpu | None = None
+    memory: Memory | None = None
+    gpu: Gpu | None = None
+    idle_timeout: Duration | None = Field(None, description="seconds; 0 is never")
+    idle_type: IdleType | None = None
+    pull: bool = Field(False, description="look up the base image again")
+    restart: bool = Field(False, description="restart a running notebook if the change needs it")
+    dry_run: bool = Field(False, description="say what would happen, do nothing")
+
+
+class IdleVerdict(Model):
+    """What the idle rule says of a running notebook, and from what."""
+
+    idle: bool
+    reason: str = Field(description="the evidence, for people")
+    since: datetime | None = Field(None, description="idle since")
+    stops_at: datetime | None = None
+
+
+class BundleLink(Model):
+    """Which bundle a notebook uses."""
+
+    name: str
+    version: int
+    digest: Digest
+
+
+class Notebook(Model):
+    """A notebook: a named server of a user, with its two stages."""
+
+    name: str
+    display_name: str = ""
+    owner: Owner
+    state: NotebookState
+    reason: str = Field("", description="why it is in this state, for people")
+    progress: int = Field(0, ge=0, le=100, description="per cent of both stages")
+    pending: bool = Field(
+        False, description="it runs, and will restart by itself once a new version is built"
+    )
+    url: str = Field(description="where it answers, without a slash at the end")
+    source: BundleLink | None = None
+    data: BundleLink | None = None
+    resources: Resources = Resources()
+    idle: IdlePolicy = IdlePolicy()
+    verdict: IdleVerdict | None = None
+    build: Stage
+    host: Stage
+    created: datetime
+    started: datetime | None = None
+    stopped: datetime | None = None
+
+
+class DeployAnswer(Model):
+    """What a deploy did, or (dry run) would do."""
+
+    notebook: Notebook
+    actions: list[str] = Field(description="what is done, in order, for people")
+
+
+class Event(Model):
+    """Something that happened to a notebook. Ids grow; a stream can be resumed after one."""
+
+    id: int
+    notebook: str
+    at: datetime
+    state: NotebookState
+    reason: str = ""
+    progress: int = 0
+
+
+class KernelEvidence(Model):
+    """One kernel, as its own server sees it."""
+
+    execution_state: str = Field(description="busy, idle, starting… as Jupyter says it")
+    connections: int = Field(0, ge=0)
+    last_activity: datetime
+
+
+class TerminalEvidence(Model):
+    """One terminal, as its own server sees it."""
+
+    last_activity: datetime
+
+
+class Activity(Model):
+    """What the server extension reports of its own server."""
+
+    kernels: list[KernelEvidence] = Field(default=[], max_length=1000)
+    terminals: list[TerminalEvidence] = Field(default=[], max_length=1000)
+    last_use: datetime = Field(description="last write, execution or page load by a person")
+    source: Digest | None = Field(None, description="the source the working copy follows")
+    out_of_memory: datetime | None = Field(
+        None, description="when a process of the notebook was last ended for want of memory"
+    )
+
+
+class ActivityAnswer(Model):
+    """What the server extension is told back."""
+
+    verdict: IdleVerdict
+    source: Digest | None = Field(None, description="the source the working copy should follow")

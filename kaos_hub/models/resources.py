@@ -1,0 +1,69 @@
+"""What workloads ask for, and what their owners may hold."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from kaos_hub.models.base import Model
+from kaos_hub.models.words import IdleType
+from kaos_hub.quantities import parse_cpu, parse_duration, parse_gpu, parse_memory
+
+Cpu = Annotated[float, BeforeValidator(parse_cpu)]
+Memory = Annotated[int, BeforeValidator(parse_memory)]
+Gpu = Annotated[int, BeforeValidator(parse_gpu)]
+Duration = Annotated[int, BeforeValidator(parse_duration)]
+
+
+class Resources(Model):
+    """What a workload asks for. ``None`` is: whatever the default size says."""
+
+    cpu: Cpu | None = Field(None, description="cores")
+    memory: Memory | None = Field(None, description="bytes")
+    gpu: Gpu = Field(0, description="whole devices")
+
+
+class Limits(Model):
+    """What an owner may hold at once. ``None`` is no limit."""
+
+    notebooks: int | None = Field(None, ge=0, description="running notebooks")
+    builds: int | None = Field(None, ge=0, description="running builds")
+    cpu: float | None = Field(None, ge=0, description="cores, summed over running notebooks")
+    memory: Annotated[
+        int | None, BeforeValidator(lambda v: v if v is None else parse_memory(v))
+    ] = Field(None, description="bytes, summed over running notebooks")
+    gpu: int | None = Field(None, ge=0, description="devices, summed over running notebooks")
+    storage: Annotated[
+        int | None, BeforeValidator(lambda v: v if v is None else parse_memory(v))
+    ] = Field(None, description="bytes of bundles, each content counted once")
+    idle_timeout: Annotated[
+        int | None, BeforeValidator(lambda v: v if v is None else parse_duration(v))
+    ] = Field(None, description="longest idle timeout one may choose, in seconds")
+
+
+class Usage(Model):
+    """What an owner holds now, in the units of :class:`Limits`."""
+
+    notebooks: int = 0
+    builds: int = 0
+    cpu: float = 0
+    memory: int = 0
+    gpu: int = 0
+    storage: int = 0
+
+
+class Size(Model):
+    """A named size that the admin offers."""
+
+    name: str
+    description: str = ""
+    cpu: Cpu | None = None
+    memory: Memory | None = None
+    gpu: Gpu = 0
+    pool: str | None = Field(None, description="the pool it runs in; on Kubernetes only")
+
+
+class IdlePolicy(Model):
+    """When a notebook counts as idle and is stopped. A timeout of 0 is never."""
+
+    timeout: Duration = Field(0, description="seconds; 0 is never")
+    type: IdleType = IdleType.KERNELS_OR_TERMINALS

@@ -1,0 +1,116 @@
+"""Between a workload of ours and the service, with a ticket instead of a login."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from kaos_hub.models.base import Model
+from kaos_hub.models.trainings import MetricPoint, Metrics, Output
+from kaos_hub.models.words import Digest
+
+
+class EndedBy(StrEnum):
+    """What ended a trial."""
+
+    ITSELF = "itself"
+    """It ended; the exit code says how."""
+    SIGNAL = "signal"
+    OUT_OF_MEMORY = "out_of_memory"
+    DEADLINE = "deadline"
+    STORAGE = "storage"
+    CANCELLED = "cancelled"
+    NOT_STARTED = "not_started"
+    """There is no `train`, or it cannot be executed."""
+
+
+class TrialEnd(Model):
+    """A worker tells how a trial ended. Told twice, it counts once."""
+
+    trial: int
+    attempt: int
+    by: EndedBy = EndedBy.ITSELF
+    exit_code: int | None = None
+    reason: str = Field("", max_length=2000, description="for people; empty if all went well")
+    metrics: Metrics = {}
+    output: Output | None = Field(None, description="all of its objects have been sent before")
+    started: datetime
+    finished: datetime
+
+
+class Lease(Model):
+    """A trial for a worker to run."""
+
+    trial: int
+    attempt: int
+    params: dict[str, Any] | None
+    deadline: int = Field(description="seconds that it may take")
+
+
+class LeaseRequest(Model):
+    """A worker tells how its trial ended, and asks for the next."""
+
+    ended: TrialEnd | None = None
+
+
+class LeaseAnswer(Model):
+    """The next trial; none: nothing is left for this worker, and it ends.
+
+    A worker that asks while it holds a lease gets the same one again: its answer was lost.
+    """
+
+    lease: Lease | None = None
+
+
+class Beat(Model):
+    """A worker lives, and tells what its trial has said of itself since."""
+
+    trial: int
+    attempt: int
+    points: list[MetricPoint] = Field([], max_length=1000)
+
+
+class BeatAnswer(Model):
+    """Whether the trial is still wanted."""
+
+    cancel: bool = False
+
+
+class LogAnswer(Model):
+    """How many bytes of a trial's log the service has."""
+
+    size: int
+
+
+class Fetched(Model):
+    """A file that an earlier ingest fetched."""
+
+    path: str
+    url: str
+    digest: Digest
+    size: int
+    sha256: str | None = None
+
+
+class IngestOrder(Model):
+    """What an ingest is to fetch."""
+
+    manifest: Digest
+    index: Digest | None = Field(
+        None, description="object with what the last one fetched: JSON lines of Fetched"
+    )
+    allow: list[str] = Field([], description="networks (CIDR) that may be reached though private")
+    schemes: list[str] = ["http", "https"]
+    parallel: int = 8
+    max_size: int = Field(description="bytes that all files together may have")
+
+
+class IngestEnd(Model):
+    """What an ingest has fetched; all of its objects have been sent before."""
+
+    root: Digest
+    index: Digest
+    files: int
+    size: int
+    fetched: int = Field(description="files that were fetched now")
