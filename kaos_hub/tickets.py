@@ -52,16 +52,17 @@ class Tickets:
 
         Args:
             workload: which workload may use it.
-            digests: the trees that it may fetch, at most :data:`MAX_DIGESTS`.
+            digests: the trees that it may fetch, at most :data:`MAX_DIGESTS`; a worker that only
+                asks the service for work needs none.
             seconds: until when it is valid at most; the workload's deadline and a little more.
 
         Raises:
-            InvalidRequest: no digests, too many, or one that is none.
+            InvalidRequest: too many digests, or one that is none.
         """
         trees = list(dict.fromkeys(digests))
-        if not workload or not 0 < len(trees) <= MAX_DIGESTS or not all(map(is_digest, trees)):
+        if not workload or len(trees) > MAX_DIGESTS or not all(map(is_digest, trees)):
             raise InvalidRequest(
-                f"a ticket is for one workload and 1 to {MAX_DIGESTS} digests of trees"
+                f"a ticket is for one workload and at most {MAX_DIGESTS} digests of trees"
             )
         said = {"workload": workload, "digests": trees, "until": int(time.time()) + seconds}
         payload = base64.urlsafe_b64encode(json.dumps(said).encode()).decode()

@@ -21,6 +21,10 @@ def test_a_ticket_says_what_it_was_made_for() -> None:
     assert Tickets("a" * 64).check(ticket).workload == "kaos-build-1"
 
 
+def test_it_may_be_for_no_tree_at_all() -> None:
+    assert OURS.check(OURS.issue("kaos-train-1", [], 60)) == Ticket("kaos-train-1", ())
+
+
 def test_it_fits_into_a_header_and_needs_no_quoting() -> None:
     digests = [f"blake3:{n:064x}" for n in range(MAX_DIGESTS)]
     ticket = OURS.issue("kaos-notebook-" + "f" * 32 + "-1", digests, 60)
@@ -82,7 +86,7 @@ def test_any_text_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "digests", [[], ["blake3:1"], [ONE, "../" + ONE], [f"blake3:{n:064x}" for n in range(65)]]
+    "digests", [["blake3:1"], [ONE, "../" + ONE], [f"blake3:{n:064x}" for n in range(65)]]
 )
 def test_what_can_be_no_ticket_is_not_made(digests: list[str]) -> None:
     with pytest.raises(InvalidRequest):

@@ -7,13 +7,13 @@ engine may die at any moment and simply begin again.
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
 from kaos_hub.engines.places import Places
-from kaos_hub.models import JobKind, Mount, NotebookSpec, Resources
+from kaos_hub.models import JobKind, Mount, NotebookSpec, Pool, Resources
 
 
 class Phase(StrEnum):
@@ -102,27 +102,58 @@ class Materialise:
 
 @dataclass(frozen=True)
 class Run:
-    """Run a command of the user's."""
+    """Run a command of the user's, or a program of ours in an image of the user's."""
 
     command: tuple[str, ...]
     image: str | None = None
     """Image reference; ignored on the local engine."""
     environment: dict[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
+    """A mount may lie within another, or within a scratch directory."""
     workdir: str | None = None
+    module: str = ""
+    """Module of ours that the runtime's own Python runs; ``command`` is then its arguments."""
+    scratch: tuple[str, ...] = ()
+    """Where it sees empty directories that it may write to. They are gone with the workload."""
+    storage: int = 0
+    """Bytes that these may hold, all together, where the engine can see to it; 0: as it is set.
+    Who must not be ended for more has to stop some way before."""
+    ticket: bool = False
+    """Whether the workload's own ticket is in the file :data:`TICKET` when it starts. Its program
+    reads and deletes the file before it runs anything of a user's."""
+    pool: Pool | None = None
+    """Kubernetes: the nodes it may run on; None: those of other jobs."""
 
 
 Work = Build | Materialise | Run
 
+TICKET = "/kaos/ticket"
+"""File with a workload's ticket; below ``$KAOS_ROOT``, if that is set."""
+ROOT = "KAOS_ROOT"
+"""Variable that an engine sets which cannot show a workload its mounts and scratch directories at
+their places: they are all below the directory that it names."""
+
 
 def to_json(work: Work) -> dict[str, Any]:
     """Work as a database keeps it."""
-    return asdict(work)
+    said = {f.name: getattr(work, f.name) for f in fields(work)}
+    if isinstance(work, Run):
+        said["mounts"] = [mount.model_dump() for mount in work.mounts]
+        said["pool"] = work.pool.model_dump() if work.pool else None
+        said["command"], said["scratch"] = list(work.command), list(work.scratch)
+    return said
 
 
-def from_json(kind: str, work: dict[str, Any]) -> Build | Materialise:
+def from_json(kind: str, work: dict[str, Any]) -> Work:
     """What :func:`to_json` made of work of that kind of job."""
-    return Build(**work) if kind == JobKind.BUILD else Materialise(**work)
+    if kind == JobKind.BUILD:
+        return Build(**work)
+    if kind == JobKind.MATERIALISE:
+        return Materialise(**work)
+    mounts = tuple(Mount.model_validate(mount) for mount in work["mounts"])
+    pool = Pool.model_validate(work["pool"]) if work["pool"] else None
+    lists = {name: tuple(work[name]) for name in ("command", "scratch")}
+    return Run(**{**work, **lists, "mounts": mounts, "pool": pool})
 
 
 @dataclass(frozen=True)
