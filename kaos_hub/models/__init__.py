@@ -84,6 +84,7 @@ from kaos_hub.models.trainings import (
     TrialComparison as TrialComparison,
     TrialCounts as TrialCounts,
     TrialState as TrialState,
+    Workspace as Workspace,
 )
 from kaos_hub.models.words import (
     DEFAULT_SERVER as DEFAULT_SERVER,

@@ -51,6 +51,11 @@ class NotebookRequest(Model):
     display_name: str | None = Field(None, max_length=120)
     source: str | None = Field(None, description="digest, name, or name@v2 of a source bundle")
     data: str | None = Field(None, description="digest, name, or name@v2 of a data bundle")
+    run: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{16}\.[0-9]{1,7}$",
+        description="id of a model: its source, data, params and itself are what it works on",
+    )
     size: str | None = Field(None, description="one of the sizes the admin offers")
     cpu: Cpu | None = None
     memory: Memory | None = None

@@ -227,6 +227,13 @@ class TrainedModel(Model):
     created: datetime
 
 
+class Workspace(Model):
+    """Whose things one may see and use: one's own, and those of each group one is in."""
+
+    owner: Owner
+    name: str = Field(description="of the user or the group")
+
+
 class NameRequest(Model):
     """Give a model a name; the same name again makes a new version."""
 
