@@ -1,33 +1,21 @@
-"""The one handler of the REST API: it checks, parses, calls the route's endpoint and answers.
+"""The one handler of the REST API: it checks, parses, calls the route's endpoint and answers."""
 
-All bodies are streamed: whoever may not ask is refused before a body is read, and no body is held
-that is larger than its route allows.
-"""
-
-import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any, cast
+from typing import Any
 
-from tornado.http1connection import HTTP1Connection
-from tornado.web import HTTPError, stream_request_body
+from tornado.web import HTTPError
 
-from kaos_hub.errors import InvalidRequest, KaosError, TooLarge
+from kaos_hub.errors import InvalidRequest, KaosError
 from kaos_hub.models import Model, parse_request
-from kaos_hub.quantities import show_memory
 from kaos_hub.service import sse
+from kaos_hub.service.bodies import BodyHandler
 from kaos_hub.service.routes import Answer, Call, Download, Events, Route, any_json
-from kaos_hub.service.streaming import StreamingHandler
 from kaos_hub.service.uploads import BodyReader, JsonReader, ObjectReader
-from kaos_hub.service.web import Handler, as_kaos_error
-
-_DRAIN = 64 << 20
-"""Bytes of a refused body that are read and thrown away, so that the client hears why: a connection
-closed under a client that still sends shows it a broken pipe, and a proxy an error of its own."""
+from kaos_hub.service.web import Handler
 
 
-@stream_request_body
-class ApiHandler(StreamingHandler):
+class ApiHandler(BodyHandler):
     """Answers one path of the API.
 
     Args:
@@ -36,9 +24,6 @@ class ApiHandler(StreamingHandler):
 
     def initialize(self, routes: dict[str, Route]) -> None:
         self.routes = routes
-        self._refusal: KaosError | HTTPError | None = None
-        self._reader: BodyReader | None = None
-        self._drained = 0
 
     @property
     def route(self) -> Route:
@@ -56,56 +41,18 @@ class ApiHandler(StreamingHandler):
     def allowed_methods(self) -> list[str]:
         return sorted(self.routes)
 
-    async def prepare(self) -> None:
-        # Must come before the first await: tornado compares with its own limit right after.
-        cast(HTTP1Connection, self.request.connection).set_max_body_size(1 << 60)
-        try:
-            await self._let_in()
-        except (KaosError, HTTPError) as e:
-            if not self._has_body():
-                raise
-            self._refusal = e
-
-    async def _let_in(self) -> None:
+    async def let_in(self) -> BodyReader | None:
         route = self.route
         caller = await self.admit(route.right)
         if caller is not None:
             caller.require(route.right, self.path_kwargs.get("name"))
-        announced = self.request.headers.get("Content-Length", "")
-        if announced.isdigit() and int(announced) > route.limit:
-            raise TooLarge(
-                f"The body is larger than the {show_memory(route.limit)} that this address takes."
-            )
+        self.check_announced(route.limit)
         if route.reader == "objects" and caller is not None:
-            self._reader = ObjectReader(self.core.versions.receive(caller.owner), self.settings)
-        elif route.body is not None:
-            self._reader = JsonReader(route.limit)
-
-    def _has_body(self) -> bool:
-        headers = self.request.headers
-        return headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers
-
-    async def data_received(self, chunk: bytes) -> None:
-        """Take a piece of the body; tornado reads on when this returns.
-
-        Never raises: an exception from here would cut the connection instead of answering.
-        """
-        if self._refusal is None and self._reader is not None:
-            try:
-                await self._reader.feed(chunk)
-                return
-            except KaosError as e:
-                self._refusal = e
-            except Exception as e:  # the guard of tornado's reading loop; as_kaos_error logs it
-                self._refusal = as_kaos_error(e)
-            await self._reader.abort()
-        self._drained += len(chunk)
-        if self._drained > _DRAIN and self._refusal is not None and not self._finished:
-            self.send_error(400, exc_info=(type(self._refusal), self._refusal, None))
+            return ObjectReader(self.core.versions.receive(caller.owner), self.settings)
+        return JsonReader(route.limit) if route.body is not None else None
 
     async def _answer(self, **_: str) -> None:
-        if self._refusal is not None:
-            raise self._refusal
+        self.check_taken()
         route = self.route
         call = Call(
             core=self.core,
@@ -134,11 +81,10 @@ class ApiHandler(StreamingHandler):
         return parse_request(route.query, given)
 
     async def _body(self, route: Route) -> Any:
-        if self._reader is None:
-            return None
-        content = await self._reader.finish()
-        self._reader = None
-        return content if route.body is None else parse_request(route.body, content)
+        content = await self.content()
+        if content is None or route.body is None:
+            return content
+        return parse_request(route.body, content)
 
     async def _send(self, answer: Answer) -> None:
         if isinstance(answer, Download):
@@ -164,14 +110,6 @@ class ApiHandler(StreamingHandler):
         self.write(sse.COMMENT)
         await self.flush()
         await self.stream(_encoded(events.messages))
-
-    def on_connection_close(self) -> None:
-        super().on_connection_close()
-        if self._reader is not None:
-            reader, self._reader = self._reader, None
-            keep = asyncio.ensure_future(reader.abort())
-            self.settings["loose_ends"].add(keep)
-            keep.add_done_callback(self.settings["loose_ends"].discard)
 
 
 class UnknownAddress(Handler):
