@@ -74,7 +74,7 @@ class DigestBytes(TypeDecorator[str]):
 class Table(DeclarativeBase):
     """Base of all tables."""
 
-    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON()}
+    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON(), list[str]: JSON()}
 
 
 class HoldingRow(Table):
@@ -166,6 +166,12 @@ class JobRow(Table):
     finished: Mapped[datetime | None]
     not_before: Mapped[datetime | None]
     removed: Mapped[bool] = mapped_column(default=False)
+    # the user who asked for it, whose limits it counts against, and what it holds while it runs
+    author: Mapped[str] = mapped_column(String(255), default="")
+    cpu: Mapped[float | None]
+    memory: Mapped[int | None] = mapped_column(BigInteger)
+    gpu: Mapped[int] = mapped_column(default=0)
+    pool: Mapped[str | None] = mapped_column(String(64))
 
 
 class NotebookRow(Table):
@@ -239,6 +245,145 @@ class EventRow(Table):
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text)
     progress: Mapped[int]
+
+
+class TrainingRow(Table):
+    """A training: what it is made of, how far it is, and a summary of its trials.
+
+    The counts are kept by the transactions that move a trial, so that a list reads no trials.
+    """
+
+    __tablename__ = "trainings"
+    __table_args__ = (
+        Index("trainings_by_owner", "owner", "number"),
+        Index("trainings_by_state", "state"),
+        {"sqlite_autoincrement": True},
+    )
+    number: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(String(32), unique=True)
+    owner: Mapped[str] = mapped_column(String(255))
+    name: Mapped[str] = mapped_column(String(64))
+    author: Mapped[str] = mapped_column(String(255))
+    # what it is made of
+    source_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    data_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    manifest_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    params_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    slots: Mapped[int] = mapped_column(default=1)
+    goal_metric: Mapped[str | None] = mapped_column(String(100))
+    goal_direction: Mapped[str | None] = mapped_column(String(8))
+    stop_on_failure: Mapped[bool] = mapped_column(default=False)
+    cpu: Mapped[float | None]
+    memory: Mapped[int | None] = mapped_column(BigInteger)
+    gpu: Mapped[int] = mapped_column(default=0)
+    pool: Mapped[str | None] = mapped_column(String(64))
+    deadline: Mapped[int]
+    pull: Mapped[bool] = mapped_column(default=False)
+    reproduces: Mapped[str | None] = mapped_column(String(32))
+    # how far it is
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    progress: Mapped[int] = mapped_column(default=0)
+    ingest_job: Mapped[str | None] = mapped_column(String(32))
+    build_job: Mapped[str | None] = mapped_column(String(32))
+    build_reason: Mapped[str] = mapped_column(Text, default="")
+    engine: Mapped[str] = mapped_column(String(32), default="")
+    environment_key: Mapped[str] = mapped_column(String(64), default="")
+    environment: Mapped[dict[str, Any]] = mapped_column(JSON(), default=dict)
+    # who wants its end, if anybody
+    kill_reason: Mapped[str] = mapped_column(Text, default="")
+    losses: Mapped[int] = mapped_column(default=0)
+    created: Mapped[datetime]
+    started: Mapped[datetime | None]
+    finished: Mapped[datetime | None]
+    # its trials
+    total: Mapped[int] = mapped_column(default=0)
+    queued: Mapped[int] = mapped_column(default=0)
+    running: Mapped[int] = mapped_column(default=0)
+    succeeded: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0)
+    cancelled: Mapped[int] = mapped_column(default=0)
+    best_trial: Mapped[int | None]
+    best_score: Mapped[float | None]
+    metrics: Mapped[list[str]] = mapped_column(JSON(), default=list)
+
+
+class TrialRow(Table):
+    """One run of `train` with one set of parameters."""
+
+    __tablename__ = "trials"
+    __table_args__ = (
+        Index("trials_by_state", "training", "state", "number"),
+        Index("trials_by_score", "training", "score"),
+        Index("trials_by_job", "job"),
+        Index("trials_by_owner", "owner", "finished"),
+    )
+    training: Mapped[int] = mapped_column(ForeignKey("trainings.number"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(String(255))
+    params: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    attempt: Mapped[int] = mapped_column(default=1)
+    # the worker that holds its lease, while it runs
+    job: Mapped[str | None] = mapped_column(String(32))
+    cancel_reason: Mapped[str] = mapped_column(Text, default="")
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON(), default=dict)
+    score: Mapped[float | None]
+    points: Mapped[int] = mapped_column(default=0)
+    exit_code: Mapped[int | None]
+    output: Mapped[str | None] = mapped_column(DigestBytes())
+    output_size: Mapped[int] = mapped_column(BigInteger, default=0)
+    output_files: Mapped[int] = mapped_column(default=0)
+    partial: Mapped[bool] = mapped_column(default=False)
+    skipped: Mapped[list[str]] = mapped_column(JSON(), default=list)
+    # the version that its model was named as
+    named_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    started: Mapped[datetime | None]
+    finished: Mapped[datetime | None]
+
+
+class InputRow(Table):
+    """What an owner trains with where nothing else is said, by kind of bundle."""
+
+    __tablename__ = "inputs"
+    owner: Mapped[str] = mapped_column(String(255), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
+    author: Mapped[str] = mapped_column(String(255))
+    at: Mapped[datetime]
+
+
+class IngestRow(Table):
+    """What was fetched by a manifest: a data bundle, and an index of which file came from where."""
+
+    __tablename__ = "ingests"
+    owner: Mapped[str] = mapped_column(String(255), primary_key=True)
+    manifest: Mapped[str] = mapped_column(DigestBytes(), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    index: Mapped[str] = mapped_column(DigestBytes())
+    data_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
+    at: Mapped[datetime]
+
+
+class TrainingEventRow(Table):
+    """What happened to a training; streams resume from its ids."""
+
+    __tablename__ = "training_events"
+    # ids are never used twice, or a resumed stream would miss events
+    __table_args__ = (
+        Index("training_events_by_owner", "owner", "id"),
+        Index("training_events_by_training", "training", "id"),
+        {"sqlite_autoincrement": True},
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(String(255))
+    training: Mapped[str] = mapped_column(String(32))
+    at: Mapped[datetime]
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+    progress: Mapped[int]
+    trials: Mapped[dict[str, Any]]
 
 
 class Database:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from kaos_hub.bell import Bell
 from kaos_hub.database import Database, EventRow, NotebookRow
 from kaos_hub.environments import Environment
 from kaos_hub.errors import (
@@ -29,7 +30,6 @@ from kaos_hub.models import (
 from kaos_hub.notebooks.gate import Gate, refuse_stranger
 from kaos_hub.notebooks.hosting import Hosting
 from kaos_hub.notebooks.records import (
-    Bell,
     announce,
     as_model,
     find,

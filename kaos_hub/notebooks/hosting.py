@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from kaos_hub.bell import Bell
 from kaos_hub.database import (
     ACTIVE_JOBS,
     Database,
@@ -31,7 +32,7 @@ from kaos_hub.jobs import Jobs
 from kaos_hub.logs import LogStore
 from kaos_hub.models import JobKind, JobState, NotebookState
 from kaos_hub.notebooks.admission import Inside, release
-from kaos_hub.notebooks.records import Bell, announce, server_of, set_state, user_of
+from kaos_hub.notebooks.records import announce, server_of, set_state, user_of
 from kaos_hub.notebooks.watching import HostLogs, Watch
 
 log = logging.getLogger(__name__)

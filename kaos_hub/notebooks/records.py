@@ -1,6 +1,5 @@
 """Notebooks as rows: how they are found, how their state is set, how everybody hears of it."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from urllib.parse import quote
@@ -8,6 +7,7 @@ from urllib.parse import quote
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from kaos_hub.bell import Bell
 from kaos_hub.database import ACTIVE_JOBS, Database, EventRow, JobRow, NotebookRow, VersionRow, now
 from kaos_hub.errors import NotFound
 from kaos_hub.models import (
@@ -175,21 +175,6 @@ def _host_stage(row: NotebookRow) -> Stage:
         started=row.started,
         finished=row.stopped if row.state != NotebookState.RUNNING else None,
     )
-
-
-class Bell:
-    """Rings when events were written; streams wait for it."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def ring(self) -> None:
-        self._event.set()
-        self._event = asyncio.Event()
-
-    def listen(self) -> asyncio.Event:
-        """The ring that comes next. Take it before looking, so that none is missed."""
-        return self._event
 
 
 async def stream(

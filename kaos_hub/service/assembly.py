@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from traitlets.config import Configurable
 
 from kaos_hub import __version__
+from kaos_hub.bell import Bell
 from kaos_hub.database import Database
 from kaos_hub.datadir import DataDir
 from kaos_hub.engines.base import Engine
@@ -21,10 +22,11 @@ from kaos_hub.jobs import Jobs
 from kaos_hub.ledger import Ledger
 from kaos_hub.logs import LogStore
 from kaos_hub.models import Info
-from kaos_hub.notebooks import Bell, Gate, Hosting, Notebooks, Wishes
+from kaos_hub.notebooks import Gate, Hosting, Notebooks, Wishes
 from kaos_hub.notebooks.admission import Inside
 from kaos_hub.service.core import Core
 from kaos_hub.stores.base import Store
+from kaos_hub.trainings import Trainings
 from kaos_hub.versions import Versions
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ class Parts:
         notebooks = Notebooks(hosting, wishes, public_url, trusted=only)
         gate = Gate(hosting, wishes, ledger, public_url, trusted=only)
         self.core = Core(
-            info, public_url, only, db, engine, ledger, versions, jobs, notebooks, gate
+            info, public_url, only, db, engine, ledger, versions, jobs, notebooks, gate, Trainings()
         )
 
     async def close(self) -> None:
