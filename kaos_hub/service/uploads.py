@@ -24,8 +24,8 @@ class BodyReader(Protocol):
         """The rest never comes."""
 
 
-class JsonReader:
-    """A JSON body of at most ``limit`` bytes."""
+class RawReader:
+    """A body of at most ``limit`` bytes, as it is."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -38,13 +38,20 @@ class JsonReader:
         self._data += chunk
 
     async def finish(self) -> Any:
-        try:
-            return json.loads(self._data or b"{}")
-        except (ValueError, RecursionError):
-            raise InvalidRequest("The body is not JSON.") from None
+        return bytes(self._data)
 
     async def abort(self) -> None:
         self._data.clear()
+
+
+class JsonReader(RawReader):
+    """A JSON body of at most ``limit`` bytes."""
+
+    async def finish(self) -> Any:
+        try:
+            return json.loads(await super().finish() or b"{}")
+        except (ValueError, RecursionError):
+            raise InvalidRequest("The body is not JSON.") from None
 
 
 class ObjectReader:

@@ -1,0 +1,306 @@
+"""How workers talk with the service: over HTTP, with a ticket instead of a login.
+
+    POST <prefix>work/v1/lease      LeaseRequest → LeaseAnswer: how the last trial ended; the next
+    POST <prefix>work/v1/beat       Beat → BeatAnswer
+    POST <prefix>work/v1/log?trial=&attempt=&offset=
+                                    a piece of a trial's log → LogAnswer: the size had. A piece
+                                    behind a gap is not taken, what is had already not twice.
+    POST <prefix>work/v1/missing    MissingRequest → MissingAnswer
+    POST <prefix>work/v1/objects    objects, as a client sends them, into the owner's hands
+    GET  <prefix>work/v1/order      IngestOrder
+    GET  <prefix>work/v1/object/<digest>
+                                    an object that the order names
+    POST <prefix>work/v1/ingested   IngestEnd
+
+A ticket lets in as long as its job is active. To whoever has none, nothing of this is there.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from kaos_hub.bundles import objects
+from kaos_hub.database import ACTIVE_JOBS, Database, JobRow
+from kaos_hub.errors import InvalidRequest, NotAuthenticated, NotFound
+from kaos_hub.jobs import workload_name
+from kaos_hub.models import (
+    Beat,
+    IngestEnd,
+    JobKind,
+    LeaseRequest,
+    MissingRequest,
+    Model,
+    parse_request,
+)
+from kaos_hub.service.bodies import BodyHandler
+from kaos_hub.service.uploads import BodyReader, JsonReader, ObjectReader, RawReader
+from kaos_hub.tickets import Tickets
+
+if TYPE_CHECKING:
+    from kaos_hub.trainings import Trainings
+    from kaos_hub.versions import Versions
+
+_JSON_LIMIT = 8 << 20
+"""Bytes: a thousand points of a few dozen metrics each."""
+
+LOG_LIMIT = 4 << 20
+"""Bytes of a log that may come at once; they are held in memory."""
+
+_MISSING_LIMIT = 128 << 20
+"""Bytes: a million digests with their sizes."""
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+
+@dataclass(frozen=True)
+class WorkParts:
+    """What the handlers work on."""
+
+    db: Database
+    versions: "Versions"
+    trainings: "Trainings"
+    tickets: Tickets
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The job behind a ticket."""
+
+    job: str
+    kind: str
+    owner: str
+    workload: str
+
+
+def find_worker(session: Session, workload: str) -> Worker | None:
+    """The active job that runs as this workload."""
+    job_id = workload.rpartition("-")[2]
+    query = select(JobRow.kind, JobRow.owner, JobRow.state).where(JobRow.id == job_id)
+    found = session.execute(query).first()
+    if found is None or found.state not in ACTIVE_JOBS:
+        return None
+    if workload_name(found.kind, job_id) != workload:
+        return None
+    return Worker(job_id, found.kind, found.owner, workload)
+
+
+class WorkHandler(BodyHandler):
+    """Base of all: lets in the workers of active jobs."""
+
+    route_name: ClassVar[str] = "/work"
+    kinds: ClassVar[tuple[JobKind, ...]] = (JobKind.TRAIN,)
+    limit: ClassVar[int] = _JSON_LIMIT
+
+    def initialize(self, parts: WorkParts) -> None:
+        self.parts = parts
+        self._worker: Worker | None = None
+
+    @property
+    def worker(self) -> Worker:
+        """Who asks."""
+        assert self._worker is not None, "let_in comes first"
+        return self._worker
+
+    @property
+    def who(self) -> str:
+        """The workload, for the access log."""
+        return self._worker.workload if self._worker else "-"
+
+    async def let_in(self) -> BodyReader | None:
+        """Only the worker of an active job of the right kind."""
+        scheme, _, given = self.request.headers.get("Authorization", "").partition(" ")
+        try:
+            ticket = self.parts.tickets.check(given.strip() if scheme.lower() == "bearer" else "")
+        except NotAuthenticated:
+            raise _nothing() from None
+        found = await self.parts.db.run(lambda session: find_worker(session, ticket.workload))
+        if found is None or found.kind not in self.kinds:
+            raise _nothing()
+        self._worker = found
+        self.check_announced(self.limit)
+        return self.reader()
+
+    def reader(self) -> BodyReader | None:
+        """What takes the body."""
+        return JsonReader(self.limit)
+
+    async def said(self, model: type[AnyModel]) -> AnyModel:
+        """The body."""
+        self.check_taken()
+        return parse_request(model, await self.content())
+
+    def answer(self, model: Model) -> None:
+        """Answer."""
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(model.model_dump_json())
+
+    def number(self, name: str) -> int:
+        """A number of the query.
+
+        Raises:
+            InvalidRequest: it is none.
+        """
+        text = self.get_query_argument(name, "")
+        if not (text.isascii() and text.isdigit() and len(text) < 19):
+            raise InvalidRequest(f"{name} must be a number")
+        return int(text)
+
+    def end(self, complete: bool) -> None:
+        if complete:
+            self.finish()
+        else:
+            self.cut()
+
+
+class LeaseHandler(WorkHandler):
+    """``POST lease``."""
+
+    route_name = "/work/v1/lease"
+
+    async def post(self) -> None:
+        """How the last trial ended; the next one."""
+        wanted = await self.said(LeaseRequest)
+        self.answer(await self.parts.trainings.lease(self.worker.job, wanted))
+
+
+class BeatHandler(WorkHandler):
+    """``POST beat``."""
+
+    route_name = "/work/v1/beat"
+
+    async def post(self) -> None:
+        """It lives."""
+        beat = await self.said(Beat)
+        self.answer(await self.parts.trainings.beat(self.worker.job, beat))
+
+
+class LogHandler(WorkHandler):
+    """``POST log``."""
+
+    route_name = "/work/v1/log"
+    limit = LOG_LIMIT
+
+    def reader(self) -> BodyReader:
+        return RawReader(self.limit)
+
+    async def post(self) -> None:
+        """A piece of a log."""
+        self.check_taken()
+        trial, attempt, offset = (self.number(name) for name in ("trial", "attempt", "offset"))
+        data: bytes = await self.content()
+        trainings = self.parts.trainings
+        self.answer(await trainings.append_log(self.worker.job, trial, attempt, offset, data))
+
+
+class MissingHandler(WorkHandler):
+    """``POST missing``."""
+
+    route_name = "/work/v1/missing"
+    kinds = (JobKind.TRAIN, JobKind.INGEST)
+    limit = _MISSING_LIMIT
+
+    async def post(self) -> None:
+        """What the owner lacks; limits are checked here, before bytes move."""
+        wanted = await self.said(MissingRequest)
+        self.answer(await self.parts.versions.missing(self.worker.owner, wanted))
+
+
+class ObjectsHandler(WorkHandler):
+    """``POST objects``."""
+
+    route_name = "/work/v1/objects"
+    kinds = (JobKind.TRAIN, JobKind.INGEST)
+    # what really bounds it is the owner's storage limit, while it runs, too
+    limit = 1 << 50
+
+    def reader(self) -> BodyReader:
+        return ObjectReader(self.parts.versions.receive(self.worker.owner), self.settings)
+
+    async def post(self) -> None:
+        """The objects went into the store while they came."""
+        self.check_taken()
+        self.finish(await self.content())
+
+
+class OrderHandler(WorkHandler):
+    """``GET order``."""
+
+    route_name = "/work/v1/order"
+    kinds = (JobKind.INGEST,)
+
+    def reader(self) -> BodyReader | None:
+        return None
+
+    async def get(self) -> None:
+        """What is to be fetched."""
+        self.answer(await self.parts.trainings.order(self.worker.job))
+
+
+class ObjectHandler(OrderHandler):
+    """``GET object/<digest>``."""
+
+    route_name = "/work/v1/object/{digest}"
+
+    async def get(self, digest: str) -> None:  # type: ignore[override]
+        """An object that the order names."""
+        order = await self.parts.trainings.order(self.worker.job)
+        if digest not in (order.manifest, order.index):
+            raise _nothing()
+        self.set_header("Content-Type", "application/octet-stream")
+        await self.stream(self._pieces(digest))
+
+    async def _pieces(self, digest: str) -> AsyncIterator[bytes]:
+        pieces = objects.stream(self.parts.versions.read, digest)
+        while piece := await asyncio.to_thread(next, pieces, b""):
+            yield piece
+
+
+class IngestedHandler(WorkHandler):
+    """``POST ingested``."""
+
+    route_name = "/work/v1/ingested"
+    kinds = (JobKind.INGEST,)
+
+    async def post(self) -> None:
+        """All has been fetched."""
+        end = await self.said(IngestEnd)
+        await self.parts.trainings.ingested(self.worker.job, end)
+        self.finish({})
+
+
+class NothingHandler(WorkHandler):
+    """Any other address."""
+
+    async def let_in(self) -> BodyReader | None:
+        raise _nothing()
+
+    async def post(self) -> None:
+        """Says so after the body."""
+        self.check_taken()
+
+
+_HANDLERS: tuple[tuple[str, type[WorkHandler]], ...] = (
+    ("lease", LeaseHandler),
+    ("beat", BeatHandler),
+    ("log", LogHandler),
+    ("missing", MissingHandler),
+    ("objects", ObjectsHandler),
+    ("order", OrderHandler),
+    ("object/(?P<digest>blake3:[0-9a-f]{64})", ObjectHandler),
+    ("ingested", IngestedHandler),
+)
+
+
+def work_rules(prefix: str, parts: WorkParts) -> list[Any]:
+    """Tornado's rules for workers, below ``prefix`` (with slashes at both ends)."""
+    given = {"parts": parts}
+    rules = [(f"{prefix}work/v1/{path}", handler, given) for path, handler in _HANDLERS]
+    return [*rules, (f"{prefix}work/.*", NothingHandler, given)]
+
+
+def _nothing() -> NotFound:
+    return NotFound("There is nothing here, or the ticket for it is not valid (any more).")
