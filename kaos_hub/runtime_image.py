@@ -40,6 +40,8 @@ _PARTS = (
     "errors.py",
     "models",
     "quantities.py",
+    "grid.py",
+    "manifest.py",
     "datadir.py",
     "bundles",
     "cli",

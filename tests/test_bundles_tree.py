@@ -72,7 +72,7 @@ def test_hashing_in_pieces_is_hashing_at_once() -> None:
             size=st.integers(0, 2**63 - 1),
             name=names(),
         ),
-        unique_by=lambda entry: tree._fold(entry.name),
+        unique_by=lambda entry: tree.fold(entry.name),
     )
 )
 def test_decode_gives_back_what_was_encoded(entries: list[TreeEntry]) -> None:

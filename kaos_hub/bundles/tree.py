@@ -227,7 +227,7 @@ def _sort_key(name: str) -> bytes:
     return name.encode(errors="surrogateescape")
 
 
-def _fold(name: str) -> str:
+def fold(name: str) -> str:
     """Equal for names that a file system blind to case or composition would take for one."""
     if name.isascii():
         return name.lower()
@@ -237,7 +237,7 @@ def _fold(name: str) -> str:
 def _check_collisions(names: list[str], where: str) -> None:
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(_fold(name), name)
+        other = seen.setdefault(fold(name), name)
         if other is not name:
             raise refuse(
                 join(where, name),
