@@ -107,6 +107,7 @@ from kaos_hub.models.work import (
     Fetched as Fetched,
     IngestEnd as IngestEnd,
     IngestOrder as IngestOrder,
+    IngestPart as IngestPart,
     Lease as Lease,
     LeaseAnswer as LeaseAnswer,
     LeaseRequest as LeaseRequest,

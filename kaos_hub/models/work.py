@@ -106,6 +106,14 @@ class IngestOrder(Model):
     max_size: int = Field(description="bytes that all files together may have")
 
 
+class IngestPart(Model):
+    """What an ingest has fetched up to now. POST ``work/v1/fetched``, now and then and before it
+    fails: the index of the next order for the same manifest, or a corrected one, can be this.
+    """
+
+    index: Digest = Field(description="JSON lines of Fetched; all of its objects have been sent")
+
+
 class IngestEnd(Model):
     """What an ingest has fetched; all of its objects have been sent before."""
 
