@@ -70,7 +70,8 @@ SOURCE = Rules(SOURCE_NAMES)
 
 def rules_for(kind: BundleKind) -> Rules:
     """What is left out of a bundle of this kind."""
-    return {BundleKind.SOURCE: SOURCE, BundleKind.DATA: DATA}.get(kind, KEEP_ALL)
+    rules = {BundleKind.SOURCE: SOURCE, BundleKind.DATA: DATA, BundleKind.MANIFEST: DATA}
+    return rules.get(kind, KEEP_ALL)
 
 
 def _parse(text: bytes, path: str) -> GitIgnoreSpec:

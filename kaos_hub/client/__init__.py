@@ -4,6 +4,8 @@
     >>> client = Client()
     >>> notebook = client.notebooks.deploy(source="notebook/example", data="mnist/data")
     >>> notebook.wait().url
+    >>> training = client.trainings.deploy(source="mnist", params={"degree": [3, 5]})
+    >>> training.wait().best
 
 In a notebook of kaos_hub, and after ``kaos login`` or ``kaos up``, it needs no arguments.
 """
@@ -13,14 +15,20 @@ import os
 from kaos_hub.client.bundles import Bundles
 from kaos_hub.client.credentials import (
     SERVICE_PATH,
+    TRAIN_PATH,
     Credentials,
     forget_credentials,
     hub_base,
     load_credentials,
+    load_workspace,
     save_credentials,
+    save_workspace,
 )
 from kaos_hub.client.login import login, login_with_token
+from kaos_hub.client.models import Models, Workspaces
 from kaos_hub.client.notebooks import NotebookHandle, Notebooks, notebook_name_from
+from kaos_hub.client.training_handle import TrainingHandle
+from kaos_hub.client.trainings import Trainings
 from kaos_hub.client.transport import Transport, parse
 from kaos_hub.errors import NotAuthenticated
 from kaos_hub.models import Info, Whoami
@@ -29,6 +37,7 @@ __all__ = [
     "Client",
     "Credentials",
     "NotebookHandle",
+    "TrainingHandle",
     "find_credentials",
     "forget_credentials",
     "load_credentials",
@@ -36,6 +45,7 @@ __all__ = [
     "login_with_token",
     "notebook_name_from",
     "save_credentials",
+    "save_workspace",
 ]
 
 
@@ -67,26 +77,42 @@ def find_credentials(url: str | None = None, token: str | None = None) -> Creden
 
 
 class Client:
-    """A user's bundles and notebooks on one Hub.
+    """A user's bundles, notebooks, trainings and models on one Hub.
 
     Args:
         url: the Hub, e.g. ``http://127.0.0.1:8000``; without it the notebook's own Hub or the one
             last logged in to.
         token: a Hub token; without it the notebook's own or the saved one.
+        workspace: the group of the Hub whose bundles, trainings and models are meant; empty: one's
+            own; without it, what ``kaos workspace set`` chose. Notebooks are always one's own.
 
     Attributes:
         bundles: see :class:`~kaos_hub.client.bundles.Bundles`.
         notebooks: see :class:`~kaos_hub.client.notebooks.Notebooks`.
+        trainings: see :class:`~kaos_hub.client.trainings.Trainings`.
+        models: see :class:`~kaos_hub.client.models.Models`.
+        workspaces: see :class:`~kaos_hub.client.models.Workspaces`.
 
     Raises:
         NotAuthenticated: no token is known.
     """
 
-    def __init__(self, url: str | None = None, token: str | None = None) -> None:
+    def __init__(
+        self, url: str | None = None, token: str | None = None, workspace: str | None = None
+    ) -> None:
         self.credentials = find_credentials(url, token)
-        self._transport = Transport(self.credentials.url + SERVICE_PATH, self.credentials.token)
-        self.bundles = Bundles(self._transport)
-        self.notebooks = Notebooks(self._transport, self.bundles)
+        chosen = load_workspace(self.credentials.url) if workspace is None else workspace or None
+        owner = f"group:{chosen}" if chosen else None
+        base, known = self.credentials.url, self.credentials.token
+        self._transport = Transport(base + SERVICE_PATH, known)
+        self._shared = Transport(base + SERVICE_PATH, known, owner)
+        self._train = Transport(base + TRAIN_PATH, known, owner)
+        self.bundles = Bundles(self._shared)
+        self.notebooks = Notebooks(self._transport, Bundles(self._transport))
+        self.trainings = Trainings(self._train, self.bundles)
+        self.models = Models(self._train)
+        # Asked as oneself: also one who was put out of a group wants to know which there are.
+        self.workspaces = Workspaces(Transport(base + TRAIN_PATH, known), chosen)
 
     def __repr__(self) -> str:
         return f"<kaos client of {self.credentials.url}>"
@@ -99,7 +125,8 @@ class Client:
 
     def close(self) -> None:
         """Let go of all connections."""
-        self._transport.close()
+        for transport in (self._transport, self._shared, self._train):
+            transport.close()
 
     def whoami(self) -> Whoami:
         """Who is asking, with limits and use."""

@@ -1,8 +1,7 @@
 """The SDK's bundles: submitting a folder, listing and fetching versions."""
 
-import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,6 +11,8 @@ from kaos_hub.bundles.ignore import rules_for
 from kaos_hub.bundles.limits import Limits
 from kaos_hub.bundles.scan import Scan, scan
 from kaos_hub.bundles.source import check_data, check_source, default_name, find_source_root
+from kaos_hub.client.inputs import Laid, check_manifest, check_params, lay_out
+from kaos_hub.client.receiving import check_target, receive
 from kaos_hub.client.sending import Progress, Sender
 from kaos_hub.client.transport import Transport, parse, quoted
 from kaos_hub.errors import InvalidRequest, MissingObjects
@@ -28,6 +29,8 @@ _ASK = 50_000
 """Objects asked about in one request."""
 _ROUNDS = 3
 """Times a commit is tried: content may be collected by the store between asking and committing."""
+_LISTS = {BundleKind.PARAMS: check_params, BundleKind.MANIFEST: check_manifest}
+"""What is a list of something rather than the thing itself."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,10 @@ class Folder:
     kind: BundleKind
     name: str
     scan: Scan
+    lists: int = 0
+    """How many trials the params make, or how many files the manifest names."""
+    keeps: object = None
+    """What must live until it was submitted."""
 
     @property
     def path(self) -> Path:
@@ -64,8 +71,9 @@ class Bundles:
         submit again: what has arrived is not sent twice.
 
         Args:
-            folder: the folder, or what :meth:`prepare` made of it.
-            kind: ``source`` or ``data``.
+            folder: the folder, or what :meth:`prepare` made of it; of params and manifests the
+                file.
+            kind: ``source``, ``data``, ``params`` or ``manifest``.
             name: of the bundle; without it, the folder's name.
             progress: called with the bytes sent and the bytes to send.
 
@@ -85,7 +93,7 @@ class Bundles:
 
     def prepare(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Laid,
         kind: BundleKind | str,
         name: str | None = None,
         progress: Callable[[int], object] | None = None,
@@ -93,16 +101,19 @@ class Bundles:
         """Read a folder and check it against the rules and the service's limits. Sends nothing.
 
         Args:
-            path: the folder; of a source bundle, its parent will do.
-            kind: ``source`` or ``data``.
+            path: the folder; of a source bundle, its parent will do; of params and manifests the
+                file.
+            kind: ``source``, ``data``, ``params`` or ``manifest``.
             name: of the bundle; without it, the folder's name.
             progress: called with the bytes read so far.
         """
         kind = _kind(kind)
-        root = self.root_of(Path(path), kind)
-        called = bundle_name(name) if name else default_name(root)
-        info = parse(Info, self._transport.json("GET", "/api/v1/info"))
-        limits = Limits(max_files=info.max_files, max_file_size=info.max_file_size)
+        laid = path if isinstance(path, Laid) else self._laid(Path(path).expanduser(), kind)
+        called = bundle_name(name) if name else laid.name
+        check = _LISTS.get(kind)
+        lists = check(laid) if check else 0
+        # A list is small, and wrong more often than the rest: it needs no service to be checked.
+        limits = Limits() if check else self._limits()
         read = 0
 
         def count(_: str, size: int) -> None:
@@ -111,9 +122,19 @@ class Bundles:
             if progress:
                 progress(read)
 
-        found = scan(root, rules_for(kind), limits, count)
+        found = scan(laid.folder, rules_for(kind), limits, count)
         (check_source if kind is BundleKind.SOURCE else check_data)(found)
-        return Folder(kind, called, found)
+        return Folder(kind, called, found, lists, laid.keeps)
+
+    def _limits(self) -> Limits:
+        info = parse(Info, self._transport.json("GET", "/api/v1/info"))
+        return Limits(max_files=info.max_files, max_file_size=info.max_file_size)
+
+    def _laid(self, path: Path, kind: BundleKind) -> Laid:
+        if kind in _LISTS:
+            return lay_out(path, kind)
+        root = self.root_of(path, kind)
+        return Laid(root, root, str(root), default_name(root))
 
     def root_of(self, path: Path, kind: BundleKind) -> Path:
         """The folder that is the bundle: of a source bundle, the one that holds the Dockerfile."""
@@ -155,7 +176,7 @@ class Bundles:
         """One version (the current one, if none is named); with ``target`` its content too.
 
         Args:
-            kind: ``source``, ``data`` or ``artifact``.
+            kind: ``source``, ``data``, ``artifact``, ``params`` or ``manifest``.
             name: of the bundle.
             version: its number.
             target: folder to make and fill; it must not exist or be empty.
@@ -172,15 +193,9 @@ class Bundles:
         return found
 
     def _fetch(self, version: BundleVersion, target: Path, progress: Progress | None) -> None:
-        from kaos_hub.bundles.archive import unpack_tar
-
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise InvalidRequest(f"{target} is there already; name a folder that is to be made")
         path = quoted("bundles", version.kind.value, version.name, version.version, "archive")
-        pieces = self._transport.stream("/api/v1" + path)
-        content = _Reader(pieces, version.size, progress)
-        with io.BufferedReader(content, 1 << 20) as archive:
-            unpack_tar(archive, target)
+        check_target(target)
+        receive(self._transport.stream("/api/v1" + path), target, version.size, progress)
 
     def _commit(self, request: CommitRequest) -> BundleVersion:
         answer = self._call("POST", "/bundles", request.model_dump(mode="json"))
@@ -200,30 +215,5 @@ def _kind(kind: BundleKind | str) -> BundleKind:
     try:
         return BundleKind(kind)
     except ValueError:
-        raise InvalidRequest(f"{kind!r} is no kind of bundle: source, data or artifact") from None
-
-
-class _Reader(io.RawIOBase):
-    """Pieces as a file, counted as they are read."""
-
-    def __init__(self, pieces: Iterator[bytes], total: int, progress: Progress | None) -> None:
-        super().__init__()
-        self._pieces = pieces
-        self._rest = b""
-        self._total = total
-        self._progress = progress
-        self._done = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._rest = self._rest or next(self._pieces, b"")
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        self._done += size
-        if self._progress:
-            # The archive has headers too: more bytes than the files.
-            self._progress(min(self._done, self._total), self._total)
-        return size
+        kinds = ", ".join(BundleKind)
+        raise InvalidRequest(f"{kind!r} is no kind of bundle; there are {kinds}") from None

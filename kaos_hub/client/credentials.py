@@ -1,7 +1,7 @@
 """Where the command line keeps who it is: one file, readable by its owner alone.
 
 ``$XDG_CONFIG_HOME/kaos_hub/credentials.json`` holds
-``{"current": url, "hubs": {url: {"token": …, "user": …}}}``.
+``{"current": url, "hubs": {url: {"token": …, "user": …}}, "workspaces": {url: name}}``.
 """
 
 import json
@@ -17,6 +17,8 @@ from kaos_hub.errors import InvalidRequest
 
 SERVICE_PATH = "/services/kaos"
 """Where the service lies below a Hub's base URL."""
+TRAIN_PATH = "/services/kaos-train"
+"""Where trainings and models lie."""
 
 
 @dataclass(frozen=True)
@@ -140,3 +142,33 @@ def forget_credentials(url: str | None = None) -> Credentials | None:
         data["current"] = next(iter(data["hubs"]), None)
     _write(data)
     return known
+
+
+def load_workspace(url: str) -> str | None:
+    """The group of the Hub whose things are worked on; None: the user's own.
+
+    ``KAOS_WORKSPACE`` comes before what was saved; empty, it is one's own.
+
+    Raises:
+        InvalidRequest: the file is broken.
+    """
+    named = os.environ.get("KAOS_WORKSPACE")
+    if named is not None:
+        return named or None
+    workspaces = _read().get("workspaces")
+    name = workspaces.get(url) if isinstance(workspaces, dict) else None
+    return str(name) if name else None
+
+
+def save_workspace(url: str, name: str | None) -> None:
+    """Remember the workspace for a Hub; None: the user's own.
+
+    Raises:
+        InvalidRequest: the file is broken or cannot be written.
+    """
+    data = _read()
+    workspaces = data.get("workspaces")
+    kept = dict(workspaces) if isinstance(workspaces, dict) else {}
+    kept.pop(url, None)
+    data["workspaces"] = kept | ({url: name} if name else {})
+    _write(data)

@@ -101,7 +101,8 @@ class Notebooks:
 
     def __init__(self, transport: Transport, bundles: "Bundles") -> None:
         self._transport = transport
-        self._bundles = bundles
+        self.bundles = bundles
+        """The asking user's: notebooks are never a workspace's."""
 
     def deploy(
         self,
@@ -109,6 +110,7 @@ class Notebooks:
         data: Bundle | None = None,
         name: str | None = None,
         *,
+        run: str | None = None,
         size: str | None = None,
         cpu: float | str | None = None,
         memory: int | str | None = None,
@@ -126,6 +128,7 @@ class Notebooks:
             source: folder with a Dockerfile, or a submitted bundle.
             data: any folder, or a submitted bundle.
             name: without it, the source folder's name; the same folder is the same notebook.
+            run: id of a model: the notebook gets its source, data and params, and itself.
             size: one of the sizes that ``client.info()`` lists.
             cpu: cores, e.g. ``0.5`` or ``"500m"``.
             memory: bytes, or a quantity such as ``"1.5Gi"``.
@@ -145,6 +148,7 @@ class Notebooks:
         options: dict[str, Any] = {
             "size": size, "cpu": cpu, "memory": memory, "gpu": gpu,
             "idle_timeout": idle_timeout, "idle_type": idle_type, "display_name": display_name,
+            "run": run,
         }  # fmt: skip
         request = parse_request(
             NotebookRequest,
@@ -260,19 +264,7 @@ class Notebooks:
         return self._log(name, "build-log", follow)
 
     def _log(self, name: str, log: str, follow: bool) -> Iterator[str]:
-        path = "/api/v1" + quoted("notebooks", name, log)
-        if follow:
-            for event in self._transport.events(path, {"follow": "true"}):
-                if event.event == "log":
-                    yield from event.data.split("\n")
-            return
-        rest = b""
-        for piece in self._transport.stream(path):
-            *whole, rest = (rest + piece).split(b"\n")
-            for line in whole:
-                yield line.decode("utf-8", "replace")
-        if rest:
-            yield rest.decode("utf-8", "replace")
+        return self._transport.log("/api/v1" + quoted("notebooks", name, log), follow)
 
     def _derived_name(self, source: Bundle | None, data: Bundle | None) -> str | None:
         for bundle, kind in ((source, BundleKind.SOURCE), (data, BundleKind.DATA)):
@@ -280,7 +272,7 @@ class Notebooks:
                 continue
             folder = folder_in(bundle)
             if folder is not None:
-                return notebook_name_from(self._bundles.root_of(folder, kind))
+                return notebook_name_from(self.bundles.root_of(folder, kind))
             text = bundle.name if isinstance(bundle, BundleVersion) else str(bundle)
             if not text.startswith("blake3:"):
                 return notebook_name_from(Path(text.partition("@")[0]))
@@ -292,7 +284,7 @@ class Notebooks:
         if isinstance(bundle, BundleVersion):
             return bundle.digest
         folder = folder_in(bundle)
-        return str(bundle) if folder is None else self._bundles.submit(folder, kind).digest
+        return str(bundle) if folder is None else self.bundles.submit(folder, kind).digest
 
     def _notebook(self, method: str, name: str, *verb: str) -> Notebook:
         return parse(Notebook, self._call(method, quoted("notebooks", name, *verb)))

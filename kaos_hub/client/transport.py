@@ -63,13 +63,16 @@ class Transport:
     Args:
         service: address of the service, e.g. ``http://127.0.0.1:8000/services/kaos``.
         token: the token to send, if there is one.
+        owner: whose things are meant, e.g. ``group:vision``; without it, the asking user's.
     """
 
-    def __init__(self, service: str, token: str | None) -> None:
+    def __init__(self, service: str, token: str | None, owner: str | None = None) -> None:
         self.service = service.rstrip("/")
         self._headers = {"User-Agent": f"kaos-hub/{__version__}", "Accept": "application/json"}
         if token:
             self._headers["Authorization"] = f"token {token}"
+        if owner:
+            self._headers["X-Kaos-Owner"] = quote(owner, safe=":")
         self._pool = _pool(self.service)
 
     def close(self) -> None:
@@ -114,18 +117,49 @@ class Transport:
         with closing(response):
             return json.loads(self._content(response) or b"null")
 
-    def stream(self, path: str, query: Mapping[str, object] | None = None) -> Iterator[bytes]:
+    def stream(
+        self, path: str, query: Mapping[str, object] | None = None, accept: str = "*/*"
+    ) -> Iterator[bytes]:
         """The bytes of an answer, as they come.
 
         Raises:
             KaosError: as :meth:`json`.
         """
-        response = self._open("GET", path, None, {"Accept": "*/*"}, query)
+        response = self._open("GET", path, None, {"Accept": accept}, query)
         with closing(response):
             try:
                 yield from _pieces(response)
             except HTTPError as e:
                 self._unreachable(e)
+
+    def lines(
+        self, path: str, query: Mapping[str, object] | None = None, accept: str = "*/*"
+    ) -> Iterator[str]:
+        """The lines of an answer, as they come, without their ends.
+
+        Raises:
+            KaosError: as :meth:`json`.
+        """
+        rest = b""
+        for piece in self.stream(path, query, accept):
+            *whole, rest = (rest + piece).split(b"\n")
+            for line in whole:
+                yield line.decode("utf-8", "replace")
+        if rest:
+            yield rest.decode("utf-8", "replace")
+
+    def log(self, path: str, follow: bool) -> Iterator[str]:
+        """The lines of a log, each with its time; ``follow`` goes on to its end.
+
+        Raises:
+            KaosError: as :meth:`json`.
+        """
+        if not follow:
+            yield from self.lines(path)
+            return
+        for event in self.events(path, {"follow": "true"}):
+            if event.event == "log":
+                yield from event.data.split("\n")
 
     def events(self, path: str, query: Mapping[str, object] | None = None) -> Iterator[ServerEvent]:
         """An SSE stream, opened again after its last event whenever it breaks.
