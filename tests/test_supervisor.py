@@ -15,9 +15,9 @@ import pytest
 
 from kaos_hub.engines import sandbox
 from kaos_hub.engines.base import Cause, Observation, Phase
-from kaos_hub.engines.descendants import marked
 from kaos_hub.engines.process import Processes
 from kaos_hub.errors import InvalidName
+from kaos_hub.processes import marked
 
 ENV = {"PATH": os.defpath}
 NAME = "kaos-notebook-1-1"

@@ -5,7 +5,7 @@ import threading
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from kaos_hub.engines.output import broken, clean
+from kaos_hub.stamping import broken, clean
 
 if TYPE_CHECKING:
     from docker import DockerClient

@@ -10,8 +10,8 @@ from typing import Any
 
 from kaos_hub.engines.kubernetes_api import Api, answering
 from kaos_hub.engines.kubernetes_watch import hang_up, lines
-from kaos_hub.engines.output import broken, clean
 from kaos_hub.errors import EngineUnavailable, KaosError
+from kaos_hub.stamping import broken, clean
 
 _QUEUE = 64
 _PIECE = 8 << 10

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from kaos_hub.engines.base import Cause, Observation, Phase
-from kaos_hub.engines.descendants import marked, send
 from kaos_hub.engines.files import held, write_json
 from kaos_hub.errors import EngineUnavailable, InvalidName
+from kaos_hub.processes import marked, send
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
 _CHUNK = 1 << 16

@@ -29,9 +29,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kaos_hub.engines.descendants import Process, descendants, send
 from kaos_hub.engines.files import take, write_json
-from kaos_hub.engines.output import CappedLog, Stamper, stamp
+from kaos_hub.processes import Process, descendants, send
+from kaos_hub.stamping import CappedLog, Stamper, stamp
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _CHUNK = 1 << 16
