@@ -187,6 +187,8 @@ class NotebookRow(Table):
     wanted: Mapped[str] = mapped_column(String(8), default="STOPPED")
     source_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     data_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    # id of the model that it works on
+    run: Mapped[str | None] = mapped_column(String(32))
     # the latest source whose environment was built; what runs follows this one
     good_source_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     restart: Mapped[bool] = mapped_column(default=False)
@@ -325,8 +327,10 @@ class TrialRow(Table):
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text, default="")
     attempt: Mapped[int] = mapped_column(default=1)
-    # the worker that holds its lease, while it runs
+    # the worker that holds (or held) its lease
     job: Mapped[str | None] = mapped_column(String(32))
+    # bytes of its log that earlier attempts wrote
+    log_base: Mapped[int] = mapped_column(BigInteger, default=0)
     cancel_reason: Mapped[str] = mapped_column(Text, default="")
     metrics: Mapped[dict[str, Any]] = mapped_column(JSON(), default=dict)
     score: Mapped[float | None]
@@ -362,7 +366,8 @@ class IngestRow(Table):
     manifest: Mapped[str] = mapped_column(DigestBytes(), primary_key=True)
     name: Mapped[str] = mapped_column(String(64))
     index: Mapped[str] = mapped_column(DigestBytes())
-    data_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
+    # none: not all of it was fetched (yet)
+    data_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     at: Mapped[datetime]
 
 

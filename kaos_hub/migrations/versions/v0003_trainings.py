@@ -31,7 +31,7 @@ def upgrade() -> None:
         sa.Column("manifest", sa.LargeBinary(32), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("index", sa.LargeBinary(32), nullable=False),
-        sa.Column("data_id", sa.Integer(), nullable=False),
+        sa.Column("data_id", sa.Integer(), nullable=True),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["data_id"],
@@ -131,6 +131,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("job", sa.String(length=32), nullable=True),
+        sa.Column("log_base", sa.BigInteger(), nullable=False),
         sa.Column("cancel_reason", sa.Text(), nullable=False),
         sa.Column("metrics", sa.JSON(), nullable=False),
         sa.Column("score", sa.Double(), nullable=True),
@@ -168,9 +169,13 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("memory", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("gpu", sa.Integer(), nullable=False, server_default="0"))
         batch_op.add_column(sa.Column("pool", sa.String(length=64), nullable=True))
+    with op.batch_alter_table("notebooks", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("run", sa.String(length=32), nullable=True))
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("notebooks", schema=None) as batch_op:
+        batch_op.drop_column("run")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         for column in ("pool", "gpu", "memory", "cpu", "author"):
             batch_op.drop_column(column)
