@@ -6,6 +6,7 @@
 #   KAOS_OUT           where the layout goes
 #   KAOS_STORAGE       scratch space
 #   KAOS_BASES         lines "name reference": what each base image was pinned to
+#   KAOS_KEPT          where a step before has left bases that want a login, by digest
 #   KAOS_REGISTRIES    text of a registries.conf
 #   KAOS_BUILD_ARGS    lines NAME=value: build arguments
 #   KAOS_PIP           text of a pip.conf for every RUN
@@ -30,7 +31,12 @@ cd "$work"
 
 printf '%s\n' "${KAOS_REGISTRIES:-}" > registries.conf
 export CONTAINERS_REGISTRIES_CONF="$work/registries.conf"
-if [ -n "${KAOS_CA:-}" ] && [ -r "$KAOS_CA" ]; then
+if [ -n "${KAOS_CA:-}" ]; then
+    if [ ! -r "$KAOS_CA" ]; then
+        echo "There is no config map with certificates (ca.crt) of the name that" \
+            "KubernetesEngine.ca_configmap gives: the admin has to make it."
+        exit 1
+    fi
     cat /etc/ssl/certs/ca-certificates.crt "$KAOS_CA" > trusted.crt
     export SSL_CERT_FILE="$work/trusted.crt"
 fi
@@ -70,6 +76,19 @@ buildah --storage-driver overlay --root "$root" --runroot "$KAOS_STORAGE/run" in
     driver=vfs
 set -- --storage-driver "$driver" --root "$root" --runroot "$KAOS_STORAGE/run"
 
+# --- bases that were fetched by a step with a login ---
+
+bases=$(
+    printf '%s\n' "${KAOS_BASES:-}" | while read -r name reference; do
+        kept="${KAOS_KEPT:-}/${reference##*:}"
+        if [ -n "$reference" ] && [ -e "$kept/manifest.json" ]; then
+            # From now on it goes by its id, so that no registry is asked for it.
+            reference=$(buildah "$@" pull --quiet "dir:$kept") || reference=$kept
+        fi
+        printf '%s %s\n' "$name" "$reference"
+    done
+)
+
 # --- the build ---
 
 each() { # each FLAG LINES: the flag before every line, one word a line
@@ -84,7 +103,7 @@ build() {
     chmod -R u+w source
     options=$(
         each --build-arg "${KAOS_BUILD_ARGS:-}"
-        printf '%s\n' "${KAOS_BASES:-}" | while read -r name reference; do
+        printf '%s\n' "$bases" | while read -r name reference; do
             [ -z "$name" ] || printf '%s\n' --build-context "$name=docker-image://$reference"
         done
     )
@@ -151,7 +170,7 @@ buildah "$@" unshare sh -c '
 mkdir -p "$KAOS_OUT/layout/blobs/sha256"
 tr '{' "$newline" < "$root/$driver-layers/layers.json" |
     sed -n 's/.*"diff-digest":"sha256:\([0-9a-f]*\)","diff-size":\([0-9]*\).*/\1 \2/p' > sizes
-printf '%s\n' "${KAOS_BASES:-}" | while read -r _ reference; do
+printf '%s\n' "$bases" | while read -r _ reference; do
     [ -z "$reference" ] || buildah "$@" inspect --type image \
         --format '{{range .OCIv1.RootFS.DiffIDs}}{{println .}}{{end}}' "$reference" 2> /dev/null || :
 done | sed -n 's/^sha256://p' | while read -r digest; do

@@ -90,6 +90,10 @@ class KubernetesEngine(KubernetesSettings):
         """Ask the cluster something, in a thread of our own."""
         return await self._in_thread(lambda: question(self._api))
 
+    @cached_property
+    def _no_images(self) -> dict[str, str]:
+        return {}  # why images of pods could not be pulled
+
     _version = ""
     _laying: asyncio.Task[None] | None = None
 
@@ -114,7 +118,8 @@ class KubernetesEngine(KubernetesSettings):
         self._pool.shutdown(wait=False, cancel_futures=True)
         if "_api" in self.__dict__:
             self._api.close()
-        self._registries.close()
+        if "_registries" in self.__dict__:
+            self._registries.close()
 
     # --- submitting ---
 
@@ -205,6 +210,7 @@ class KubernetesEngine(KubernetesSettings):
         pod = await self._pod(name)
         if pod is None:
             return Observation(Phase.ABSENT)
+        seen_as.recall(pod, self._no_images)
         stuck = seen_as.stuck(pod, self.patience, datetime.now(UTC))
         if stuck is not None and seen_as.VERDICT not in (pod["metadata"].get("annotations") or {}):
             await self._judge(name, *stuck)

@@ -23,6 +23,23 @@ _HOPELESS = ("ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 _CONFIG = ("CreateContainerConfigError", "CreateContainerError")
 _STARTING = ("StartError", "ContainerCannotRun", "RunContainerError")
 _KILLED = 128 + 9
+_LONGEST = 400
+_ADVICE = (
+    (
+        re.compile(r"unauthorized|denied|forbidden|authorization|basic auth", re.IGNORECASE),
+        "if it is there, the admin has to look at KubernetesEngine.pull_secrets",
+    ),
+    (
+        re.compile("x509|certificate", re.IGNORECASE),
+        "the admin has to have the cluster's nodes trust its registry's CA",
+    ),
+)
+_OURS = {
+    "bases": "a base image could not be fetched",
+    "fetch": "what it needs could not be fetched",
+    "push": "it could not be pushed",
+}
+"""Steps that run our own code, and what it means when they fail."""
 _OWN_LIMIT = re.compile(r"exceeds the (?:total )?limit|exceeded its local ephemeral storage limit")
 _NODE_GONE_AFTER = 60.0
 Pod = dict[str, Any]
@@ -118,11 +135,7 @@ def _times(pod: Pod) -> tuple[datetime | None, datetime | None]:
 def _result(pod: Pod) -> dict[str, Any]:
     """The last words of its last container, if they are a result."""
     ends = list(_ends(pod))
-    try:
-        found = json.loads(ends[-1][1].get("message") or "{}") if ends else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    return _told(ends[-1][1].get("message") or "") if ends else {}
 
 
 # --- why it failed ---
@@ -162,19 +175,26 @@ def _exit(name: str, end: dict[str, Any]) -> tuple[Cause, str, int]:
     code, said = int(end["exitCode"]), (end.get("message") or "").strip()
     if end.get("reason") in _STARTING:
         return Cause.ERROR, _short(said), code
-    if name in ("fetch", "push"):
-        what = "what it needs could not be fetched" if name == "fetch" else "it could not be pushed"
-        return Cause.TRANSFER, f"{what}: {_last_words(said) or f'exit code {code}'}", code
+    if name in _OURS:
+        # What only the admin can change would fail again.
+        cause = Cause.CONFIGURATION if _told(said).get("setting") else Cause.TRANSFER
+        return cause, f"{_OURS[name]}: {_last_words(said) or f'exit code {code}'}", code
     if code == _KILLED:
         return Cause.ERROR, "killed (SIGKILL), not by kaos_hub", code
     return Cause.ERROR, f"exit code {code}", code
 
 
 def _last_words(said: str) -> str:
+    message = _told(said).get("message")
+    return str(message) if message else said.splitlines()[-1][:500] if said else ""
+
+
+def _told(said: str) -> dict[str, Any]:
     try:
-        return str(json.loads(said)["message"])
-    except (ValueError, KeyError, TypeError):
-        return said.splitlines()[-1][:500] if said else ""
+        found = json.loads(said or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _of(container: str, text: str) -> str:
@@ -214,10 +234,37 @@ def waiting(pod: Pod) -> str:
         wait = status.get("state", {}).get("waiting") or {}
         reason, message = wait.get("reason") or "", wait.get("message") or ""
         if reason in _PULL:
-            return f"the image {status.get('image', '')} cannot be pulled: {message or reason}"
+            why = _why_no_image(message) or reason
+            return f"the image {status.get('image', '')} cannot be pulled: {why}"
         if reason in _CONFIG:
             return f"it cannot be made as it should be: {message or reason}"
     return ""
+
+
+def _why_no_image(said: str) -> str:
+    """The node's words, without who passed them on; what to do, if only the admin can."""
+    said = re.sub(r"^.*?rpc error: code = \w+ desc = ", "", " ".join(said.split()))
+    said = said if len(said) <= _LONGEST else f"… {said[-_LONGEST:]}"
+    advice = next((then for words, then in _ADVICE if words.search(said)), "")
+    return f"{said}: {advice}" if advice else said
+
+
+def recall(pod: Pod, told: dict[str, str]) -> None:
+    """Let a pod say why its image cannot be pulled also between two tries, when it does not.
+
+    Args:
+        pod: what is seen of it now.
+        told: what pods have said of that, by uid; kept up to date.
+    """
+    uid = pod["metadata"]["uid"]
+    for status in statuses(pod):
+        wait = status.get("state", {}).get("waiting") or {}
+        if wait.get("reason") == "ErrImagePull" and wait.get("message"):
+            told[uid] = wait["message"]
+        elif wait.get("reason") == "ImagePullBackOff" and uid in told:
+            wait["message"] = told[uid]
+    if over(pod):
+        told.pop(uid, None)
 
 
 def stuck(pod: Pod, patience: float, now: datetime) -> tuple[Cause, str] | None:

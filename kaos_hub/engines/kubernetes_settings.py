@@ -5,7 +5,7 @@ import os
 from traitlets import Bool, Dict, Float, Int, List, Unicode, default
 
 from kaos_hub.engines.configurable import ConfigurableEngine
-from kaos_hub.engines.kubernetes_pods import Settings
+from kaos_hub.engines.kubernetes_steps import Settings
 from kaos_hub.errors import Unsupported
 from kaos_hub.models import Resources
 from kaos_hub.quantities import parse_memory
@@ -62,6 +62,13 @@ class KubernetesSettings(ConfigurableEngine):
         " with. Only the step that pushes sees it, and that runs nothing of a user's."
     ).tag(config=True)
 
+    base_secret = Unicode(
+        help="Name of such a secret with the password by which base images are fetched from"
+        " registries that want one. Only the step that fetches them sees it; but everybody who"
+        " builds can have what it may read, so let it be an account that sees base images and not"
+        " what is below `registry`. Default: none, bases are fetched without a password."
+    ).tag(config=True)
+
     pull_secrets = List(
         Unicode(), help="Names of such secrets by which nodes pull images of pods."
     ).tag(config=True)
@@ -72,7 +79,9 @@ class KubernetesSettings(ConfigurableEngine):
     ).tag(config=True)
 
     pip_index_url = Unicode(
-        help="Index that pip uses in builds. Default: what the base image says, else PyPI."
+        help="Index that pip uses in builds, unless a base image has another in /etc/pip.conf or"
+        " its variables. Without a password: every build sees it. Default: what the base image"
+        " says, else PyPI."
     ).tag(config=True)
 
     build_args = Dict(
@@ -186,6 +195,7 @@ class KubernetesSettings(ConfigurableEngine):
             registry=self.registry,
             pull_registry=self.pull_registry or self.registry,
             push_secret=self.push_secret,
+            base_secret=self.base_secret,
             pull_secrets=self.pull_secrets,
             insecure=self.insecure_registries,
             mirrors=self.registry_mirrors,

@@ -9,8 +9,9 @@ environment; the result goes to where Kubernetes looks for a container's last wo
     KAOS_IMAGE      where to push
     KAOS_PULL       repository by which the nodes pull it
     KAOS_BASES      JSON: base image → what it was pinned to
-    KAOS_WAYS       JSON: mirrors, insecure, ca of registries
+    KAOS_WAYS       JSON: mirrors, insecure, ca of registries, and what the admin sets them with
     KAOS_LOGIN      config.json with passwords; may be absent
+    KAOS_KEPT       bases that a step before has fetched; may be absent
     KAOS_RESULT     where the result goes
 """
 
@@ -26,8 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from kaos_hub.errors import BuildFailed, KaosError, NotFound
-from kaos_hub.registry import OCI_MANIFEST, Reference, Registries, Ways, logins
+from kaos_hub.errors import BuildFailed
+from kaos_hub.inside import bases as kept_bases
+from kaos_hub.inside.steps import LONGEST, TROUBLE, failed, registries
+from kaos_hub.registry import OCI_MANIFEST, Reference, Registries
 
 LIBC = "io.kaos-hub.libc"
 """The annotation of a pushed image that tells its C library."""
@@ -35,7 +38,6 @@ LIBC = "io.kaos-hub.libc"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _CHUNK = 1 << 20
 _LARGEST_JSON = 4 << 20
-_LARGEST_PATH = 2000
 _DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 _OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 _OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -47,6 +49,8 @@ class Layer:
 
     descriptor: Mapping[str, Any]
     where: Reference
+    kept: Path | None = None
+    """The file, if a step before has fetched it."""
 
 
 class Layout:
@@ -105,8 +109,18 @@ def _json(file: IO[bytes]) -> tuple[dict[str, Any], bytes]:
     return found, body
 
 
-def push(out: Path, target: Reference, bases: Mapping[str, str], registries: Registries) -> None:
+def push(
+    out: Path, target: Reference, bases: Mapping[str, str], registries: Registries,
+    kept: Path | None = None,
+) -> None:  # fmt: skip
     """Bring the image into the registry: what it lacks of layers, then the manifest.
+
+    Args:
+        out: what the build left.
+        target: where to.
+        bases: base image → what it was pinned to.
+        registries: how they are reached.
+        kept: where the step that has a login for bases left them.
 
     Raises:
         BuildFailed: what the build left is no image.
@@ -115,7 +129,7 @@ def push(out: Path, target: Reference, bases: Mapping[str, str], registries: Reg
     layout = Layout(out / "layout")
     manifest = layout.manifest()
     config, body = layout.json(str(manifest["config"]["digest"]))
-    known = _known(bases, registries, str(config.get("architecture", "amd64")))
+    known = _known(bases, registries, str(config.get("architecture", "amd64")), kept)
     layers = []
     for diff, layer in zip(config["rootfs"]["diff_ids"], manifest["layers"], strict=True):
         if diff in known:
@@ -138,19 +152,29 @@ def _libc(out: Path) -> str:
         return "musl" if file.read(10).strip() == b"musl" else "glibc"
 
 
-def _known(bases: Mapping[str, str], registries: Registries, architecture: str) -> dict[str, Layer]:
+def _known(
+    bases: Mapping[str, str], registries: Registries, architecture: str, kept: Path | None
+) -> dict[str, Layer]:
     """The layers of the base images, by the digest of what is in them."""
     found: dict[str, Layer] = {}
     for pinned in bases.values():
         if pinned == "scratch":
             continue
-        listed = registries.manifest(Reference.parse(pinned))
-        manifest = registries.image(listed, architecture)
-        config = registries.json_blob(manifest.where, manifest.json["config"]["digest"])
+        here = kept_bases.read(kept, pinned) if kept else None
+        if here is not None:
+            manifest, config = here
+        else:
+            listed = registries.manifest(Reference.parse(pinned))
+            manifest = registries.image(listed, architecture)
+            config = registries.json_blob(manifest.where, manifest.json["config"]["digest"])
         for diff, descriptor in zip(
             config["rootfs"]["diff_ids"], manifest.json["layers"], strict=True
         ):
-            found[diff] = Layer(descriptor, manifest.where)
+            file = None
+            if kept and here is not None:
+                name = str(descriptor["digest"]).removeprefix("sha256:")
+                file = kept_bases.folder(kept, pinned) / name
+            found[diff] = Layer(descriptor, manifest.where, file)
     return found
 
 
@@ -169,6 +193,10 @@ def _bring(layer: Layer, target: Reference, registries: Registries) -> dict[str,
     if here and registries.mount(target, digest, layer.where.repository):
         return described
     print(f"Copying layer {digest[:19]} from {layer.where.name}", flush=True)
+    if layer.kept is not None:
+        with layer.kept.open("rb") as have:
+            registries.upload(target, digest, have, size)
+        return described
     with tempfile.TemporaryFile() as file:
         for piece in registries.blob(layer.where, digest):
             file.write(piece)
@@ -214,33 +242,26 @@ def describe(target: Reference, pull: str, registries: Registries) -> dict[str, 
     return {
         "image": f"{pull}@{manifest.digest}",
         "libc": (manifest.json.get("annotations") or {}).get(LIBC, "glibc"),
-        "workdir": str(settings.get("WorkingDir") or "/")[:_LARGEST_PATH],
-        "path": path if len(path) <= _LARGEST_PATH else "",
+        "workdir": str(settings.get("WorkingDir") or "/")[:LONGEST],
+        "path": path if len(path) <= LONGEST else "",
     }
 
 
 def main() -> int:
     """Push as the environment says; what is there already is only described."""
     said = os.environ
-    ways = json.loads(said.get("KAOS_WAYS") or "{}")
-    login = said.get("KAOS_LOGIN")
-    registries = Registries(Ways(**ways, logins=logins(Path(login)) if login else {}))
     target = Reference.parse(said["KAOS_IMAGE"])
-    result = Path(said["KAOS_RESULT"])
+    kept = Path(said["KAOS_KEPT"]) if "KAOS_KEPT" in said else None
     try:
+        asked = registries()
         if "KAOS_OUT" in said:
             bases = json.loads(said.get("KAOS_BASES") or "{}")
-            push(Path(said["KAOS_OUT"]), target, bases, registries)
-        found = describe(target, said["KAOS_PULL"], registries)
-    except (KaosError, OSError, ValueError, KeyError, TypeError, LookupError) as e:
-        message = e.message if isinstance(e, KaosError) else f"{type(e).__name__}: {e}"
-        if isinstance(e, NotFound):
-            message = f"cannot push: {message}"
-        print(message, file=sys.stderr, flush=True)
-        result.write_text(json.dumps({"message": message[:_LARGEST_PATH]}))
-        return 1
+            push(Path(said["KAOS_OUT"]), target, bases, asked, kept)
+        found = describe(target, said["KAOS_PULL"], asked)
+    except TROUBLE as e:
+        return failed(e, "cannot push")
     print(f"Built {found['image']}", flush=True)
-    result.write_text(json.dumps(found))
+    Path(said["KAOS_RESULT"]).write_text(json.dumps(found))
     return 0
 
 

@@ -15,11 +15,19 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
-import urllib3
-from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
+from urllib3 import BaseHTTPResponse, PoolManager, Timeout
 from urllib3.exceptions import HTTPError
 
 from kaos_hub.errors import EngineUnavailable, NotFound
+from kaos_hub.registry.answers import (
+    NO_ENTRY,
+    Patience,
+    core,
+    no_certificates,
+    no_entry,
+    said,
+    silence,
+)
 from kaos_hub.registry.names import (
     DOCKER_HUB,
     INDEXES,
@@ -45,18 +53,21 @@ class Registries:
     Args:
         ways: how they are reached.
         timeout: seconds to wait for a connection or for more of an answer.
+
+    Raises:
+        EngineUnavailable: what should be certificates is none.
     """
 
     def __init__(self, ways: Ways, timeout: float = 30) -> None:
         self._ways = ways
-        retry = Retry(3, redirect=5, backoff_factor=0.3, status_forcelist=(502, 503, 504))
+        retry = Patience(3, redirect=5, backoff_factor=0.3, status_forcelist=(502, 503, 504))
         retry.respect_retry_after_header = False
         retry.raise_on_status = False
         self._options: dict[str, Any] = {
             "timeout": Timeout(connect=min(timeout, 10), read=timeout),
             "retries": retry,
         }
-        self._strict = PoolManager(ssl_context=_trusting(ways.ca))
+        self._strict = PoolManager(ssl_context=_trusting(ways))
         careless = ssl.create_default_context()
         careless.check_hostname, careless.verify_mode = False, ssl.CERT_NONE
         self._careless = PoolManager(ssl_context=careless)
@@ -79,18 +90,21 @@ class Registries:
         """
         refused: list[str] = []
         silent: list[str] = []
+        details: dict[str, Any] = {}
         for place in self._places(reference):
             try:
                 answer = self._ask("GET", place, f"manifests/{place.what}", {"Accept": _ACCEPT})
             except EngineUnavailable as e:
                 silent.append(e.message)
+                details |= e.details
                 continue
             if answer.status == 200:
                 return _manifest(place, answer)
-            refused.append(f"{place.registry} answers {_said(answer)}")
+            refused.append(f"{place.registry} answers {said(answer)}")
+        problems = "; ".join(refused + silent)
         if silent and not refused:
-            raise EngineUnavailable(f"Nobody can say what {reference} is: {'; '.join(silent)}")
-        raise NotFound(f"There is no image {reference}: {'; '.join(refused + silent)}")
+            raise EngineUnavailable(f"Nobody can say what {reference} is: {problems}", **details)
+        raise NotFound(f"There is no image {reference}: {problems}")
 
     def image(self, manifest: Manifest, architecture: str, system: str = "linux") -> Manifest:
         """The manifest of one platform; itself if it is no index.
@@ -110,12 +124,20 @@ class Registries:
         raise NotFound(f"{manifest.where} is not made for {system}/{architecture}")
 
     def has(self, reference: Reference) -> bool:
-        """Whether the image is there. :class:`EngineUnavailable` if nobody answers."""
+        """Whether the image is there.
+
+        Raises:
+            EngineUnavailable: nobody answers, or our login is not accepted.
+        """
         for place in self._places(reference):
             answer = self._ask("HEAD", place, f"manifests/{place.what}", {"Accept": _ACCEPT})
             if answer.status == 200:
                 return True
         return False
+
+    def has_login(self, reference: Reference) -> bool:
+        """Whether we have a password for its registry, or for the mirror of that."""
+        return any(place.registry in self._ways.logins for place in self._places(reference))
 
     def json_blob(self, where: Reference, digest: str) -> dict[str, Any]:
         """A small blob, like an image's configuration, as JSON; verified."""
@@ -132,13 +154,13 @@ class Registries:
         answer = self._ask("GET", where, f"blobs/{digest}", stream=True)
         try:
             if answer.status != 200:
-                raise NotFound(f"{where.name} has no blob {digest}: {_said(answer)}")
+                raise NotFound(f"{where.name} has no blob {digest}: {said(answer)}")
             seen = hashlib.sha256()
             for piece in answer.stream(_CHUNK, decode_content=False):
                 seen.update(piece)
                 yield piece
         except HTTPError as e:
-            raise EngineUnavailable(f"{where.registry} broke off: {e}") from None
+            raise EngineUnavailable(f"{where.registry} broke off: {core(e)}") from None
         finally:
             answer.release_conn()
         if f"sha256:{seen.hexdigest()}" != digest:
@@ -147,8 +169,15 @@ class Registries:
     # --- writing ---
 
     def has_blob(self, where: Reference, digest: str) -> bool:
-        """Whether a repository has a blob."""
-        return self._ask("HEAD", where, f"blobs/{digest}", writing=True).status == 200
+        """Whether a repository has a blob.
+
+        Raises:
+            EngineUnavailable: the registry does not answer, or does not let us in.
+        """
+        answer = self._ask("HEAD", where, f"blobs/{digest}", writing=True)
+        if answer.status in NO_ENTRY:
+            raise no_entry(self._ways, where.registry, answer)
+        return answer.status == 200
 
     def mount(self, where: Reference, digest: str, origin: str) -> bool:
         """Have a blob of another repository of the same registry here, too; whether that worked."""
@@ -163,15 +192,17 @@ class Registries:
             EngineUnavailable: the registry refuses it; says what it said.
         """
         begun = self._ask("POST", where, "blobs/uploads/", writing=True)
+        if begun.status in NO_ENTRY:
+            raise no_entry(self._ways, where.registry, begun)
         if begun.status != 202:
-            raise EngineUnavailable(f"{where.name} takes no upload: {_said(begun)}")
+            raise EngineUnavailable(f"{where.name} takes no upload: {said(begun)}")
         parts = urlsplit(urljoin(f"{self._base(where)}/", begun.headers["Location"]))
         query = urlencode([*parse_qsl(parts.query), ("digest", digest)])
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         done = self._ask("PUT", where, urlunsplit(parts._replace(query=query)), headers, body,
                          writing=True)  # fmt: skip
         if done.status != 201:
-            raise EngineUnavailable(f"{where.name} refuses a layer: {_said(done)}")
+            raise EngineUnavailable(f"{where.name} refuses a layer: {said(done)}")
 
     def put_manifest(self, where: Reference, body: bytes, media_type: str = OCI_MANIFEST) -> str:
         """Make a tag mean a manifest; returns its digest.
@@ -182,7 +213,7 @@ class Registries:
         headers = {"Content-Type": media_type}
         done = self._ask("PUT", where, f"manifests/{where.what}", headers, body, writing=True)
         if done.status != 201:
-            raise EngineUnavailable(f"{where} is refused: {_said(done)}")
+            raise EngineUnavailable(f"{where} is refused: {said(done)}")
         return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
     # --- asking ---
@@ -207,6 +238,9 @@ class Registries:
 
         A body is a file only where the registry has given a token a moment before, so it is never
         sent twice.
+
+        Raises:
+            EngineUnavailable: it does not answer, or lets us in nowhere at all.
         """
         key = (place.registry, place.repository, writing)
         for attempt in range(2):
@@ -214,8 +248,13 @@ class Registries:
             if key in self._tokens:
                 sent["Authorization"] = self._tokens[key]
             answer = self._send(method, place, path, sent, body, stream)
-            if answer.status != 401 or attempt or not self._log_in(key, answer):
+            if answer.status != 401:
                 return answer
+            if attempt or not self._log_in(key, answer):
+                break
+        # One that gives out tokens may refuse what is not there, too.
+        if _challenge(answer)[0] == "basic":
+            raise no_entry(self._ways, place.registry, answer)
         return answer
 
     def _send(
@@ -236,25 +275,27 @@ class Registries:
             except (HTTPError, OSError) as e:
                 self._schemes.pop(place.registry, None)
                 if scheme != "http":
-                    raise EngineUnavailable(
-                        f"{place.registry} does not answer: {_core(e)}"
-                    ) from None
+                    raise silence(self._ways, place.registry, e) from None
                 continue
             if scheme != "http" or answer.status != 400:
                 return answer
         return answer
 
     def _log_in(self, key: tuple[str, str, bool], answer: BaseHTTPResponse) -> bool:
-        """Get what the registry asks for; whether there is something to try again with."""
+        """Get what the registry asks for; whether there is something to try again with.
+
+        Raises:
+            EngineUnavailable: whoever gives out its tokens does not answer, or refuses our login.
+        """
         registry, repository, writing = key
-        kind, _, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
+        kind, rest = _challenge(answer)
         login = self._ways.logins.get(registry)
         basic = base64.b64encode(":".join(login).encode()).decode() if login else ""
-        if kind.lower() == "basic" and basic:
+        if kind == "basic" and basic:
             self._tokens[key] = f"Basic {basic}"
             return True
         asked = dict(re.findall(r'(\w+)="([^"]*)"', rest))
-        if kind.lower() != "bearer" or "realm" not in asked:
+        if kind != "bearer" or "realm" not in asked:
             return False
         scope = f"repository:{repository}:pull{',push' if writing else ''}"
         query = urlencode({"service": asked.get("service", ""), "scope": scope})
@@ -263,15 +304,23 @@ class Registries:
         try:
             given = pool.request("GET", f"{asked['realm']}?{query}", headers=headers,
                                  **self._options)  # fmt: skip
+            if given.status in NO_ENTRY:
+                raise no_entry(self._ways, registry, given)
             token = given.json().get("token") or given.json().get("access_token")
         except (HTTPError, OSError, ValueError) as e:
-            raise EngineUnavailable(f"{registry} gives no token: {_core(e)}") from None
+            raise EngineUnavailable(f"{registry} gives no token: {core(e)}") from None
         if token:
             self._tokens[key] = f"Bearer {token}"
         return bool(token)
 
 
-def _trusting(ca: str) -> ssl.SSLContext:
+def _challenge(answer: BaseHTTPResponse) -> tuple[str, str]:
+    """What kind of login a registry asks for, and the particulars."""
+    kind, _, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
+    return kind.lower(), rest
+
+
+def _trusting(ways: Ways) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if not context.get_ca_certs():
         # In the runtime there is no system whose certificates could be used.
@@ -279,8 +328,13 @@ def _trusting(ca: str) -> ssl.SSLContext:
             import certifi
 
             context.load_verify_locations(certifi.where())
-    if ca and Path(ca).exists():
-        context.load_verify_locations(ca)
+    if ways.ca and Path(ways.ca).exists():
+        # Newer Pythons refuse what many a company's own CA lacks, and nobody else misses.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        try:
+            context.load_verify_locations(ways.ca)
+        except (ssl.SSLError, OSError) as e:
+            raise no_certificates(ways, e) from None
     return context
 
 
@@ -291,24 +345,3 @@ def _manifest(place: Reference, answer: BaseHTTPResponse) -> Manifest:
         raise NotFound(f"{place.registry} gave something else for {place}")
     media_type = answer.headers.get("Content-Type", "").partition(";")[0]
     return Manifest(digest, media_type, body, place)
-
-
-def _said(answer: BaseHTTPResponse) -> str:
-    """What the registry said of an error, in short."""
-    try:
-        errors = answer.json()["errors"]
-        return f"{answer.status}: {errors[0].get('message') or errors[0]['code']}"
-    except (
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        urllib3.exceptions.HTTPError,
-    ):
-        return str(answer.status)
-
-
-def _core(error: BaseException) -> str:
-    reason = getattr(error, "reason", None)
-    return _core(reason) if isinstance(reason, BaseException) else str(error)

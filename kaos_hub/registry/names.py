@@ -108,12 +108,15 @@ class Ways:
         insecure: registries that are spoken to without TLS, or whose certificate isn't checked.
         ca: file with certificates to trust beside the system's.
         logins: registry → user and password.
+        login_setting, ca_setting: what the admin sets them with, for messages.
     """
 
     mirrors: Mapping[str, str] = field(default_factory=dict)
     insecure: Sequence[str] = ()
     ca: str = ""
-    logins: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    logins: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+    login_setting: str = "KubernetesEngine.registry_login"
+    ca_setting: str = "KubernetesEngine.registry_ca"
 
 
 def logins(config: Path) -> dict[str, tuple[str, str]]:

@@ -1,0 +1,375 @@
+"""Registries that want a login, with certificates of a CA of their own: real ones.
+
+Not seen here: registries that give out tokens (`Bearer`), and a package index with such a
+certificate.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kaos_hub.engines.base import Build, Cause, Observation, Phase, Run
+from kaos_hub.engines.kubernetes import KubernetesEngine
+from kaos_hub.engines.kubernetes_pods import Pods
+from kaos_hub.errors import EngineUnavailable, KaosError
+from kaos_hub.registry import Reference, Registries, Ways
+from tests import private_registry as private
+from tests.engine_cluster import kubectl, registry
+from tests.pods import this_machine
+from tests.private_registry import PASSWORDS, Authority, docker_config
+from tests.test_engine_contract import (
+    IMAGE,
+    bundle,
+    cluster,
+    end,
+    needs_kubernetes,
+    output,
+    texts,
+)
+from tests.test_engine_kubernetes import job, make, name
+from tests.test_hostile_builds import SEARCH
+
+__all__ = ["cluster", "make", "name"]
+
+pytestmark = pytest.mark.skipif(
+    not private.program(), reason="no docker-registry to start (Debian's docker-registry)"
+)
+Make = Callable[..., KubernetesEngine]
+HERE = "127.0.0.1"
+NOWHERE = "127.0.0.1:1"
+
+
+def login(directory: Path, address: str, user: str, password: str = "") -> str:
+    """A file as `docker login` writes it."""
+    file = directory / f"{user}-{secrets.token_hex(2)}.json"
+    file.write_text(docker_config(address, user, password))
+    return str(file)
+
+
+# --- what the service asks itself; no cluster needed ---
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.fixture(scope="module")
+def ca(directory: Path) -> Authority:
+    return Authority(directory)
+
+
+@pytest.fixture(scope="module")
+def here(directory: Path, ca: Authority) -> Iterator[str]:
+    """A registry on this machine, with login and TLS, that has one small image."""
+    with private.serving(directory, HERE, ca.issue(HERE)) as address:
+        logins = {address: ("pusher", PASSWORDS["pusher"])}
+        asked = Registries(Ways(ca=str(ca.certificate), logins=logins))
+        asked.put_manifest(Reference(address, "a/b", "1"), small(asked, address))
+        asked.close()
+        yield address
+
+
+def small(asked: Registries, address: str) -> bytes:
+    """The manifest of an image of nothing, whose configuration is there."""
+    import hashlib
+    import io
+
+    body = b'{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers"}}'
+    digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+    asked.upload(Reference(address, "a/b"), digest, io.BytesIO(body), len(body))
+    config = {"mediaType": "application/vnd.oci.image.config.v1+json"}
+    config |= {"digest": digest, "size": len(body)}  # type: ignore[dict-item]
+    return json.dumps({"schemaVersion": 2, "config": config, "layers": []}).encode()
+
+
+@contextlib.contextmanager
+def service(tmp_path: Path, **more: Any) -> Iterator[KubernetesEngine]:
+    """An engine that only asks registries."""
+    engine = KubernetesEngine(data_dir=str(tmp_path / "data"), **more)
+    yield engine
+    asyncio.run(engine.close())
+
+
+def test_a_tag_is_resolved_with_login_and_ca(tmp_path: Path, here: str, ca: Authority) -> None:
+    file = login(tmp_path, here, "reader")
+    with service(tmp_path, registry_login=file, registry_ca=str(ca.certificate)) as engine:
+        pinned = asyncio.run(engine.resolve(f"{here}/a/b:1"))
+        assert pinned.startswith(f"{here}/a/b@sha256:")
+        assert asyncio.run(engine.has({"image": pinned}))
+        assert not asyncio.run(engine.has({"image": f"{here}/a/b:2"}))
+
+
+def refusal(tmp_path: Path, image: str, **more: Any) -> KaosError:
+    """What the service says of an image that it cannot have."""
+    began = time.monotonic()
+    with service(tmp_path, **more) as engine, pytest.raises(KaosError) as caught:
+        asyncio.run(engine.resolve(image))
+    assert time.monotonic() - began < 8
+    assert not [p for p in PASSWORDS.values() if p in str(caught.value.body())]
+    return caught.value
+
+
+def test_what_is_wrong_with_a_registry_is_said_with_what_to_do(
+    tmp_path: Path, directory: Path, here: str, ca: Authority
+) -> None:
+    good, image = login(tmp_path, here, "reader"), f"{here}/a/b:1"
+    trusted = {"registry_ca": str(ca.certificate)}
+    other = Authority(tmp_path, "other").certificate
+
+    said = refusal(tmp_path, image, **trusted)
+    assert "wants a login" in said.message and "KubernetesEngine.registry_login" in said.message
+    wrong = login(tmp_path, here, "reader", "canary-wrong")
+    said = refusal(tmp_path, image, registry_login=wrong, **trusted)
+    assert "does not accept our login" in said.message
+    assert said.details == {"setting": "KubernetesEngine.registry_login"}
+    assert "canary" not in said.message
+    for more in ({}, {"registry_ca": str(other)}, {"registry_ca": "/nowhere"}):
+        said = refusal(tmp_path, image, registry_login=good, **more)
+        assert f"certificate of {here} is not trusted" in said.message
+        assert "KubernetesEngine.registry_ca" in said.message
+    said = refusal(tmp_path, image, registry_login=good, registry_ca=good)
+    assert "holds no certificates" in said.message
+    with private.serving(directory, HERE, ca.issue(HERE, days=-1)) as old:
+        said = refusal(tmp_path, f"{old}/a/b:1", **trusted)
+        assert "expired" in said.message and "renew" in said.message
+    with private.serving(directory, HERE) as plain:
+        said = refusal(tmp_path, f"{plain}/a/b:1", **trusted)
+        assert "KubernetesEngine.insecure_registries" in said.message
+        file = login(tmp_path, plain, "reader")
+        with service(tmp_path, insecure_registries=[plain], registry_login=file) as engine:
+            assert asyncio.run(engine.resolve(f"{plain}/a/b:1"))
+    said = refusal(tmp_path, f"{NOWHERE}/a/b:1", **trusted)
+    assert isinstance(said, EngineUnavailable)
+    assert "does not answer" in said.message and said.message.endswith("Connection refused")
+
+
+def test_whether_an_image_is_there_is_not_guessed(tmp_path: Path, here: str, ca: Authority) -> None:
+    """Else all would be built again and again as long as a password is wrong."""
+    wrong = login(tmp_path, here, "reader", "canary-wrong")
+    refused = pytest.raises(EngineUnavailable, match="does not accept our login")
+    trusted = str(ca.certificate)
+    with service(tmp_path, registry_login=wrong, registry_ca=trusted) as engine, refused:
+        asyncio.run(engine.has({"image": f"{here}/a/b:1"}))
+
+
+# --- on a cluster ---
+
+
+@dataclass
+class Parts:
+    """Registries at an address of this machine that pods and the node reach."""
+
+    directory: Path
+    ca: Authority
+    closed: str
+    """With login and TLS."""
+    open: str
+    """With TLS only; the same images."""
+    namespace: str
+
+    @property
+    def base(self) -> str:
+        return f"{self.closed}/bases/python:1"
+
+    def options(self, **more: Any) -> dict[str, Any]:
+        found = {
+            "registry": f"{self.closed}/users",
+            "pull_registry": f"{self.closed}/users",
+            "registry_login": login(self.directory, self.closed, "reader"),
+            "registry_ca": str(self.ca.certificate),
+            "ca_configmap": "ca",
+            "push_secret": "push",
+            "base_secret": "bases",
+            "pull_secrets": ["pull"],
+        }
+        return found | more
+
+
+def apply(namespace: str, kind: str, name: str, **content: Any) -> None:
+    body = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}}
+    kubectl("apply", "-f", "-", give=json.dumps(body | content))
+
+
+def login_secret(namespace: str, name: str, config: str) -> None:
+    kind = "kubernetes.io/dockerconfigjson"
+    apply(namespace, "Secret", name, type=kind, stringData={".dockerconfigjson": config})
+
+
+@pytest.fixture(scope="module")
+def parts(cluster: str, directory: Path, ca: Authority) -> Iterator[Parts]:
+    host = this_machine()
+    tls = ca.issue(host)
+    with (
+        private.serving(directory, host, tls) as closed,
+        private.serving(directory, host, tls, login=False) as opened,
+    ):
+        parts = Parts(directory, ca, closed, opened, cluster)
+        ways = Ways({"docker.io": registry()}, [registry()])
+        ours = Ways(ca=str(ca.certificate), logins={closed: ("pusher", PASSWORDS["pusher"])})
+        private.copy(Registries(ways), IMAGE, Registries(ours), Reference.parse(parts.base))
+        apply(cluster, "ConfigMap", "ca", data={"ca.crt": ca.certificate.read_text()})
+        other = Authority(directory, "other").certificate.read_text()
+        apply(cluster, "ConfigMap", "other-ca", data={"ca.crt": other})
+        login_secret(cluster, "push", docker_config(closed, "pusher"))
+        login_secret(cluster, "bases", docker_config(closed, "reader"))
+        login_secret(cluster, "pull", docker_config(closed, "reader"))
+        login_secret(cluster, "wrong", docker_config(closed, "pusher", "canary-wrong"))
+        yield parts
+
+
+async def built(
+    engine: KubernetesEngine, name: str, source: Path, *bases: str, seconds: int = 100
+) -> Observation:
+    pinned = {base: await engine.resolve(base) for base in bases}
+    digest = engine.server.add(source)  # type: ignore[attr-defined]
+    work = Build(digest, "k", f"kaos-hub/{name}:1", bases=pinned)
+    await engine.submit(job(name, work, deadline=seconds))
+    return await end(engine, name, seconds + 20)
+
+
+def told(namespace: str) -> str:
+    """All that a cluster tells of pods: what they are, what they said at their end, events."""
+    return kubectl("get", "pods,events,configmaps", "-n", namespace, "-o", "json")
+
+
+needs_node = pytest.mark.skipif(
+    private.node_certificates() is None,
+    reason="this machine's containerd looks nowhere for certificates (config_path)",
+)
+
+
+class TestOnACluster:
+    pytestmark = needs_kubernetes
+
+    @needs_node
+    async def test_from_a_private_base_to_a_pod(
+        self, make: Make, name: str, parts: Parts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Resolved, fetched, built, pushed, pulled; and no password in the reach of the build."""
+        caplog.set_level(logging.DEBUG)
+        engine = make(**parts.options())
+        steps = f"FROM {parts.base}\nCOPY search.py /\nRUN python3 /search.py\nCMD echo hello\n"
+        source = bundle(tmp_path / "source", "", steps)
+        (source / "model" / "search.py").write_text(SEARCH)
+        seen = await built(engine, name, source, parts.base)
+        lines = texts(await output(engine, name))
+        assert seen.phase is Phase.SUCCEEDED, lines
+        assert any(line.startswith(f"Fetching {parts.base}") for line in lines)
+        assert "searched" in lines
+        assert [line for line in lines if line.startswith("FOUND")] == []
+        # Layers of the base are not sent again: the registry has them.
+        assert sum(line.startswith("Pushing layer") for line in lines) == 1, lines
+        assert not [line for line in lines if line.startswith("Copying layer")]
+        assert await engine.has(seen.result)
+        said = "\n".join(lines) + caplog.text + str(seen) + told(parts.namespace)
+        await engine.remove(name)
+        # What is known is only described.
+        again = await built(engine, name, source, parts.base)
+        assert again.result == seen.result
+        assert not any("STEP" in line for line in texts(await output(engine, name)))
+        await engine.remove(name)
+        with private.trusted_by_node(parts.closed, parts.ca.certificate):
+            await engine.submit(job(name, Run(("echo", "runs"), seen.result["image"])))
+            assert (await end(engine, name)).phase is Phase.SUCCEEDED
+            assert texts(await output(engine, name)) == ["runs"]
+        assert "canary" not in (said + told(parts.namespace)).replace('"canary" + "-"', "")
+
+    async def test_what_goes_wrong_in_a_build_is_said_with_what_to_do(
+        self, make: Make, parts: Parts, tmp_path: Path
+    ) -> None:
+        """Each at its step, at once, and not tried again: only an admin can help."""
+        nothing = bundle(tmp_path / "nothing", "", "FROM scratch\nCOPY . /\n")
+        private_base = bundle(tmp_path / "private", "", f"FROM {parts.base}\n")
+        with socket.create_server((this_machine(), 0)) as closed:
+            nobody = "{}:{}".format(*closed.getsockname())
+        wrong = "does not accept our login"
+        cases: list[tuple[dict[str, Any], Path, Cause, tuple[str, ...]]] = [
+            ({"push_secret": "wrong"}, nothing, Cause.CONFIGURATION, (wrong, "push_secret")),
+            ({"push_secret": ""}, nothing, Cause.CONFIGURATION, ("wants a login", "push_secret")),
+            ({"push_secret": "no"}, nothing, Cause.CONFIGURATION, ("no secret", "push_secret")),
+            ({"base_secret": "wrong"}, private_base, Cause.CONFIGURATION, (wrong, "base_secret")),
+            (
+                {"ca_configmap": "other-ca"}, nothing,
+                Cause.CONFIGURATION, ("is not trusted", "ca_configmap"),
+            ),
+            ({"ca_configmap": "no"}, nothing, Cause.ERROR, ()),
+            ({"registry": f"{nobody}/users"}, nothing, Cause.TRANSFER, ("does not answer",)),
+            ({"base_secret": ""}, private_base, Cause.ERROR, ()),
+        ]  # fmt: skip
+
+        async def one(
+            number: int, more: dict[str, Any], source: Path, cause: Cause, words: tuple[str, ...]
+        ) -> None:
+            engine, name = make(**parts.options(**more)), f"kaos-train-{secrets.token_hex(4)}"
+            bases = (parts.base,) if source is private_base else ()
+            try:
+                seen = await built(engine, name, source, *bases)
+                log = "\n".join(texts(await output(engine, name)))
+                assert seen.phase is Phase.FAILED, (more, log)
+                assert seen.cause is cause, (more, seen, log)
+                for word in words:
+                    assert word in seen.message, (more, seen.message)
+                if more == {"ca_configmap": "no"}:
+                    assert "KubernetesEngine.ca_configmap" in log
+                if more == {"base_secret": ""}:
+                    assert "unauthorized" in log or "authentication required" in log
+                assert "canary" not in str(seen) + log
+            finally:
+                assert "canary" not in told(parts.namespace).replace('"canary" + "-"', "")
+                await engine.remove(name)
+
+        for some in (cases[:4], cases[4:]):
+            await asyncio.gather(*(one(n, *case) for n, case in enumerate(some)))
+
+    async def test_a_node_without_the_password(self, make: Make, name: str, parts: Parts) -> None:
+        engine = make(**parts.options(pull_secrets=[]))
+        await engine.submit(job(name, Run(("true",), parts.base)))
+        seen = await end(engine, name)
+        assert (seen.phase, seen.cause) == (Phase.FAILED, Cause.MISSING_IMAGE)
+        print(seen.message)
+
+    async def test_an_index_and_build_arguments_of_the_admin(
+        self, make: Make, name: str, parts: Parts, tmp_path: Path
+    ) -> None:
+        """On a base whose registry wants no login: the build fetches it itself, and trusts it."""
+        base = f"{parts.open}/bases/python:1"
+        steps = (
+            f"FROM {base}\nARG GREETING\nRUN pip install kaosindexed"
+            ' && python3 -c "import kaosindexed" && echo "said: $GREETING"\n'
+        )
+        source = bundle(tmp_path / "source", "", steps)
+        host = this_machine()
+        with private.package_index(tmp_path, host, "kaosindexed", "print('from it')") as url:
+            more = {"pip_index_url": url, "build_args": {"GREETING": "good day = $HOME", "X": "y"}}
+            engine = make(**parts.options(**more))
+            seen = await built(engine, name, source, base)
+        lines = texts(await output(engine, name))
+        assert seen.phase is Phase.SUCCEEDED, lines
+        assert "from it" in lines
+        assert "said: good day = $HOME" in lines
+
+
+def test_how_pip_is_configured(tmp_path: Path) -> None:
+    def conf(**more: Any) -> str:
+        engine = KubernetesEngine(data_dir=str(tmp_path), registry="r/x", **more)
+        work = Build("blake3:" + "a" * 64, "k", "kaos-hub/o:k")
+        pods: Pods = engine.pods
+        steps = pods.build(job("kaos-build-1", work), work, known=False)["spec"]["initContainers"]
+        return str(next(e["value"] for e in steps[1]["env"] if e["name"] == "KAOS_PIP"))
+
+    assert conf() == ""
+    plain = conf(pip_index_url="http://i.example:8080/simple/")
+    assert "index-url = http://i.example:8080/simple/\ntrusted-host = i.example:8080\n" in plain
+    assert "trusted" not in conf(pip_index_url="https://i.example/simple/", ca_configmap="ca")
+    assert "cert = /etc/xdg/pip/ca.crt" in conf(ca_configmap="ca")
