@@ -224,25 +224,46 @@ def _default(cls: type, trait: Any) -> str:
 # --- REST ----------------------------------------------------------------------------------------
 
 
+KAOS, TRAIN = "/services/kaos/api/v1", "/services/kaos-train/api/v1"
+
+
 def routes() -> list[Any]:
-    """All routes of the API."""
-    from kaos_hub.service.api_table import all_routes
+    """All routes of the API: of the service `kaos`, then those that `kaos-train` has besides."""
+    from kaos_hub.service.api_table import all_routes, training_routes
     from kaos_hub.service.login import Logins
 
-    return all_routes(Logins(), "/services/kaos/api/v1")
+    table = all_routes(Logins(), KAOS)
+    known = {(route.method, route.path) for route in table}
+    more = training_routes(Logins(), TRAIN)
+    return table + [route for route in more if (route.method, route.path) not in known]
+
+
+def _training_groups() -> str:
+    """The first words of paths that only the service `kaos-train` has."""
+    from kaos_hub.service.handlers_models import ROUTES as MODELS
+    from kaos_hub.service.handlers_trainings import ROUTES as TRAININGS
+
+    groups = dict.fromkeys(route.path.split("/")[1] for route in [*TRAININGS, *MODELS])
+    *most, last = (f"/{group}" for group in groups)
+    return f"{', '.join(most)} and {last}"
 
 
 def rest() -> str:
     """The page of the REST API."""
     from kaos_hub.service.openapi import openapi
 
-    document = openapi(routes(), "/services/kaos/api/v1")
+    document = openapi(routes(), KAOS)
     groups: dict[str, list[Any]] = {}
     for route in routes():
         groups.setdefault(route.path.split("/")[1], []).append(route)
     parts = [
-        "All paths are below `/services/kaos/api/v1` of the Hub. The same, for programs: `GET"
-        " /openapi.json` (OpenAPI 3.1).",
+        f"Paths are below `{KAOS}` of the Hub; those of {_training_groups()} below `{TRAIN}`, where"
+        " all others but /notebooks are, too: so who may only train needs nothing else. The same,"
+        " for programs: `GET /openapi.json` of either (OpenAPI 3.1).",
+        "Bundles, trainings and models belong to a user or to a group of the Hub's. The header"
+        " `X-Kaos-Owner: group:vision` (percent-encoded where it is not ASCII; or the parameter"
+        " `owner` of the query) says that those of a group are meant; you must be in it. Without it"
+        " yours are meant. Notebooks are always yours.",
         "Send a Hub token: `Authorization: token …` or `Authorization: Bearer …`; `kaos token`"
         " prints yours. A browser's session does as well; what changes something then needs the"
         " page's XSRF token (header `X-XSRFToken`). Bodies are JSON unless said otherwise. Unknown"
@@ -280,7 +301,8 @@ def _route(route: Any) -> str:
 
 def _answer(route: Any) -> str:
     if route.media:
-        return " or ".join(map(code, route.media))
+        json = [_link(route.answer.__name__)] if route.answer else []
+        return " or ".join(json + [code(media) for media in route.media])
     if route.answer is None:
         return "JSON"
     inner = getattr(route.answer, "__args__", (route.answer,))[0]

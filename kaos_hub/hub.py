@@ -11,6 +11,9 @@ import aiohttp
 
 from kaos_hub.errors import Forbidden, HubUnavailable, KaosError, LimitExceeded, NotBuilt, NotFound
 
+_SOON = 5.0
+"""Seconds that the Hub has for what somebody waits for. It needs a few milliseconds."""
+
 
 @dataclass(frozen=True)
 class Server:
@@ -86,6 +89,19 @@ class Hub:
         _check(status, body)
         model = (body.get("servers") or {}).get(server)
         return None if model is None else _server(user, model)
+
+    async def groups(self, user: str) -> frozenset[str]:
+        """The groups that a user is in, now.
+
+        Raises:
+            HubUnavailable: the Hub does not answer soon.
+        """
+        soon = aiohttp.ClientTimeout(total=_SOON)
+        status, body = await self._call("GET", f"/users/{quote(user, safe='')}", timeout=soon)
+        if status == 404:
+            return frozenset()
+        _check(status, body)
+        return frozenset(map(str, body.get("groups") or ()))
 
     async def active(self) -> list[Server]:
         """All servers that run, start or stop, of all users."""

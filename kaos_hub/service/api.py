@@ -3,13 +3,16 @@
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import unquote
 
 from tornado.web import HTTPError
 
 from kaos_hub.errors import InvalidRequest, KaosError
 from kaos_hub.models import Model, parse_request
 from kaos_hub.service import sse
+from kaos_hub.service.auth import Caller
 from kaos_hub.service.bodies import BodyHandler
+from kaos_hub.service.owners import HEADER
 from kaos_hub.service.routes import Answer, Call, Download, Events, Route, any_json
 from kaos_hub.service.uploads import BodyReader, JsonReader, ObjectReader
 from kaos_hub.service.web import Handler
@@ -24,6 +27,7 @@ class ApiHandler(BodyHandler):
 
     def initialize(self, routes: dict[str, Route]) -> None:
         self.routes = routes
+        self._whose: str | None = None
 
     @property
     def route(self) -> Route:
@@ -46,10 +50,20 @@ class ApiHandler(BodyHandler):
         caller = await self.admit(route.right)
         if caller is not None:
             caller.require(route.right, self.path_kwargs.get("name"))
+            self._whose = await self._owner(route, caller)
         self.check_announced(route.limit)
-        if route.reader == "objects" and caller is not None:
-            return ObjectReader(self.core.versions.receive(caller.owner), self.settings)
+        if route.reader == "objects" and self._whose is not None:
+            return ObjectReader(self.core.versions.receive(self._whose), self.settings)
         return JsonReader(route.limit) if route.body is not None else None
+
+    async def _owner(self, route: Route, caller: Caller) -> str:
+        """Whose things are meant. Links and event streams of pages cannot send headers."""
+        if not route.shared:
+            return caller.owner
+        said = unquote(self.request.headers.get(HEADER, ""))
+        said = said or self.get_query_argument("owner", "")
+        writes = self.request.method != "GET"
+        return await self.core.owners.meant(caller, said, fresh=writes)
 
     async def _answer(self, **_: str) -> None:
         self.check_taken()
@@ -64,6 +78,7 @@ class ApiHandler(BodyHandler):
             last_event_id=_event_id(self.request.headers.get("Last-Event-ID")),
             remote_ip=self.request.remote_ip or "",
             origin=f"{self.request.protocol}://{self.request.host}",
+            whose=self._whose,
         )
         self.set_status(route.status)
         await self._send(await route.endpoint(call))
@@ -71,9 +86,9 @@ class ApiHandler(BodyHandler):
     get = post = put = patch = delete = _answer
 
     def _query(self, route: Route) -> Model | None:
-        given = {
-            k: self.get_query_argument(k) for k in self.request.query_arguments if k != "_xsrf"
-        }
+        ours = {"_xsrf", "owner"} if route.shared else {"_xsrf"}
+        names = self.request.query_arguments.keys() - ours
+        given = {name: self.get_query_argument(name) for name in names}
         if route.query is None:
             if given:
                 raise InvalidRequest(f"unknown parameter: {', '.join(sorted(given))}")

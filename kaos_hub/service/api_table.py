@@ -1,21 +1,46 @@
-"""All routes of the API, and the document that describes them."""
+"""All routes of the API, and the documents that describe them.
+
+Two services of the Hub stand before one process. Who may use ``kaos`` has bundles and notebooks,
+who may use ``kaos-train`` has bundles, trainings and models: so either right is of use alone.
+"""
 
 import json
 from typing import Any
 
-from kaos_hub.service import handlers_bundles, handlers_info, handlers_notebooks, login
+from kaos_hub.service import (
+    handlers_bundles,
+    handlers_info,
+    handlers_models,
+    handlers_notebooks,
+    handlers_trainings,
+    login,
+)
 from kaos_hub.service.auth import Right
 from kaos_hub.service.openapi import openapi
 from kaos_hub.service.routes import Call, Route
 
 
 def all_routes(logins: login.Logins, server: str) -> list[Route]:
-    """The table.
+    """The table of the service ``kaos``.
 
     Args:
         logins: the logins that wait.
         server: the path of the API, e.g. ``/services/kaos/api/v1``.
     """
+    return _table(handlers_notebooks.ROUTES, logins, server)
+
+
+def training_routes(logins: login.Logins, server: str) -> list[Route]:
+    """The table of the service ``kaos-train``.
+
+    Args:
+        logins: the logins that wait.
+        server: the path of the API, e.g. ``/services/kaos-train/api/v1``.
+    """
+    return _table([*handlers_trainings.ROUTES, *handlers_models.ROUTES], logins, server)
+
+
+def _table(own: list[Route], logins: login.Logins, server: str) -> list[Route]:
     document: dict[str, Any] = {}
 
     async def describe(call: Call) -> dict[str, Any]:
@@ -28,7 +53,12 @@ def all_routes(logins: login.Logins, server: str) -> list[Route]:
         *handlers_info.ROUTES,
         Route("GET", "/openapi.json", describe, "This document.", right=Right.ANYONE),
         *handlers_bundles.ROUTES,
-        *handlers_notebooks.ROUTES,
-        *login.routes(logins),
+        *own,
+        *login.routes(logins, service_of(server)),
     ]
     return table
+
+
+def service_of(server: str) -> str:
+    """The name of the Hub's service whose API is below a path."""
+    return server.split("/services/", 1)[1].partition("/")[0]

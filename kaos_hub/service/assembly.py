@@ -25,6 +25,7 @@ from kaos_hub.models import Info
 from kaos_hub.notebooks import Gate, Hosting, Notebooks, Wishes
 from kaos_hub.notebooks.admission import Inside
 from kaos_hub.service.core import Core
+from kaos_hub.service.owners import Owners
 from kaos_hub.stores.base import Store
 from kaos_hub.trainings import Trainings
 from kaos_hub.versions import Versions
@@ -100,14 +101,27 @@ class Parts:
             max_file_size=config.file_limit(),
             max_files=config.max_files,
         )
-        jobs, hosting = await self._start_work(db, engine, ledger, versions, store)
+        hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])
+        self._closers.append(hub.close)
+        jobs, hosting = await self._start_work(db, engine, ledger, versions, store, hub)
         only = self._data.user if engine.name == "local" and not config.trust_all_users else None
         public_url = config.public_url.rstrip("/")
         wishes = Wishes(ledger, sizes, default_size, idle, gpus)
         notebooks = Notebooks(hosting, wishes, public_url, trusted=only)
         gate = Gate(hosting, wishes, ledger, public_url, trusted=only)
         self.core = Core(
-            info, public_url, only, db, engine, ledger, versions, jobs, notebooks, gate, Trainings()
+            info=info,
+            public_url=public_url,
+            only_user=only,
+            db=db,
+            engine=engine,
+            ledger=ledger,
+            versions=versions,
+            jobs=jobs,
+            notebooks=notebooks,
+            gate=gate,
+            trainings=Trainings(),
+            owners=Owners(hub.groups),
         )
 
     async def close(self) -> None:
@@ -146,12 +160,16 @@ class Parts:
         return engine
 
     async def _start_work(
-        self, db: Database, engine: Engine, ledger: Ledger, versions: Versions, store: Store
+        self,
+        db: Database,
+        engine: Engine,
+        ledger: Ledger,
+        versions: Versions,
+        store: Store,
+        hub: Hub,
     ) -> tuple[Jobs, Hosting]:
         config, data = self._config, self._data
         logs, bell = LogStore(data.logs), Bell()
-        hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])
-        self._closers.append(hub.close)
         jobs = Jobs(db, engine, logs, ledger, config.max_builds, partial(explain, versions))
         self._closers.append(jobs.close)
         inside = Inside(config.inside_url, data.path / "kernels", config.all_pools())

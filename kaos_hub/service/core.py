@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kaos_hub.jobs import Jobs
     from kaos_hub.ledger import Ledger
     from kaos_hub.notebooks import Gate, Notebooks
+    from kaos_hub.service.owners import Owners
     from kaos_hub.trainings import Trainings
     from kaos_hub.versions import Versions
 
@@ -34,6 +35,7 @@ class Core:
     notebooks: "Notebooks"
     gate: "Gate"
     trainings: "Trainings"
+    owners: "Owners"
 
     def admit(self, caller: Caller) -> None:
         """Refuse whoever this installation does not serve.

@@ -115,6 +115,7 @@ ROUTES = [
         "Which of these objects does the owner not hold? Limits are checked before bytes move.",
         body=MissingRequest,
         answer=MissingAnswer,
+        shared=True,
         limit=_MISSING_LIMIT,
         errors=(LimitExceeded, TooLarge),
     ),
@@ -124,6 +125,7 @@ ROUTES = [
         receive,
         "Send objects: for each, a line `<64 hex digits> <size>` and then that many bytes.",
         answer=Received,
+        shared=True,
         limit=_UPLOAD_LIMIT,
         reader="objects",
         errors=(InvalidRequest, LimitExceeded, StorageFull),
@@ -135,6 +137,7 @@ ROUTES = [
         "Make a version of a tree whose objects the owner holds. An older tree is selected again.",
         body=CommitRequest,
         answer=BundleVersion,
+        shared=True,
         status=201,
         errors=(MissingObjects, LimitExceeded, Conflict),
     ),
@@ -145,6 +148,7 @@ ROUTES = [
         "Versions of bundles, newest first.",
         query=ListBundles,
         answer=list[BundleVersion],
+        shared=True,
     ),
     Route(
         "GET",
@@ -152,6 +156,7 @@ ROUTES = [
         get_bundle,
         "One version of a bundle; `current` is the one used when none is named.",
         answer=BundleVersion,
+        shared=True,
         errors=(NotFound,),
     ),
     Route(
@@ -161,6 +166,7 @@ ROUTES = [
         "What stands in a directory of a bundle.",
         query=ListEntries,
         answer=list[TreeEntry],
+        shared=True,
         errors=(NotFound,),
     ),
     Route(
@@ -169,6 +175,7 @@ ROUTES = [
         archive,
         "The bundle as a tar archive.",
         media=("application/x-tar",),
+        shared=True,
         errors=(NotFound,),
     ),
 ]

@@ -16,10 +16,10 @@ async def whoami(call: Call) -> Whoami:
     caller = call.caller
     return Whoami(
         user=caller.user,
-        owner=caller.owner,
+        owner=call.owner,
         admin=caller.admin,
-        limits=call.core.ledger.limits(caller.owner),
-        usage=await call.core.ledger.usage(caller.owner),
+        limits=call.core.ledger.limits(call.owner),
+        usage=await call.core.ledger.usage(call.owner),
     )
 
 
@@ -33,6 +33,7 @@ ROUTES = [
         whoami,
         "The asking user, with limits and use.",
         answer=Whoami,
+        shared=True,
         errors=(Unavailable,),
     ),
 ]

@@ -2,8 +2,6 @@
 
 from collections.abc import AsyncIterator
 
-from pydantic import Field
-
 from kaos_hub.errors import (
     Conflict,
     Forbidden,
@@ -24,16 +22,8 @@ from kaos_hub.models import (
 )
 from kaos_hub.service import sse
 from kaos_hub.service.auth import Right
+from kaos_hub.service.log_answers import LOG_MEDIA, ReadLog, answer_log, from_where
 from kaos_hub.service.routes import Call, Download, Events, Route
-
-_LOG_MEDIA = ("text/plain", "text/event-stream")
-
-
-class ReadLog(Model):
-    """Which part of a log, and whether to wait for more."""
-
-    offset: int = Field(0, ge=0, description="bytes to leave out at the beginning")
-    follow: bool = Field(False, description="go on until the work ends; events always do")
 
 
 class Gone(Model):
@@ -89,43 +79,18 @@ async def delete(call: Call) -> Gone:
     return Gone(deleted=call.path["name"])
 
 
-def _log(call: Call, log: AsyncIterator[tuple[int, bytes]]) -> Download | Events:
-    if _wants_events(call):
-        return Events(sse.lines_of_log(log))
-    return Download(_bytes_of(log), "text/plain; charset=utf-8")
-
-
-def _wants_events(call: Call) -> bool:
-    return "text/event-stream" in call.accept
-
-
-def _from_where(call: Call) -> tuple[int, bool]:
-    query: ReadLog = call.query
-    if not _wants_events(call):
-        return query.offset, query.follow
-    return (query.offset if call.last_event_id is None else call.last_event_id), True
-
-
-async def _bytes_of(log: AsyncIterator[tuple[int, bytes]]) -> AsyncIterator[bytes]:
-    try:
-        async for _, piece in log:
-            yield piece
-    finally:
-        await sse.close(log)
-
-
 async def build_log(call: Call) -> Download | Events:
     """What the build said."""
-    offset, follow = _from_where(call)
+    offset, follow = from_where(call)
     log = await call.core.notebooks.build_log(call.owner, call.path["name"], offset, follow)
-    return _log(call, log)
+    return answer_log(call, log)
 
 
 async def host_log(call: Call) -> Download | Events:
     """What the server said."""
-    offset, follow = _from_where(call)
+    offset, follow = from_where(call)
     log = await call.core.notebooks.host_log(call.owner, call.path["name"], offset, follow)
-    return _log(call, log)
+    return answer_log(call, log)
 
 
 async def _event_messages(events: AsyncIterator[Event]) -> AsyncIterator[sse.Message]:
@@ -232,7 +197,7 @@ ROUTES = [
         build_log,
         "The log of the build: stamped lines as text, or events whose id is the offset after them.",
         query=ReadLog,
-        media=_LOG_MEDIA,
+        media=LOG_MEDIA,
         errors=(NotFound,),
     ),
     Route(
@@ -241,7 +206,7 @@ ROUTES = [
         host_log,
         "The server's log: stamped lines as text, or events whose id is the offset after them.",
         query=ReadLog,
-        media=_LOG_MEDIA,
+        media=LOG_MEDIA,
         errors=(NotFound,),
     ),
     Route(

@@ -135,14 +135,19 @@ class Logins:
             self._by_challenge.pop(pending.challenge, None)
 
 
-def routes(logins: Logins) -> list[Route]:
-    """The routes a command line uses; the page is in :mod:`kaos_hub.service.pages`."""
+def routes(logins: Logins, service: str) -> list[Route]:
+    """The routes a command line uses; the page is in :mod:`kaos_hub.service.pages`.
+
+    Args:
+        logins: the logins that wait.
+        service: the Hub's service before whose page a person confirms.
+    """
 
     async def begin(call: Call) -> LoginStarted:
         request: LoginRequest = call.body
         pending = logins.begin(request, call.remote_ip)
         return LoginStarted(
-            url=f"{_hub_url(call)}/services/kaos/login?code={pending.user_code}",
+            url=f"{_hub_url(call)}/services/{service}/login?code={pending.user_code}",
             user_code=pending.user_code,
             expires_in=LIFETIME,
         )

@@ -9,14 +9,24 @@ from kaos_hub import __version__
 from kaos_hub.errors import Forbidden, InvalidRequest, KaosError, NotAuthenticated
 from kaos_hub.models import ErrorBody, Model
 from kaos_hub.service.auth import Right
+from kaos_hub.service.owners import HEADER
 from kaos_hub.service.routes import Route
 
 _REF = "#/components/schemas/{model}"
 
-_DESCRIPTION = """Bundles and notebooks of kaos_hub.
+_DESCRIPTION = """Bundles, notebooks, trainings and models of kaos_hub.
 
 Send a JupyterHub token as `Authorization: token …` (or `Bearer …`). Errors have the shape of
 `ErrorBody`; `code` is stable and meant for programs, `message` is for people."""
+
+_OWNER = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "whose things are meant, `group:vision` or `user:ada`; also as the parameter"
+    " `owner` of the query. None: the asking user's",
+    "schema": {"type": "string"},
+}
 
 _RIGHTS = {
     Right.ANYONE: "Needs no login.",
@@ -58,7 +68,11 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": route.summary.split(". ")[0].rstrip("."),
         "description": described,
         "tags": [route.path.split("/")[1]],
-        "parameters": [*_path_parameters(route), *_query_parameters(route)],
+        "parameters": [
+            *_path_parameters(route),
+            *_query_parameters(route),
+            *([_OWNER] if route.shared else []),
+        ],
         "responses": _responses(route),
     }
     if route.right is Right.ANYONE:
@@ -116,16 +130,14 @@ def _responses(route: Route) -> dict[str, Any]:
 
 
 def _answer(route: Route) -> dict[str, Any]:
-    if route.media:
-        text = {"type": "string"}
-        return {"content": {media: {"schema": text} for media in route.media}}
+    streams = {media: {"schema": {"type": "string"}} for media in route.media}
     inner = _item_model(route.answer)
     if inner is None:
-        return _content("application/json", {"type": "object"})
+        return {"content": streams or {"application/json": {"schema": {"type": "object"}}}}
     schema = _reference(inner)
     if inner is not route.answer:
         schema = {"type": "array", "items": schema}
-    return _content("application/json", schema)
+    return {"content": {"application/json": {"schema": schema}, **streams}}
 
 
 def _content(media: str, schema: dict[str, Any], required: bool = False) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class Call:
     remote_ip: str
     origin: str
     """Scheme, host and port that the asker used."""
+    whose: str | None = None
+    """Whose things are meant, on routes where that can be chosen."""
 
     @property
     def caller(self) -> Caller:
@@ -44,7 +46,7 @@ class Call:
     @property
     def owner(self) -> str:
         """Whose things are meant."""
-        return self.caller.owner
+        return self.whose or self.caller.owner
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Route:
     errors: tuple[type[KaosError], ...] = ()
     reader: str = ""
     """``objects``: the body is a stream of objects, not JSON."""
+    shared: bool = False
+    """It is about things that a group may own, too: requests may say whose are meant."""
 
     @property
     def pattern(self) -> str:

@@ -37,7 +37,9 @@ class Message:
         return f"{head}event: {self.event}\n{body}\n".encode()
 
 
-async def lines_of_log(log: AsyncIterator[tuple[int, bytes]]) -> AsyncIterator[Message]:
+async def lines_of_log(
+    log: AsyncIterator[tuple[int, bytes]], event: str = "log"
+) -> AsyncIterator[Message]:
     """Whole lines of a log as messages; a message's id is the offset after its last line."""
     rest = b""
     offset: int | None = None
@@ -46,9 +48,9 @@ async def lines_of_log(log: AsyncIterator[tuple[int, bytes]]) -> AsyncIterator[M
             whole, found, tail = (rest + piece).rpartition(b"\n")
             rest = tail
             if found:
-                yield Message("log", whole.decode("utf-8", "replace"), offset - len(tail))
+                yield Message(event, whole.decode("utf-8", "replace"), offset - len(tail))
         if rest:
-            yield Message("log", rest.decode("utf-8", "replace"), offset)
+            yield Message(event, rest.decode("utf-8", "replace"), offset)
     finally:
         await close(log)
     yield Message("end", "")

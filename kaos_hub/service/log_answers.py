@@ -1,0 +1,50 @@
+"""Logs over REST: as text or as events, from any offset, followed or not."""
+
+from collections.abc import AsyncIterator
+
+from pydantic import Field
+
+from kaos_hub.models import Model
+from kaos_hub.service import sse
+from kaos_hub.service.routes import Call, Download, Events
+
+LOG_MEDIA = ("text/plain", "text/event-stream")
+
+Pieces = AsyncIterator[tuple[int, bytes]]
+"""Pieces of a log, each with the offset after it."""
+
+
+class ReadLog(Model):
+    """Which part of a log, and whether to wait for more."""
+
+    offset: int = Field(0, ge=0, description="bytes to leave out at the beginning")
+    follow: bool = Field(False, description="go on until the work ends; events always do")
+
+
+def from_where(call: Call) -> tuple[int, bool]:
+    """The offset from which a log is asked for, and whether it is to be followed."""
+    query: ReadLog = call.query
+    if not _wants_events(call):
+        return query.offset, query.follow
+    return (query.offset if call.last_event_id is None else call.last_event_id), True
+
+
+def answer_log(
+    call: Call, log: Pieces, media_type: str = "text/plain; charset=utf-8", event: str = "log"
+) -> Download | Events:
+    """The log as it was asked for."""
+    if _wants_events(call):
+        return Events(sse.lines_of_log(log, event))
+    return Download(_bytes_of(log), media_type)
+
+
+def _wants_events(call: Call) -> bool:
+    return "text/event-stream" in call.accept
+
+
+async def _bytes_of(log: Pieces) -> AsyncIterator[bytes]:
+    try:
+        async for _, piece in log:
+            yield piece
+    finally:
+        await sse.close(log)
