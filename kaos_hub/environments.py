@@ -11,8 +11,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from kaos_hub import images
-from kaos_hub.database import BaseRow, Database, ImageRow, JobRow, VersionRow, now
-from kaos_hub.engines.base import Build, Engine
+from kaos_hub.database import (
+    BaseRow,
+    Database,
+    ImageRow,
+    JobRow,
+    NotebookRow,
+    TrainingRow,
+    VersionRow,
+    now,
+)
+from kaos_hub.engines.base import Build, Engine, Materialise
 from kaos_hub.errors import BuildFailed, KaosError, Unavailable, Unsupported
 from kaos_hub.jobs import Jobs
 from kaos_hub.models import JobKind, JobState
@@ -170,16 +179,7 @@ class Environments:
         )
 
     async def keep(self, owner: str, environment: Environment, job: JobRow) -> Environment:
-        """Remember what a job built.
-
-        Raises:
-            BuildFailed: it cannot be a notebook's.
-        """
-        if job.result.get("libc") == "musl":
-            raise BuildFailed(
-                "The image is built on musl (Alpine), where notebooks cannot run. Use a base with"
-                " glibc, e.g. python:3.13-slim or debian:trixie-slim."
-            )
+        """Remember what a job built."""
         result = dict(job.result)
         if self._engine.images:
             result |= {k: environment.inputs[k] for k in ("code_overlay", "context")}
@@ -228,6 +228,48 @@ class Environments:
 
 def _unknown(base: str) -> Environment:
     return Environment(key="", result=None, why=f"its base image {base} was never used here")
+
+
+async def lay_out(engine: Engine, jobs: Jobs, store_url: str, owner: str, digest: str) -> None:
+    """Have a tree where the engine's workloads can see it; one that is there costs nothing.
+
+    Raises:
+        BuildFailed: it could not be laid out.
+    """
+    if await engine.places.has_tree(digest):
+        return
+    work = Materialise(digest=digest, store=store_url)
+    job = await jobs.wait(await jobs.ensure(JobKind.MATERIALISE, owner, digest, work))
+    if job.state != JobState.SUCCEEDED:
+        raise BuildFailed(f"The bundle could not be laid out: {job.reason}")
+
+
+def others_wait(session: Session, job_id: str, besides: str) -> bool:
+    """Whether a notebook or training waits for a build, other than the one with the id
+    ``besides``."""
+    notebook = select(NotebookRow.id).where(
+        NotebookRow.build_job == job_id, NotebookRow.id != besides, NotebookRow.wanted == "RUNNING"
+    )
+    training = select(TrainingRow.id).where(
+        TrainingRow.build_job == job_id,
+        TrainingRow.id != besides,
+        TrainingRow.state.in_(("WAITING", "QUEUED", "INGESTING", "BUILDING")),
+        TrainingRow.kill_reason == "",
+    )
+    return any(session.scalar(query.limit(1)) is not None for query in (notebook, training))
+
+
+def refuse_musl(environment: Environment) -> None:
+    """Refuse what can be no notebook's.
+
+    Raises:
+        BuildFailed: says what could be.
+    """
+    if environment.result is not None and environment.result.get("libc") == "musl":
+        raise BuildFailed(
+            "The image is built on musl (Alpine), where notebooks cannot run. Use a base with"
+            " glibc, e.g. python:3.13-slim or debian:trixie-slim."
+        )
 
 
 def explain(versions: Versions, job: JobRow, lines: list[str]) -> str:

@@ -22,13 +22,12 @@ from sqlalchemy.orm import Session
 from kaos_hub import ledger as ledgers
 from kaos_hub.database import ACTIVE_JOBS, Database, JobRow, now
 from kaos_hub.engines.base import (
-    Build,
     Cause,
     Engine,
     JobSpec,
-    Materialise,
     Observation,
     Phase,
+    Work,
     from_json,
     to_json,
 )
@@ -60,6 +59,8 @@ class Jobs:
         ledger: which owner may run how many builds.
         max_builds: builds that run at once, of all owners together.
         explain: makes a person's words of a failed build, from its row and log.
+        build_resources: what a build gets.
+        max_workers: workers of trainings that run at once, of all owners together; 0 is any number.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Jobs:
         max_builds: int,
         explain: Explain,
         build_resources: Resources = Resources(),  # noqa: B008 - frozen
+        max_workers: int = 0,
     ) -> None:
         self._db, self._engine, self._logs, self._ledger = db, engine, logs, ledger
         self._max_builds, self._explain, self._build_resources = (
@@ -78,6 +80,7 @@ class Jobs:
             explain,
             build_resources,
         )
+        self._max_workers = max_workers
         self._drivers: dict[str, asyncio.Task[None]] = {}
         self._changed: dict[str, asyncio.Event] = {}
         self._slot_freed = asyncio.Event()
@@ -103,9 +106,23 @@ class Jobs:
             await self._remove(kind, job_id)
 
     async def ensure(
-        self, kind: JobKind, owner: str, key: str, work: Build | Materialise, deadline: int = 3600
+        self,
+        kind: JobKind,
+        owner: str,
+        key: str,
+        work: Work,
+        deadline: int = 3600,
+        author: str = "",
+        resources: Resources = Resources(),  # noqa: B008 - frozen
     ) -> str:
-        """The id of the active job of that owner, kind and key; a new one if there is none."""
+        """The id of the active job of that owner, kind and key; a new one if there is none.
+
+        Args:
+            kind, owner, key: what it is known by.
+            work, deadline: what it does, and in how many seconds.
+            author: the user who asks; what a worker holds counts against that user's limits.
+            resources: what a worker gets and holds.
+        """
 
         def join_or_add(session: Session) -> str:
             same = (JobRow.owner == owner, JobRow.kind == kind, JobRow.key == key)
@@ -124,7 +141,8 @@ class Jobs:
             )
             row = JobRow(
                 id=token_hex(8), kind=kind, owner=owner, key=key, state=JobState.QUEUED,
-                work=to_json(work), deadline=deadline, created=now(),
+                work=to_json(work), deadline=deadline, created=now(), author=author,
+                cpu=resources.cpu, memory=resources.memory, gpu=resources.gpu,
             )  # fmt: skip
             session.add(row)
             return row.id
@@ -258,6 +276,10 @@ class Jobs:
             if not self._ledger.build_fits(session, row.owner):
                 row.reason = "waiting: your other builds run first"
                 return False
+        elif row.kind == JobKind.TRAIN:
+            row.reason = self._ledger.worker_waits(session, row, self._max_workers)
+            if row.reason:
+                return False
         row.state, row.reason = JobState.SUBMITTED, "handed to the engine"
         return True
 
@@ -268,7 +290,7 @@ class Jobs:
             name=name,
             owner=row.owner,
             work=from_json(row.kind, row.work),
-            resources=self._build_resources,
+            resources=self._resources(row),
             deadline=row.deadline,
         )
         try:
@@ -298,6 +320,11 @@ class Jobs:
             with contextlib.suppress(asyncio.CancelledError):
                 await follower
 
+    def _resources(self, row: JobRow) -> Resources:
+        if row.kind in (JobKind.BUILD, JobKind.MATERIALISE):
+            return self._build_resources
+        return Resources(cpu=row.cpu, memory=row.memory, gpu=row.gpu)
+
     async def _follow(self, row: JobRow) -> None:
         """Keep the workload's output, going on where an earlier driver was killed."""
         have = self._logs.size(row.id) - row.log_base
@@ -321,17 +348,23 @@ class Jobs:
             await self._finish(row, JobState.SUCCEEDED, "", seen.result, seen.finished)
             return
         lost = seen.phase in (Phase.LOST, Phase.ABSENT) or seen.cause.infrastructure
-        if lost and row.attempt < ATTEMPTS:
+        # what a worker had leased is not its own to try again: see kaos_hub.trainings
+        if lost and row.attempt < ATTEMPTS and row.kind != JobKind.TRAIN:
             await self._again(row, seen)
             return
         reason = await self._why(row, seen)
-        await self._finish(row, JobState.FAILED, reason, finished=seen.finished, cause=seen.cause)
+        cause = Cause.LOST if lost and seen.cause is Cause.NONE else seen.cause
+        await self._finish(row, JobState.FAILED, reason, finished=seen.finished, cause=cause)
 
     async def _why(self, row: JobRow, seen: Observation) -> str:
         if seen.cause is Cause.DEADLINE:
             return f"took longer than the {row.deadline} s allowed, and was ended"
         if seen.cause is Cause.OUT_OF_MEMORY:
             return "ran out of memory; ask for more, or need less"
+        if row.kind == JobKind.TRAIN and seen.phase in (Phase.LOST, Phase.ABSENT):
+            return f"was lost: {seen.message or 'the machine or engine went away'}"
+        if row.kind == JobKind.TRAIN and seen.cause.infrastructure:
+            return seen.message
         if seen.phase in (Phase.LOST, Phase.ABSENT):
             return f"was lost {ATTEMPTS} times: {seen.message or 'the machine or engine went away'}"
         if seen.cause.infrastructure:

@@ -4,15 +4,20 @@ What is held is always added up from the rows that hold it, inside the transacti
 there is no counter that could drift.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from kaos_hub.database import Database, HoldingRow, JobRow, NotebookRow
-from kaos_hub.errors import LimitExceeded
+from kaos_hub.errors import InvalidResources, LimitExceeded
 from kaos_hub.models import JobKind, JobState, Limits, Usage
 from kaos_hub.quantities import show_memory
+
+N = TypeVar("N", int, float)
+_RUNNING = (JobState.SUBMITTED, JobState.RUNNING)
 
 
 class Ledger:
@@ -76,9 +81,68 @@ class Ledger:
         limit = self.limits(owner).builds
         return limit is None or running_builds(session, owner) < limit
 
+    def worker_waits(self, session: Session, row: JobRow, most: int) -> str:
+        """Why a worker of a training cannot run yet; nothing if it can.
+
+        Users take turns: whoever has the fewest workers comes first, then whoever asked first.
+
+        Args:
+            session: the transaction that decides.
+            row: the worker's job, queued.
+            most: workers of all users that may run at once; 0 is any number.
+        """
+        full = self._worker_over(session, row)
+        if full or not most:
+            return full
+        busy = _workers(session)
+        free = most - busy.total()
+        rank = _rank(row, busy)
+        queued = session.scalars(
+            select(JobRow).where(
+                JobRow.kind == JobKind.TRAIN,
+                JobRow.state == JobState.QUEUED,
+                ~JobRow.cancel_requested,
+                JobRow.id != row.id,
+            )
+        )
+        before = [other for other in queued if _rank(other, busy) < rank]
+        if free > len(before):
+            return ""
+        ahead = sum(not self._worker_over(session, other) for other in before)
+        if free > ahead:
+            return ""
+        return f"waiting: {busy.total()} of {most} workers run, {ahead} wait before this one"
+
+    def _worker_over(self, session: Session, row: JobRow) -> str:
+        owner = f"user:{row.author}"
+        limits, held = self.limits(owner), usage(session, owner)
+        for what, limit, has, asked, show in (
+            ("trials at once", limits.trials, held.trials, 1, str),
+            ("cpu", limits.cpu, held.cpu, row.cpu or 0, lambda v: f"{v:g}"),
+            ("memory", limits.memory, held.memory, row.memory or 0, lambda v: show_memory(int(v))),
+            ("gpu", limits.gpu, held.gpu, row.gpu, str),
+        ):
+            if limit is not None and asked and has + asked > limit:
+                return f"waiting: {row.author} may have {show(limit)} {what}, and has {show(has)}"
+        return ""
+
+    def refuse_never(self, owner: str, cpu: float | None, memory: int | None, gpu: int) -> None:
+        """Refuse what could never be admitted, however little else is held.
+
+        Raises:
+            InvalidResources: says what is allowed.
+        """
+        limits = self.limits(owner)
+        _refuse_never("cpu", cpu, limits.cpu, lambda v: f"{v:g}")
+        _refuse_never("memory", memory, limits.memory, show_memory)
+        _refuse_never("gpu", gpu, limits.gpu, str)
+
 
 def usage(session: Session, owner: str, besides: str = "") -> Usage:
-    """Add up what the owner holds, apart from the notebook with the id ``besides``."""
+    """Add up what the owner holds, apart from the notebook with the id ``besides``.
+
+    Workers of trainings count for the user who asked for them, whosever the training is.
+    """
     notebooks, cpu, memory, gpu = session.execute(
         select(
             func.count(),
@@ -87,12 +151,25 @@ def usage(session: Session, owner: str, besides: str = "") -> Usage:
             func.coalesce(func.sum(NotebookRow.held_gpu), 0),
         ).where(NotebookRow.owner == owner, NotebookRow.held, NotebookRow.id != besides)
     ).one()
+    trials, trial_cpu, trial_memory, trial_gpu = session.execute(
+        select(
+            func.count(),
+            func.coalesce(func.sum(JobRow.cpu), 0),
+            func.coalesce(func.sum(JobRow.memory), 0),
+            func.coalesce(func.sum(JobRow.gpu), 0),
+        ).where(
+            JobRow.kind == JobKind.TRAIN,
+            JobRow.state.in_(_RUNNING),
+            JobRow.author == (owner.removeprefix("user:") if owner.startswith("user:") else None),
+        )
+    ).one()
     return Usage(
         notebooks=notebooks,
         builds=running_builds(session, owner),
-        cpu=round(float(cpu), 3),
-        memory=int(memory),
-        gpu=int(gpu),
+        trials=trials,
+        cpu=round(float(cpu) + float(trial_cpu or 0), 3),
+        memory=int(memory) + int(trial_memory or 0),
+        gpu=int(gpu) + int(trial_gpu),
         storage=stored(session, owner),
     )
 
@@ -105,12 +182,35 @@ def stored(session: Session, owner: str) -> int:
 
 def running_builds(session: Session, owner: str | None = None) -> int:
     """How many builds run now, of one owner or of all."""
-    query = select(func.count()).where(
-        JobRow.kind == JobKind.BUILD, JobRow.state.in_((JobState.SUBMITTED, JobState.RUNNING))
-    )
+    query = select(func.count()).where(JobRow.kind == JobKind.BUILD, JobRow.state.in_(_RUNNING))
     if owner is not None:
         query = query.where(JobRow.owner == owner)
     return session.scalar(query) or 0
+
+
+def _workers(session: Session) -> Counter[str]:
+    """Running workers of trainings by the user who asked."""
+    found = session.execute(
+        select(JobRow.author, func.count())
+        .where(JobRow.kind == JobKind.TRAIN, JobRow.state.in_(_RUNNING))
+        .group_by(JobRow.author)
+    )
+    return Counter({row[0]: row[1] for row in found})
+
+
+def _rank(row: JobRow, busy: Counter[str]) -> tuple[int, object, str]:
+    return busy[row.author], row.created, row.id
+
+
+def _refuse_never(what: str, asked: N | None, limit: N | None, show: Callable[[N], str]) -> None:
+    if limit is None:
+        return
+    if asked is None:
+        raise InvalidResources(f"Say how much {what} it needs; your limit is {show(limit)}.")
+    if asked > limit:
+        raise InvalidResources(
+            f"{what} {show(asked)} is more than your limit of {show(limit)}; ask for less."
+        )
 
 
 def _refuse_over(limit, held, asked, what, show) -> None:  # type: ignore[no-untyped-def]

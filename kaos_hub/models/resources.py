@@ -27,11 +27,12 @@ class Limits(Model):
 
     notebooks: int | None = Field(None, ge=0, description="running notebooks")
     builds: int | None = Field(None, ge=0, description="running builds")
-    cpu: float | None = Field(None, ge=0, description="cores, summed over running notebooks")
+    trials: int | None = Field(None, ge=0, description="trials of trainings that run at once")
+    cpu: float | None = Field(None, ge=0, description="cores, summed over all that runs")
     memory: Annotated[
         int | None, BeforeValidator(lambda v: v if v is None else parse_memory(v))
-    ] = Field(None, description="bytes, summed over running notebooks")
-    gpu: int | None = Field(None, ge=0, description="devices, summed over running notebooks")
+    ] = Field(None, description="bytes, summed over all that runs")
+    gpu: int | None = Field(None, ge=0, description="devices, summed over all that runs")
     storage: Annotated[
         int | None, BeforeValidator(lambda v: v if v is None else parse_memory(v))
     ] = Field(None, description="bytes of bundles, each content counted once")
@@ -45,6 +46,7 @@ class Usage(Model):
 
     notebooks: int = 0
     builds: int = 0
+    trials: int = 0
     cpu: float = 0
     memory: int = 0
     gpu: int = 0

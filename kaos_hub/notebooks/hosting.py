@@ -24,13 +24,13 @@ from kaos_hub.database import (
     WorkloadRow,
     now,
 )
-from kaos_hub.engines.base import Engine, Materialise
-from kaos_hub.environments import Environment, Environments
+from kaos_hub.engines.base import Engine
+from kaos_hub.environments import Environment, Environments, lay_out, others_wait, refuse_musl
 from kaos_hub.errors import BuildFailed, KaosError, Unavailable
 from kaos_hub.hub import Hub, Server
 from kaos_hub.jobs import Jobs
 from kaos_hub.logs import LogStore
-from kaos_hub.models import JobKind, JobState, NotebookState
+from kaos_hub.models import JobState, NotebookState
 from kaos_hub.notebooks.admission import Inside, release
 from kaos_hub.notebooks.records import announce, server_of, set_state, user_of
 from kaos_hub.notebooks.watching import HostLogs, Watch
@@ -191,8 +191,9 @@ class Hosting:
         )
         for version in (source, data):
             if version is not None:
-                await self._lay_out(row.owner, version.digest)
+                await lay_out(self.engine, self.jobs, self.store_url, row.owner, version.digest)
         environment = await self.environment_of(row)
+        refuse_musl(environment)
         if environment.result is None:
             await self._build(row, environment)
         else:
@@ -219,15 +220,6 @@ class Hosting:
 
         await self._write(note)
 
-    async def _lay_out(self, owner: str, digest: str) -> None:
-        if await self.engine.places.has_tree(digest):
-            return
-        work = Materialise(digest=digest, store=self.store_url)
-        job_id = await self.jobs.ensure(JobKind.MATERIALISE, owner, digest, work)
-        job = await self.jobs.wait(job_id)
-        if job.state != JobState.SUCCEEDED:
-            raise BuildFailed(f"The bundle could not be laid out: {job.reason}")
-
     async def _build(self, row: NotebookRow, environment: Environment) -> None:
         job_id = await self.environments.build(row.owner, environment)
 
@@ -241,6 +233,7 @@ class Hosting:
         job = await self.jobs.wait(job_id, lambda job: self._building(row.id, job))
         if job.state == JobState.SUCCEEDED:
             environment = await self.environments.keep(row.owner, environment, job)
+            refuse_musl(environment)
             await self._built(row.id, environment, job)
             return
         words = "was cancelled" if job.state == JobState.CANCELLED else f"failed: {job.reason}"
@@ -358,10 +351,11 @@ class Hosting:
 
     async def _unfinished_build(self, row: NotebookRow) -> str | None:
         """The build that only this notebook still waits for."""
-        if not row.build_job or row.build_state not in ACTIVE_JOBS:
+        job = row.build_job
+        if not job or row.build_state not in ACTIVE_JOBS:
             return None
-        others = await self.db.run(lambda session: _others_wait(session, row))
-        return None if others else row.build_job
+        others = await self.db.run(lambda session: others_wait(session, job, row.id))
+        return None if others else job
 
     async def end_server(self, row: NotebookRow) -> None:
         """Have the Hub stop the server; returns when it has done all that belongs to that."""
@@ -430,12 +424,3 @@ class Hosting:
     async def _write(self, change: Any) -> None:
         await self.db.run(change)
         self.bell.ring()
-
-
-def _others_wait(session: Session, row: NotebookRow) -> bool:
-    query = select(NotebookRow.id).where(
-        NotebookRow.build_job == row.build_job,
-        NotebookRow.id != row.id,
-        NotebookRow.wanted == "RUNNING",
-    )
-    return session.scalar(query.limit(1)) is not None

@@ -1,8 +1,7 @@
 """Wishes: what a request makes of a notebook's row, or why it cannot."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from secrets import token_hex
-from typing import TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -12,10 +11,7 @@ from kaos_hub.errors import InvalidResources
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import BundleKind, IdlePolicy, NotebookRequest, NotebookState, Size
 from kaos_hub.notebooks.names import find_name
-from kaos_hub.quantities import show_memory
 from kaos_hub.versions import select_version
-
-N = TypeVar("N", int, float)
 
 
 class Wishes:
@@ -121,22 +117,7 @@ class Wishes:
         if row.gpu > self._gpus:
             there_are = f"{self._gpus} GPUs" if self._gpus else "no GPU"
             raise InvalidResources(f"{row.gpu} GPUs asked for, but there is {there_are} here.")
-        limits = self._ledger.limits(row.owner)
-        _refuse_never("cpu", row.cpu, limits.cpu, str)
-        _refuse_never("memory", row.memory, limits.memory, show_memory)
-        _refuse_never("gpu", row.gpu, limits.gpu, str)
-        cap = limits.idle_timeout
+        self._ledger.refuse_never(row.owner, row.cpu, row.memory, row.gpu)
+        cap = self._ledger.limits(row.owner).idle_timeout
         if cap is not None and (row.idle_timeout == 0 or row.idle_timeout > cap):
             row.idle_timeout = cap
-
-
-def _refuse_never(what: str, asked: N | None, limit: N | None, show: Callable[[N], str]) -> None:
-    """Refuse what could never be admitted, however little else is held."""
-    if limit is None:
-        return
-    if asked is None:
-        raise InvalidResources(f"Say how much {what} it needs; your limit is {show(limit)}.")
-    if asked > limit:
-        raise InvalidResources(
-            f"{what} {show(asked)} is more than your limit of {show(limit)}; ask for less."
-        )

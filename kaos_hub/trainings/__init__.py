@@ -12,6 +12,7 @@ from kaos_hub.models import (
     BeatAnswer,
     IngestEnd,
     IngestOrder,
+    IngestPart,
     Inputs,
     LeaseAnswer,
     LeaseRequest,
@@ -242,6 +243,10 @@ class Trainings:
 
     async def order(self, job_id: str) -> IngestOrder:
         """What a job of kind INGEST is to fetch."""
+        raise Unsupported
+
+    async def fetched(self, job_id: str, part: IngestPart) -> None:
+        """Write down what a job of kind INGEST has fetched up to now: the next one goes on."""
         raise Unsupported
 
     async def ingested(self, job_id: str, end: IngestEnd) -> None:
