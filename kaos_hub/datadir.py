@@ -9,6 +9,7 @@
       trees/<hex>/          bundles laid out, read-only
       environments/<key>/   what the local engine built
       workloads/<name>/     supervised processes
+      scratch/<name>/       what workloads write to while they are there
       homes/<notebook id>/  what users keep
       logs/                 <id>.log of jobs and notebooks, hub.log
       secrets/<name>        mode 0600, made when first asked for; elsewhere with KAOS_SECRETS_DIR
@@ -145,6 +146,11 @@ class DataDir:
     def workloads(self) -> Path:
         """Supervised processes, one directory per workload."""
         return self.path / "workloads"
+
+    @property
+    def scratch(self) -> Path:
+        """What workloads write to, one directory per workload; made when first needed."""
+        return self.path / "scratch"
 
     @property
     def homes(self) -> Path:

@@ -3,6 +3,7 @@
 import platform
 import sys
 from abc import ABCMeta, abstractmethod
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -10,8 +11,11 @@ from traitlets import Int, Unicode
 from traitlets.config import LoggingConfigurable
 
 from kaos_hub.datadir import DataDir
-from kaos_hub.engines.base import Engine, Observation
+from kaos_hub.engines.base import Engine, JobSpec, Observation
 from kaos_hub.engines.process import DEFAULT_CAP
+from kaos_hub.tickets import Tickets
+
+_TICKET_SECONDS = 24 * 3600
 
 
 class _Meta(type(LoggingConfigurable), ABCMeta):  # type: ignore[misc]
@@ -48,6 +52,14 @@ class ConfigurableEngine(LoggingConfigurable, Engine, metaclass=_Meta):  # type:
     @cached_property
     def _data(self) -> DataDir:
         return DataDir(self.data_dir or None)
+
+    @cached_property
+    def _tickets(self) -> Tickets:
+        return Tickets(self._data.secret("tickets"))
+
+    def _ticket(self, spec: JobSpec, digests: Iterable[str] = ()) -> str:
+        """A ticket for a job, for a day longer than it may take: it may have to wait to begin."""
+        return self._tickets.issue(spec.name, digests, spec.deadline + _TICKET_SECONDS)
 
     @property
     def platform(self) -> str:

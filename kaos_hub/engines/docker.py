@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from traitlets import Bool, Int, Unicode
 
+from kaos_hub import runtime_image
 from kaos_hub.engines import docker_client as engine
 from kaos_hub.engines import docker_containers as containers
 from kaos_hub.engines.base import Build, Cause, JobSpec, Materialise, Observation, Phase, Run
@@ -22,6 +23,7 @@ from kaos_hub.engines.docker_logs import Follower
 from kaos_hub.engines.files import write_json
 from kaos_hub.engines.supervised import SupervisedEngine
 from kaos_hub.errors import EngineUnavailable, NotFound, Unsupported
+from kaos_hub.models import Mount
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -49,6 +51,18 @@ class DockerEngine(SupervisedEngine):
     pids_limit = Int(4096, min=16, help="How many processes a job may have at once.").tag(
         config=True
     )
+
+    shared_memory = Unicode(
+        "1g",
+        help=(
+            "Size of /dev/shm of a job, which counts as its memory. Docker's own 64m is too little"
+            " for what loads data in parallel."
+        ),
+    ).tag(config=True)
+
+    runtime_volume = Unicode(
+        help="Volume with the Python of our own programs in containers; by default this release's."
+    ).tag(config=True)
 
     stop_grace = Int(5, min=0, help="Seconds between SIGTERM and SIGKILL.").tag(config=True)
 
@@ -117,6 +131,7 @@ class DockerEngine(SupervisedEngine):
         self._info = await self._ask(lambda client: dict(client.info()))
         loop = asyncio.get_running_loop()
         self._buildx = await loop.run_in_executor(self._pool, engine.has_buildx)
+        await self._sweep()
 
     async def close(self) -> None:
         """Let go of connections and threads. Containers and builds go on."""
@@ -172,17 +187,38 @@ class DockerEngine(SupervisedEngine):
     async def _create(self, spec: JobSpec, work: Run) -> None:
         import docker.errors
 
-        user = f"{self.uid}:{self.uid}"
-        given = containers.parameters(spec, work, user, self.pids_limit, self.log_limit)
         try:
+            given = await asyncio.to_thread(self._parameters, spec, work)
+            if work.module:
+                await self._ask(lambda client: client.api.inspect_volume(self._runtime))
             await self._ask(lambda client: client.containers.create(**given))
         except docker.errors.ImageNotFound:
             self._judge(spec.name, Cause.MISSING_IMAGE, f"the image {work.image} is not there")
+        except docker.errors.NotFound:
+            # The Engine would make an empty one.
+            message = f"the runtime ({self._runtime}) is not on this Docker Engine"
+            self._judge(spec.name, Cause.CONFIGURATION, message)
         except docker.errors.APIError as e:
             # Somebody else made it a moment ago: theirs is ours.
             if e.status_code == 409:
                 return
             raise Unsupported(f"The Docker Engine refuses {spec.name}: {e.explanation}") from None
+
+    @cached_property
+    def _runtime(self) -> str:
+        return self.runtime_volume or runtime_image.volume()
+
+    def _parameters(self, spec: JobSpec, work: Run) -> dict[str, Any]:
+        ticket = self._ticket(spec) if work.ticket else ""
+        mounts = [*self._scratch.make(spec.name, work, ticket), *work.mounts]
+        if work.module:
+            mounts.append(Mount(source=self._runtime, target=runtime_image.ROOT))
+        return containers.parameters(spec, work, mounts) | {
+            "user": f"{self.uid}:{self.uid}",
+            "pids_limit": self.pids_limit,
+            "shm_size": self.shared_memory,
+            "log_config": containers.log_config(self.log_limit),
+        }
 
     # --- verdicts: what we did to a container, which its state does not tell ---
 
@@ -288,6 +324,7 @@ class DockerEngine(SupervisedEngine):
         if not self._supervised(name) and await self._inspect(name):
             await self._ask(partial(containers.remove, name=name))
         await self._processes.remove(name)
+        await self._scratch.remove(name)
 
     async def logs(self, name: str, offset: int = 0) -> AsyncIterator[bytes]:
         """The workload's output from a byte offset on, followed until it ends."""
@@ -360,20 +397,4 @@ class DockerEngine(SupervisedEngine):
         info = self._info
         if info is None:
             return ["The Docker Engine has not answered yet."]
-        found = [
-            "The Docker Engine sets no disk quota: a job may fill the disk.",
-            "A build's processes and disk are not limited."
-            if self.classic_builder
-            else "docker buildx: a build's memory, cpu, processes and disk are not limited.",
-        ]
-        for flag, what in (
-            ("MemoryLimit", "memory limits"),
-            ("SwapLimit", "swap limits"),
-            ("CpuCfsQuota", "cpu limits"),
-            ("PidsLimit", "limits of the number of processes"),
-        ):
-            if not info.get(flag):
-                found.append(f"The machine's kernel enforces no {what} (cgroups).")
-        if "nvidia" not in (info.get("Runtimes") or {}):
-            found.append("The Docker Engine has no GPU runtime: no GPU can be given out.")
-        return found
+        return engine.weaknesses(info, self.classic_builder)

@@ -154,3 +154,24 @@ def _has(client: "DockerClient", container: str, path: str) -> bool:
         return False
     stream.close()
     return True
+
+
+def weaknesses(info: Mapping[str, Any], classic_builder: bool) -> list[str]:
+    """What an Engine that says so of itself does not enforce."""
+    found = [
+        "The Docker Engine sets no disk quota: a job may fill the disk.",
+        "A build's processes and disk are not limited."
+        if classic_builder
+        else "docker buildx: a build's memory, cpu, processes and disk are not limited.",
+    ]
+    for flag, what in (
+        ("MemoryLimit", "memory limits"),
+        ("SwapLimit", "swap limits"),
+        ("CpuCfsQuota", "cpu limits"),
+        ("PidsLimit", "limits of the number of processes"),
+    ):
+        if not info.get(flag):
+            found.append(f"The machine's kernel enforces no {what} (cgroups).")
+    if "nvidia" not in (info.get("Runtimes") or {}):
+        found.append("The Docker Engine has no GPU runtime: no GPU can be given out.")
+    return found

@@ -3,60 +3,77 @@
 import contextlib
 import math
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kaos_hub.engines.base import Cause, JobSpec, Observation, Phase, Run
 from kaos_hub.errors import EngineUnavailable
+from kaos_hub.models import Mount
+from kaos_hub.runtime_image import ROOT as RUNTIME
 
 if TYPE_CHECKING:
     from docker import DockerClient
+    from docker.types import LogConfig
 
 LABEL = "kaos_hub.workload"
 OWNER = "kaos_hub.owner"
 DEADLINE = "kaos_hub.deadline"
 
+_PYTHON = (f"{RUNTIME}/bin/python", "-I", "-u", "-m")
 _NEVER = "0001-01-01"
 _KILLED = 128 + 9
 _HEARSAY = 1.0
 """Seconds after a container's end within which the Engine hears that it was for want of memory."""
 
 
-def parameters(spec: JobSpec, work: Run, user: str, pids: int, log_limit: int) -> dict[str, Any]:
-    """Arguments of ``client.containers.create`` for a command of the user's."""
-    from docker.types import DeviceRequest, LogConfig, Mount
+def parameters(spec: JobSpec, work: Run, seen: Iterable[Mount]) -> dict[str, Any]:
+    """Arguments of ``client.containers.create`` that depend on what is to be done."""
+    from docker.types import DeviceRequest
 
     resources = spec.resources
     gpus = DeviceRequest(count=resources.gpu, capabilities=[["gpu"]])
+    ours = [*_PYTHON, work.module] if work.module else []
+    argv = [*ours, *work.command]
     return {
         "image": work.image,
         "name": spec.name,
         # As entrypoint, so that the image's own has no say.
-        "entrypoint": [work.command[0]],
-        "command": list(work.command[1:]),
+        "entrypoint": argv[:1],
+        "command": argv[1:],
         "environment": work.environment,
         "working_dir": work.workdir,
-        "user": user,
-        "mounts": [
-            Mount(m.target, m.source, "bind" if m.source.startswith("/") else "volume", m.read_only)
-            for m in work.mounts
-        ],
+        "mounts": [_mount(mount) for mount in seen],
         "labels": {LABEL: spec.name, OWNER: spec.owner, DEADLINE: str(spec.deadline)},
         "init": True,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
-        "pids_limit": pids,
         "mem_limit": resources.memory,
         # Equal to the memory: no swap beyond it.
         "memswap_limit": resources.memory,
         "nano_cpus": int(resources.cpu * 1e9) if resources.cpu else None,
         "device_requests": [gpus] if resources.gpu else None,
-        # Kept as files, so that they can be read again from the start; the reader stops at the
-        # limit long before the first file is dropped.
-        "log_config": LogConfig(
-            type="json-file", config={"max-size": str(2 * log_limit), "max-file": "3"}
-        ),
     }
+
+
+def _mount(mount: Mount) -> dict[str, Any]:
+    from docker.types import Mount as DockerMount
+
+    if mount.source.startswith("/"):
+        return DockerMount(mount.target, mount.source, "bind", mount.read_only)
+    # Nothing of the image's is copied into a volume.
+    return DockerMount(mount.target, mount.source, "volume", mount.read_only, no_copy=True)
+
+
+def log_config(limit: int) -> "LogConfig":
+    """How the Engine keeps what a container prints, of which ``limit`` bytes are read.
+
+    As files, so that they can be read again from the start; the reader stops at the limit long
+    before the first file is dropped.
+    """
+    from docker.types import LogConfig
+
+    return LogConfig(type="json-file", config={"max-size": str(2 * limit), "max-file": "3"})
 
 
 def observation(found: dict[str, Any]) -> Observation:

@@ -3,18 +3,22 @@
 import asyncio
 import os
 import re
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import ClassVar
+from weakref import WeakValueDictionary
 
 from traitlets import Bool, Int
 
 from kaos_hub.engines import interpreters, sandbox
-from kaos_hub.engines.base import Build, JobSpec, Materialise, Run
+from kaos_hub.engines.base import ROOT, Build, JobSpec, Materialise, Phase, Run
 from kaos_hub.engines.supervised import ProcessEngine
 from kaos_hub.errors import InvalidRequest
 
+_Prepared = tuple[list[str], dict[str, str], str | None]
+"""Command, variables, and where it starts."""
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -40,12 +44,17 @@ class LocalEngine(ProcessEngine):
         return ThreadPoolExecutor(2, thread_name_prefix="kaos-local")
 
     @cached_property
+    def _locks(self) -> "WeakValueDictionary[str, asyncio.Lock]":
+        return WeakValueDictionary()
+
+    @cached_property
     def _resolved(self) -> dict[str, tuple[float, str]]:
         return {}
 
     async def start(self) -> None:
-        """Find out about the sandbox now, not in the middle of a request."""
+        """Find out about the sandbox now, not in the middle of a request; tidy up."""
         await asyncio.get_running_loop().run_in_executor(self._threads, sandbox.why)
+        await self._sweep()
 
     async def close(self) -> None:
         """Let go of threads. Work goes on."""
@@ -78,15 +87,36 @@ class LocalEngine(ProcessEngine):
         ]
 
     async def _run(self, spec: JobSpec, work: Run) -> None:
-        environment = {"PATH": os.defpath} | work.environment
-        argv, workdir = list(work.command), work.workdir
-        if self.sandboxed:
-            hidden = [self._data.path]
-            argv, workdir = sandbox.wrap(argv, work.mounts, hidden, workdir=workdir), None
-        await self._processes.submit(
-            spec.name, argv, environment, workdir, spec.deadline,
-            cap=self.log_limit, wrapped=self.sandboxed,
-        )  # fmt: skip
+        async with self._locks.setdefault(spec.name, asyncio.Lock()):
+            # What a workload has begun to use is not made again.
+            if self._processes.observe(spec.name).phase is not Phase.ABSENT:
+                return
+            prepare = self._wrapped if self.sandboxed else self._linked
+            argv, environment, workdir = await asyncio.to_thread(prepare, spec, work)
+            own = self._environment() if work.module else {}
+            await self._processes.submit(
+                spec.name, argv, {"PATH": os.defpath} | own | environment, workdir, spec.deadline,
+                cap=self.log_limit, wrapped=self.sandboxed,
+            )  # fmt: skip
+
+    def _wrapped(self, spec: JobSpec, work: Run) -> _Prepared:
+        """In a sandbox it sees everything where it should be, and no data directory."""
+        ticket = self._ticket(spec) if work.ticket else ""
+        mounts = [*self._scratch.make(spec.name, work, ticket), *work.mounts]
+        argv = sandbox.wrap(self._command(work), mounts, [self._data.path], workdir=work.workdir)
+        return argv, work.environment, None
+
+    def _linked(self, spec: JobSpec, work: Run) -> _Prepared:
+        """Without one, everything is below a directory of which a variable tells."""
+        ticket = self._ticket(spec) if work.ticket else ""
+        root = self._scratch.make_one_root(spec.name, work, ticket)
+        there = root / (work.workdir or "").lstrip("/")
+        workdir = str(there) if work.workdir and there.is_dir() else work.workdir
+        return self._command(work), {**work.environment, ROOT: str(root)}, workdir
+
+    def _command(self, work: Run) -> list[str]:
+        ours = [sys.executable, "-I", "-u", "-m", work.module] if work.module else []
+        return [*ours, *work.command]
 
     async def resolve(self, image: str, pull: bool = False) -> str:
         """The Python that would be used for ``image``, like ``python-3.13.1-cpython``."""

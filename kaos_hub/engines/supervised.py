@@ -10,10 +10,11 @@ from typing import Any
 
 from traitlets import List, Unicode
 
-from kaos_hub.engines.base import JobSpec, Materialise, Observation
+from kaos_hub.engines.base import JobSpec, Materialise, Observation, Phase
 from kaos_hub.engines.configurable import ConfigurableEngine
 from kaos_hub.engines.places import MachinePlaces
 from kaos_hub.engines.process import Processes
+from kaos_hub.engines.scratch import Scratch
 
 
 class SupervisedEngine(ConfigurableEngine):
@@ -41,6 +42,17 @@ class SupervisedEngine(ConfigurableEngine):
     @cached_property
     def _processes(self) -> Processes:
         return Processes(self._data.workloads)
+
+    @cached_property
+    def _scratch(self) -> Scratch:
+        return Scratch(self._data.scratch, self.uid)
+
+    async def _sweep(self) -> None:
+        """Delete what workloads wrote that are no more: whoever was to do it has died."""
+        for name in self._scratch.names():
+            left = self._scratch.forgotten(name)
+            if left or (await self._observe(name)).phase is Phase.ABSENT:
+                await self._scratch.remove(name)
 
     async def close(self) -> None:
         """Let go of threads. Work goes on."""
@@ -86,6 +98,7 @@ class ProcessEngine(SupervisedEngine):
     async def remove(self, name: str) -> None:
         """Forget the workload; ends it first if it still runs."""
         await self._processes.remove(name)
+        await self._scratch.remove(name)
 
     def logs(self, name: str, offset: int = 0) -> AsyncIterator[bytes]:
         """Its output, from a byte offset on."""
