@@ -52,7 +52,15 @@ class Stamper:
     def feed(self, data: bytes, now: float) -> bytes:
         """The lines that ``data``, read at ``now`` (seconds since the epoch), completes."""
         self._stamp = stamp(now)
+        plain = b"\r" not in data and self._redrawn is None and b"\n" in data
+        if plain and self._line:
+            data, self._line = bytes(self._line) + data, bytearray()
         *lines, rest = data.split(b"\n")
+        if plain and max(map(len, lines)) <= self._limit:
+            # Ordinary output, a hundred times as fast: no line is looked at alone.
+            whole = clean(b"\n".join(lines)).replace(b"\n", b"\n" + self._stamp)
+            self._out.append(self._stamp + whole + b"\n")
+            lines = []
         for line in lines:
             self._add(line, now)
             self._end()

@@ -6,6 +6,7 @@
     objects      reading content by digest
     walk         a whole tree, read from objects and checked
     scan         a folder on disk → tree
+    lenient      folders that a program left → tree, without what cannot be kept
     ignore       what a scan leaves out
     source       the rules that make a folder a source or data bundle
     materialise  tree → a read-only folder on disk

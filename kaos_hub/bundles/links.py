@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from kaos_hub.bundles.limits import refuse
+from kaos_hub.errors import InvalidBundle
 
 MAX_FOLLOWED = 40
 """Links followed on one way; Linux gives up at the same number."""
@@ -24,6 +25,29 @@ def check_links(links: Mapping[str, str]) -> None:
         steps += _follow(path, target, links)
         if steps > MAX_STEPS:
             raise refuse(path, "and the links before it take too long to follow")
+
+
+def leaving(links: Mapping[str, str]) -> dict[str, str]:
+    """The links that :func:`check_links` refuses, each with the reason.
+
+    One that is left out can change where others lead, so the rest is looked at again.
+    """
+    left, steps = dict(links), 0
+    refused: dict[str, str] = {}
+    while True:
+        now: dict[str, str] = {}
+        for path, target in left.items():
+            try:
+                steps += _follow(path, target, left)
+                if steps > MAX_STEPS:
+                    raise refuse(path, "and the links before it take too long to follow")
+            except InvalidBundle as e:
+                now[path] = e.message
+        if not now:
+            return refused
+        refused |= now
+        for path in now:
+            del left[path]
 
 
 def _follow(path: str, target: str, links: Mapping[str, str]) -> int:

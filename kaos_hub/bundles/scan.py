@@ -87,7 +87,7 @@ class Scan:
         with os.fdopen(descriptor, "rb", buffering=0) as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 _changed(path)
-            yield from _verified(file.read, path, digest, size)
+            yield from verified(file.read, path, digest, size)
 
 
 def scan(
@@ -234,9 +234,14 @@ class _Scanner:
             self.progress(path, size)
 
 
-def _verified(
+def verified(
     read: Callable[[int], bytes | None], path: str, digest: str, size: int
 ) -> Iterator[bytes]:
+    """The bytes of a file, piece by piece; the last only when the digest is known to be right.
+
+    Raises:
+        InvalidBundle: they are not (or no longer) those of the digest; names ``path``.
+    """
     hasher = tree.Hasher()
     held = b""
     while True:
