@@ -162,7 +162,7 @@ def test_limits_are_checked_before_anything_is_sent(
 def test_kinds_are_checked(folder: Path) -> None:
     """A wrong word is refused with the right ones."""
     with serving(ServiceWithATinyDisk) as transport:
-        with pytest.raises(InvalidRequest, match="source, data or artifact"):
+        with pytest.raises(InvalidRequest, match="source, data, artifact, manifest, params"):
             Bundles(transport).submit(folder, "dataset")
         assert ServiceWithATinyDisk.asked == []
 

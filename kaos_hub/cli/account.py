@@ -29,8 +29,7 @@ def login(session: Session, hub: str, token_stdin: bool, no_browser: bool) -> No
         kaos login https://hub.example.org
         kaos login --token-stdin https://hub.example.org < token.txt
     """
-    from kaos_hub.client import login as browser_login
-    from kaos_hub.client import login_with_token
+    from kaos_hub.client import login as browser_login, login_with_token
 
     if token_stdin:
         credentials = login_with_token(hub, _token_from_stdin())

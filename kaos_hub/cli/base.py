@@ -21,12 +21,14 @@ class Session:
     Attributes:
         json: print one JSON document on standard output and nothing else.
         url: the Hub that was named, if any.
+        workspace: the workspace that was named, if any.
         quiet: keep progress and remarks to ourselves.
     """
 
     def __init__(self) -> None:
         self.json = False
         self.url: str | None = None
+        self.workspace: str | None = None
         self.quiet = False
 
     @cached_property
@@ -34,12 +36,17 @@ class Session:
         """The client of the Hub in use."""
         from kaos_hub.client import Client
 
-        return Client(self.url)
+        return Client(self.url, workspace="" if self.workspace == "-" else self.workspace)
 
     def note(self, text: str) -> None:
         """Tell the person something, on standard error."""
         if not self.quiet:
             say(text)
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether a person is there to answer."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
 
     def confirm(self, question: str, yes: bool, what: str) -> None:
         """Ask before something is lost.
@@ -54,7 +61,7 @@ class Session:
         """
         if yes:
             return
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not self.can_ask:
             raise InvalidRequest(f"{question} There is no terminal to ask on. If so: {what}")
         if not click.confirm(clean(question), default=False, err=True):
             say("Nothing was changed.")
@@ -85,7 +92,7 @@ def _remember(attribute: str) -> Callable[[click.Context, click.Parameter, Any],
 
 
 def global_options(hidden: bool) -> list[click.Parameter]:
-    """``--json``, ``--url`` and ``-q``: shown once by ``kaos --help``, understood everywhere."""
+    """What every command understands; ``kaos --help`` alone shows it."""
     return [
         click.Option(
             ["--json", "json"], is_flag=True, expose_value=False, hidden=hidden,
@@ -94,6 +101,10 @@ def global_options(hidden: bool) -> list[click.Parameter]:
         click.Option(
             ["--url"], metavar="URL", expose_value=False, hidden=hidden,
             callback=_remember("url"), help="The Hub to use, if not the one logged in to last.",
+        ),
+        click.Option(
+            ["--workspace"], metavar="GROUP", expose_value=False, hidden=hidden,
+            callback=_remember("workspace"), help="Whose trainings, models, bundles; - is yours.",
         ),
         click.Option(
             ["-q", "--quiet"], is_flag=True, expose_value=False, hidden=hidden,

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from kaos_hub.cli.base import Command, Session, pass_session
-from kaos_hub.cli.output import say, show, show_json
-from kaos_hub.cli.progress import Bar
-from kaos_hub.errors import InvalidBundle, InvalidName, RestartRequired
+from kaos_hub.cli.output import show, show_json
+from kaos_hub.cli.submitting import is_submitted, prepare, reference_to, submit, would_send
+from kaos_hub.errors import InvalidName, RestartRequired
 
 if TYPE_CHECKING:
     from kaos_hub.client.bundles import Folder
-    from kaos_hub.models import BundleKind, DeployAnswer, NotebookRequest
+    from kaos_hub.models import DeployAnswer, NotebookRequest
 
-_SKIPPED_SHOWN = 5
 _IDLE_TYPES = ["kernels_or_terminals", "kernel_connections", "activity"]
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
@@ -91,7 +90,8 @@ def deploy(
         # Whether the notebook could be had at all is asked before anything is sent.
         session.client.notebooks.request(plan.request.model_copy(update={"dry_run": True}))
     for role, folder in plan.folders.items():
-        plan.request = plan.request.model_copy(update={role: _submit(session, folder)})
+        digest = submit(session, session.client.notebooks.bundles, folder)
+        plan.request = plan.request.model_copy(update={role: digest})
     answer = _deploy(session, plan.request, yes)
     follow_to_the_end(session, answer.notebook, detach, not no_browser, answer.actions)
 
@@ -106,23 +106,14 @@ def _plan(session: Session, source: str | None, data: str | None, options: dict[
         if argument is None:
             continue
         if Path(argument).is_dir():
-            plan.folders[kind.value] = _prepare(session, Path(argument), kind)
+            bundles = session.client.notebooks.bundles
+            plan.folders[kind.value] = prepare(session, bundles, Path(argument), kind)
         else:
-            reference = _reference(argument)
+            reference = reference_to(argument)
             plan.request = plan.request.model_copy(update={kind.value: reference})
     if plan.request.name is None:
         plan.request = plan.request.model_copy(update={"name": _name(plan)})
     return plan
-
-
-def _reference(argument: str) -> str:
-    """A submitted bundle instead of a folder, unless it can only be a folder that is not there."""
-    if argument.startswith("blake3:") or ("@v" in argument and "/" not in argument):
-        return argument
-    raise InvalidBundle(
-        f"there is no folder {argument!r}. A bundle that was submitted before is named with its"
-        " version, as in example@v2: kaos bundle list"
-    )
 
 
 def _name(plan: _Plan) -> str | None:
@@ -141,16 +132,6 @@ def _name(plan: _Plan) -> str | None:
     return None
 
 
-def _prepare(session: Session, path: Path, kind: "BundleKind") -> "Folder":
-    with Bar(f"Reading {path.name}", not session.quiet) as bar:
-        folder = session.client.bundles.prepare(path, kind, progress=lambda done: bar(done, 0))
-    skipped = folder.scan.skipped
-    if skipped:
-        more = f" and {len(skipped) - _SKIPPED_SHOWN} more" if len(skipped) > _SKIPPED_SHOWN else ""
-        session.note(f"Left out of {kind}: {', '.join(skipped[:_SKIPPED_SHOWN])}{more}")
-    return folder
-
-
 def _deploy(session: Session, request: "NotebookRequest", yes: bool) -> "DeployAnswer":
     try:
         return session.client.notebooks.request(request)
@@ -160,36 +141,17 @@ def _deploy(session: Session, request: "NotebookRequest", yes: bool) -> "DeployA
         return session.client.notebooks.request(request.model_copy(update={"restart": True}))
 
 
-def _submit(session: Session, folder: "Folder") -> str:
-    try:
-        with Bar(f"Sending {folder.name}", not session.quiet) as bar:
-            version = session.client.bundles.submit(folder, progress=bar)
-    except KeyboardInterrupt:
-        say("Interrupted. Deploy it again: only what has not arrived yet is sent.")
-        raise click.exceptions.Exit(130) from None
-    session.note(
-        f"{folder.kind.capitalize()}: {version.name}@v{version.version}, {_extent(folder)}"
-    )
-    return version.digest
-
-
-def _extent(folder: "Folder") -> str:
-    from kaos_hub.quantities import show_memory
-
-    files = folder.scan.count
-    return f"{files:,} file{'s' * (files != 1)}, {show_memory(folder.scan.size)}"
-
-
 def _show_plan(session: Session, plan: _Plan) -> None:
     """What a deploy would do: what would be sent, then what the service would do with it."""
     request = plan.request.model_copy(update={"dry_run": True})
     actions, new = [], False
     for role, folder in plan.folders.items():
-        if _is_submitted(session, folder):
+        bundles = session.client.notebooks.bundles
+        if is_submitted(bundles, folder):
             request = request.model_copy(update={role: folder.scan.root})
             actions.append(f"use {role} bundle {folder.name} as it was submitted before")
         else:
-            actions.append(_would_send(session, folder))
+            actions.append(would_send(bundles, folder))
             new = True
     answer = session.client.notebooks.request(request)
     # Of a bundle it does not have the service cannot say what it asks for.
@@ -201,17 +163,3 @@ def _show_plan(session: Session, plan: _Plan) -> None:
     show(f"Notebook {answer.notebook.name} would be deployed:")
     for action in actions:
         show(f"- {action}")
-
-
-def _is_submitted(session: Session, folder: "Folder") -> bool:
-    known = session.client.bundles.list(kind=folder.kind, name=folder.name, limit=1000)
-    return any(version.digest == folder.scan.root for version in known)
-
-
-def _would_send(session: Session, folder: "Folder") -> str:
-    from kaos_hub.quantities import show_memory
-
-    sizes = folder.scan.objects
-    amount = sum(sizes[digest] for digest in session.client.bundles.missing(folder))
-    extent = f"{_extent(folder)}; {show_memory(amount)} to send"
-    return f"submit {folder.kind} bundle {folder.name} ({extent})"

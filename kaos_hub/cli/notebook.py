@@ -19,7 +19,7 @@ from kaos_hub.cli.output import (
     show_log,
     show_table,
 )
-from kaos_hub.cli.selection import remember_list, select, selection
+from kaos_hub.cli.selection import NOTEBOOKS, select, selection
 from kaos_hub.quantities import duration
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def list_notebooks(session: Session) -> None:
         kaos notebook list
     """
     notebooks = session.client.notebooks.list()
-    remember_list(session, notebooks)
+    NOTEBOOKS.remember(session, notebooks, {})
     if session.json:
         show_json(notebooks)
     elif not notebooks:

@@ -83,27 +83,33 @@ def _plain(value: Any) -> Any:
     return value.model_dump(mode="json")
 
 
-def show_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def show_table(header: Sequence[str], rows: Iterable[Sequence[object]], err: bool = False) -> None:
     """Print columns: folded to the width of a terminal, in full lines elsewhere.
 
     On a narrow terminal the terminal itself breaks the lines: a folded address cannot be clicked.
+
+    Args:
+        header: the columns' names.
+        rows: their cells.
+        err: to standard error: it is a remark, not the result.
     """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    terminal = on_terminal(sys.stdout)
+    stream = sys.stderr if err else sys.stdout
+    terminal = on_terminal(stream)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in header:
         table.add_column(title, overflow="fold" if terminal else "ignore", no_wrap=not terminal)
     for row in rows:
         table.add_row(*(Text(clean(str(cell))) for cell in row))
     width = max(Console().width, _NARROW) if terminal else 100_000
-    console = Console(width=width, highlight=False, no_color=not colours(sys.stdout))
+    console = Console(width=width, highlight=False, no_color=not colours(stream))
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
-        click.echo(line.rstrip(), color=terminal)
+        click.echo(line.rstrip(), color=terminal, err=err)
 
 
 def show_fields(fields: Iterable[tuple[str, object]]) -> None:

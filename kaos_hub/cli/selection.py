@@ -1,10 +1,11 @@
-"""Which notebook is meant: by name, or by its number in the list that was shown last."""
+"""Which one is meant: by name or id, or by its number in the list that was shown last."""
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
@@ -12,9 +13,93 @@ from kaos_hub.cli.base import Session
 from kaos_hub.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
-    from kaos_hub.models import Notebook
+    from datetime import datetime
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+Query = Mapping[str, Any]
+
+
+class _Made(Protocol):
+    @property
+    def created(self) -> "datetime": ...
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A list that is shown with numbers, by which its entries can be named until it changes.
+
+    Attributes:
+        noun: what stands in it.
+        command: what shows it.
+        attribute: what an entry is called by.
+        fetch: the list as it is now, asked for as it was when it was shown.
+    """
+
+    noun: str
+    command: str
+    attribute: str
+    fetch: Callable[[Session, Query], Sequence[_Made]]
+
+    def remember(self, session: Session, shown: Sequence[_Made], query: Query) -> None:
+        """Remember what was shown, so that an index can only mean what the person saw."""
+        from kaos_hub.client.credentials import write_private
+
+        path = self._path()
+        entry = {"query": dict(query), "rows": self._fingerprint(shown)}
+        try:
+            write_private(path, json.dumps(self._cache() | {_place(session): entry}))
+        except OSError as e:
+            session.note(f"{path} cannot be written ({e.strerror}): -i INDEX will not work.")
+
+    def at(self, session: Session, index: int) -> str:
+        """The name or id of the entry with a number.
+
+        Raises:
+            Conflict: the list has changed since it was shown: a number may mean another one now.
+            NotFound: there is no such number.
+        """
+        shown = self._cache().get(_place(session))
+        if not isinstance(shown, dict):
+            raise Conflict(f"an index is a number of the list shown last; run: {self.command}")
+        present = self._fingerprint(self.fetch(session, shown["query"]))
+        if shown["rows"] != present:
+            raise Conflict(
+                f"the list has changed since it was shown, so {index} may be another {self.noun}"
+                f" now; run: {self.command}"
+            )
+        if not 1 <= index <= len(present):
+            raise NotFound(f"there is no {self.noun} {index}; the list goes from 1 to"
+                           f" {len(present)}")  # fmt: skip
+        return present[index - 1][0]
+
+    def _fingerprint(self, entries: Sequence[_Made]) -> list[list[str]]:
+        # With the time of creation: a notebook deleted and made again is another one.
+        return [[str(getattr(e, self.attribute)), e.created.isoformat()] for e in entries]
+
+    def _path(self) -> Path:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(base) / "kaos_hub" / f"{self.noun}s-shown.json"
+
+    def _cache(self) -> dict[str, Any]:
+        try:
+            data = json.loads(self._path().read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return data if isinstance(data, dict) else {}
+
+
+def _place(session: Session) -> str:
+    workspace = session.client.workspaces.current
+    return session.client.credentials.url + (f" {workspace}" if workspace else "")
+
+
+NOTEBOOKS = Listing(
+    "notebook", "kaos notebook list", "name", lambda session, _: session.client.notebooks.list()
+)
+TRAININGS = Listing(
+    "training", "kaos train list", "id",
+    lambda session, query: session.client.trainings.list(**query),
+)  # fmt: skip
 
 
 def selection(function: AnyFunction) -> AnyFunction:
@@ -49,7 +134,7 @@ def select(
     if len(given) > 1:
         raise click.UsageError("-n NAME and -i INDEX are mutually exclusive: name one notebook.")
     if index is not None:
-        return _by_index(session, index)
+        return NOTEBOOKS.at(session, index)
     if given:
         return str(given[0])
     if not sure:
@@ -59,46 +144,55 @@ def select(
     raise click.UsageError("Which notebook? Say -n NAME, or -i INDEX from `kaos notebook list`.")
 
 
-def _by_index(session: Session, index: int) -> str:
-    present = session.client.notebooks.list()
-    shown = _cache().get(session.client.credentials.url)
-    if shown is None:
-        raise Conflict("an index is a number of the list shown last; run: kaos notebook list")
-    if shown != _fingerprint(present):
-        raise Conflict(
-            f"the list has changed since it was shown, so {index} may be another notebook now;"
-            " run: kaos notebook list"
-        )
-    if not 1 <= index <= len(present):
-        raise NotFound(f"there is no notebook {index}; the list goes from 1 to {len(present)}")
-    return present[index - 1].name
+def training_selection(function: AnyFunction) -> AnyFunction:
+    """Give a command the parameters JOB, ``-j`` and ``-i``; see :func:`select_training`."""
+    for parameter in (
+        click.option("-i", "--index", type=int, help="Its number in `kaos train list`."),
+        click.option("-j", "--job", help="Its id; with .N, its trial N."),
+        click.argument("training", metavar="[JOB]", required=False),
+    ):
+        function = parameter(function)
+    return function
 
 
-def remember_list(session: Session, notebooks: "Sequence[Notebook]") -> None:
-    """Remember what was shown, so that an index can only mean what the person saw."""
-    from kaos_hub.client.credentials import write_private
+def select_training(
+    session: Session, training: str | None, job: str | None, index: int | None, sure: bool = False
+) -> tuple[str, int | None]:
+    """The id of the training that is meant, and the number of its trial if one was named.
 
-    url = session.client.credentials.url
-    path = _cache_path()
-    try:
-        write_private(path, json.dumps(_cache() | {url: _fingerprint(notebooks)}))
-    except OSError as e:
-        session.note(f"{path} cannot be written ({e.strerror}): -i INDEX will not work.")
+    Args:
+        session: the run of the command line.
+        training: the id, given as an argument.
+        job: the id, given with ``-j``.
+        index: its number in the list, given with ``-i``.
+        sure: something may be lost, so it must have been named; else it is the newest one.
+
+    Raises:
+        click.UsageError: more than one of them was given, or none where one is needed.
+        Conflict: the list has changed since it was shown: a number may mean another one now.
+        NotFound: there is no such number, or no training.
+    """
+    given = [value for value in (training, job, index) if value is not None]
+    if len(given) > 1:
+        raise click.UsageError("-j JOB and -i INDEX are mutually exclusive: name one training.")
+    if index is not None:
+        return TRAININGS.at(session, index), None
+    if given:
+        return split_model(str(given[0]))
+    if sure:
+        raise click.UsageError("Which training? Say -j JOB, or -i INDEX from `kaos train list`.")
+    newest = session.client.trainings.list(limit=1)
+    if not newest:
+        raise NotFound("there is no training yet; start one: kaos train deploy -s DIR -d DIR")
+    session.note(f"Training {newest[0].id}, the newest:")
+    return newest[0].id, None
 
 
-def _fingerprint(notebooks: "Sequence[Notebook]") -> list[list[str]]:
-    # With the time of creation: a notebook deleted and made again is another one.
-    return [[n.name, n.created.isoformat()] for n in notebooks]
-
-
-def _cache_path() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "kaos_hub" / "notebooks-shown.json"
-
-
-def _cache() -> dict[str, Any]:
-    try:
-        data = json.loads(_cache_path().read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
+def split_model(text: str) -> tuple[str, int | None]:
+    """A training's id, and the number of a trial if there is one: ``ID`` or ``ID.N``."""
+    training, _, number = text.partition(".")
+    if not number:
+        return training, None
+    if not number.isdecimal():
+        raise NotFound(f"there is no trial {text!r}; trials are called ID.1, ID.2 and so on")
+    return training, int(number)
