@@ -134,10 +134,16 @@ function takeOver(page) {
   const fresh = page.getElementById("kaos-live");
   const live = document.getElementById("kaos-live");
   if (!fresh || !live) return;
+  // Somebody is choosing something: what comes next brings this as well.
+  if (live.contains(document.activeElement) && document.activeElement.matches("select, input")) return;
   const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
+  const open = [...live.querySelectorAll("details[open][id]")].map((details) => details.id);
+  const trial = live.dataset.trial;
   live.replaceChildren(...fresh.childNodes);
   for (const [name, value] of Object.entries(fresh.dataset)) live.dataset[name] = value;
-  if (focused) document.getElementById(focused)?.focus();
+  for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+  if (trial !== live.dataset.trial) for (const log of logs) log.goOn();
   tellAges();
 }
 
@@ -187,6 +193,45 @@ function onNotebook(message) {
   }
 }
 
+// --- trainings ---
+
+let soon = 0;
+
+// Trials may end many times a second; the page is asked for every two seconds at most.
+function refreshSoon() {
+  if (soon) return;
+  const pause = Math.max(0, lastRefresh + 2000 - Date.now());
+  soon = setTimeout(() => {
+    soon = 0;
+    lastRefresh = Date.now();
+    refresh();
+  }, pause);
+}
+
+function trainingRow(id) {
+  const live = document.getElementById("kaos-live");
+  if (live.dataset.training) return live;
+  return [...live.querySelectorAll("tr[data-training]")].find((row) => row.dataset.training === id);
+}
+
+function onTraining(message) {
+  const event = JSON.parse(message.data);
+  const row = trainingRow(event.training);
+  const changed = row && row.dataset.shown !== event.state;
+  if (row) {
+    showProgress(row, event);
+    const { total, succeeded, failed, cancelled } = event.trials;
+    const ended = row.querySelector("[data-ended]");
+    if (ended) ended.textContent = `${(succeeded + failed + cancelled).toLocaleString("en")} of ${total.toLocaleString("en")}`;
+    row.dataset.shown = event.state;
+  }
+  if (changed) {
+    announce(`${row.querySelector("h1, th a").firstChild.textContent.trim()}: ${event.state}`);
+    for (const log of logs) log.stateChanged(event.state);
+  }
+  if (changed || !row || row.dataset.events) refreshSoon();
+}
+
 // --- logs ---
 
 const ANSI = /\u001b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[@-Z\\-_])/g;
@@ -219,7 +264,9 @@ class Log {
   open() {
     if (this.stream) return;
     const handlers = { log: (event) => this.take(event), end: () => this.close(), error: () => this.close() };
-    this.stream = new Stream(`${this.details.dataset.log}?offset=${this.offset}`, handlers, { quiet: true });
+    const address = new URL(this.details.dataset.log, location.href);
+    address.searchParams.set("offset", this.offset);
+    this.stream = new Stream(address.pathname + address.search, handlers, { quiet: true });
   }
 
   close() {
@@ -227,10 +274,16 @@ class Log {
     this.stream = null;
   }
 
+  // What had not begun, or had to begin again, writes now.
+  goOn() {
+    this.close();
+    if (this.details.open) this.open();
+  }
+
   // A new build or start writes a new log.
   stateChanged(state) {
-    const begins = { build: ["QUEUED", "BUILDING"], host: ["STARTING"] }[this.details.dataset.stage];
-    if (!begins.includes(state)) return;
+    const begins = { build: ["QUEUED", "BUILDING"], host: ["STARTING"], ingest: ["INGESTING"] }[this.details.dataset.stage];
+    if (!begins?.includes(state)) return;
     this.close();
     this.lines.replaceChildren();
     Object.assign(this, { waiting: [], chunks: [], kept: 0, total: 0, offset: 0 });
@@ -286,7 +339,7 @@ function tellAges() {
 const logs = [...document.querySelectorAll("details.kaos-log")].map((details) => new Log(details));
 const live = document.getElementById("kaos-live");
 if (live) {
-  new Stream(live.dataset.events, { notebook: onNotebook });
+  new Stream(live.dataset.events, { notebook: onNotebook, training: onTraining });
   // What was deleted meanwhile has no event any more.
   document.addEventListener("visibilitychange", () => document.hidden || refresh());
   tellAges();

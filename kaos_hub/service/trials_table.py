@@ -1,0 +1,203 @@
+"""The table of a training's trials: its columns, what sorts by them, and the page that is shown."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import Field
+
+from kaos_hub.models import Direction, Model, Training, Trial, TrialState
+from kaos_hub.quantities import show_memory
+
+PAGE = 50
+"""Trials of one page."""
+_PARAMS, _METRICS = 6, 5
+"""Columns at most. All the rest stands on each trial's own page."""
+_LONGEST = 200
+
+
+class TrialsQuery(Model):
+    """Which trials a page shows, and in what order."""
+
+    sort: str = Field("number", max_length=200)
+    order: str | None = Field(None, pattern="^(asc|desc)$")
+    state: TrialState | None = None
+    after: int = Field(0, ge=0, le=10**9)
+
+
+def show_number(value: float) -> str:
+    """A number as exactly as people read it: ``0.981481``, ``12000``, ``1.5e-07``."""
+    if isinstance(value, int) or (abs(value) < 1e15 and value == int(value)):
+        return str(int(value))
+    return f"{value:.6g}"
+
+
+def show_value(value: Any) -> str:
+    """A parameter: text as it is, all else as JSON."""
+    if isinstance(value, float):
+        return show_number(value)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def seconds_of(thing: Training | Trial) -> float | None:
+    """How long it took, or has been running."""
+    if thing.started is None:
+        return None
+    return max(0.0, ((thing.finished or datetime.now(UTC)) - thing.started).total_seconds())
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column and what sorts by it."""
+
+    label: str
+    sort: str
+    cell: Callable[[Trial], str]
+    numeric: bool = False
+    kind: str = ""
+    """``param`` or ``metric``, for people who cannot see which is which."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A link to another page of the table."""
+
+    label: str
+    after: int
+    possible: bool
+
+
+class TrialsTable:
+    """What a page shows of a training's trials.
+
+    Args:
+        training: whose.
+        trials: those of this page.
+        query: how they were chosen.
+    """
+
+    def __init__(self, training: Training, trials: Sequence[Trial], query: TrialsQuery) -> None:
+        self.training, self.trials, self.query = training, trials, query
+        self.columns = [*_param_columns(trials), *_metric_columns(training, query.sort)]
+        self.hidden_metrics = max(0, len(training.metrics) - _METRICS)
+
+    @property
+    def total(self) -> int:
+        """All that were chosen, on any page."""
+        counts, state = self.training.trials, self.query.state
+        return counts.total if state is None else int(getattr(counts, state.value.lower()))
+
+    @property
+    def range(self) -> str:
+        """``51–100 of 1,000``."""
+        first = self.query.after + 1
+        return f"{first:,}–{first + len(self.trials) - 1:,} of {self.total:,}"
+
+    @property
+    def steps(self) -> list[Step]:
+        """Links to other pages; none where all fit on one."""
+        after, last = self.query.after, max(0, (self.total - 1) // PAGE * PAGE)
+        if not after and self.total <= PAGE:
+            return []
+        return [
+            Step("First", 0, after > 0),
+            Step("Previous", max(0, after - PAGE), after > 0),
+            Step("Next", after + PAGE, after + PAGE < self.total),
+            Step("Last", last, after < last),
+        ]
+
+    @property
+    def states(self) -> list[tuple[str, int]]:
+        """Which states there are trials in, and how many."""
+        counts = self.training.trials
+        named = [(state.value, int(getattr(counts, state.value.lower()))) for state in TrialState]
+        return [(name, count) for name, count in named if count]
+
+    def asks(self, **changed: Any) -> dict[str, Any]:
+        """The query of a link, with some of it changed; what is as always is left out."""
+        query = self.query
+        state = query.state.value if query.state else None
+        values = {"sort": query.sort, "order": query.order, "state": state, "after": query.after}
+        values.update(changed)
+        if values["sort"] == "number" and values["order"] == "asc":
+            values["order"] = None
+        return {
+            name: value
+            for name, value in values.items()
+            if value and (name, value) != ("sort", "number")
+        }
+
+    def sorted_by(self, sort: str) -> str:
+        """``ascending``, ``descending`` or ``none``: as screen readers are told."""
+        if self.query.sort != sort:
+            return "none"
+        return "descending" if self.query.order == "desc" else "ascending"
+
+    def turned(self, sort: str) -> dict[str, Any]:
+        """The query of a column's link: sorts by it, or the other way round."""
+        goal = self.training.goal
+        best_first = (
+            "desc"
+            if goal and sort == f"metrics.{goal.metric}" and goal.direction is Direction.MAX
+            else "asc"
+        )
+        if self.query.sort != sort:
+            return self.asks(sort=sort, order=best_first, after=0)
+        order = "asc" if self.query.order == "desc" else "desc"
+        return self.asks(order=order, after=0)
+
+    @property
+    def sorts(self) -> list[tuple[str, str]]:
+        """Everything that can be sorted by, and what it is called."""
+        metrics = [(f"metrics.{name}", name) for name in self.training.metrics]
+        params = [(c.sort, c.label) for c in self.columns if c.kind == "parameter"]
+        score = [("score", "score")] if self.training.goal else []
+        known = [("number", "number"), *score, ("duration", "duration"), ("state", "state")]
+        return [*known, *metrics, *params]
+
+
+def _first(names: Iterable[str], wanted: Iterable[str | None], most: int) -> list[str]:
+    """At most so many of the names: those wanted first, the others as they come."""
+    names = list(names)
+    ahead = [name for name in wanted if name in names]
+    return list(dict.fromkeys([*ahead, *names]))[:most]
+
+
+def _param_columns(trials: Sequence[Trial]) -> list[Column]:
+    keys = dict.fromkeys(key for trial in trials for key in trial.params or {})
+    numeric = {
+        key: all(isinstance((t.params or {}).get(key, 0), int | float) for t in trials)
+        for key in keys
+    }
+    varying = [k for k in keys if len({json.dumps((t.params or {}).get(k)) for t in trials}) > 1]
+    shown = set(_first(keys, varying, _PARAMS))
+
+    def cell(key: str) -> Callable[[Trial], str]:
+        return lambda t: show_value(t.params[key]) if t.params and key in t.params else ""
+
+    return [
+        Column(key, f"params.{key}", cell(key), numeric[key], "parameter")
+        for key in keys
+        if key in shown
+    ]
+
+
+def _metric_columns(training: Training, sort: str) -> list[Column]:
+    goal = training.goal.metric if training.goal else None
+    wanted = (goal, sort.removeprefix("metrics.") if sort.startswith("metrics.") else None)
+
+    def cell(name: str) -> Callable[[Trial], str]:
+        return lambda t: show_number(t.metrics[name]) if name in t.metrics else ""
+
+    return [
+        Column(name, f"metrics.{name}", cell(name), True, "metric")
+        for name in _first(training.metrics, wanted, _METRICS)
+    ]
+
+
+def show_output(trial: Trial) -> str:
+    """How much it left."""
+    return show_memory(trial.output.size) if trial.output else ""
