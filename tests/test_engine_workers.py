@@ -111,11 +111,11 @@ def worker(setup: Setup, engine: Engine, name: str, folder: Path, program: str) 
 
 
 async def told(engine: Engine, name: str) -> dict[str, Any]:
-    """What the program printed first."""
+    """What the program printed, after what the steps before it did."""
     seen = await end(engine, name)
     lines = texts(await output(engine, name))
     assert seen.phase is Phase.SUCCEEDED, (seen, lines)
-    found: dict[str, Any] = json.loads(lines[0])
+    found: dict[str, Any] = json.loads(next(line for line in lines if line.startswith("{")))
     return found
 
 

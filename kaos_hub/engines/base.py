@@ -116,8 +116,8 @@ class Run:
     scratch: tuple[str, ...] = ()
     """Where it sees empty directories that it may write to. They are gone with the workload."""
     storage: int = 0
-    """Bytes that these may hold, all together, where the engine can see to it; 0: as it is set.
-    Who must not be ended for more has to stop some way before."""
+    """Bytes that these may hold, all together; 0: as the engine is set. Some way beyond them an
+    engine may end the workload, so it had better see to that itself."""
     ticket: bool = False
     """Whether the workload's own ticket is in the file :data:`TICKET` when it starts. Its program
     reads and deletes the file before it runs anything of a user's."""

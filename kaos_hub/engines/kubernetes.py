@@ -21,14 +21,15 @@ from kaos_hub.engines.base import Build, Cause, JobSpec, Materialise, Observatio
 from kaos_hub.engines.kubernetes_api import Api
 from kaos_hub.engines.kubernetes_logs import Progress, Reader
 from kaos_hub.engines.kubernetes_places import ClusterPlaces
-from kaos_hub.engines.kubernetes_pods import Pods, digests
+from kaos_hub.engines.kubernetes_pods import digests
 from kaos_hub.engines.kubernetes_runtime import lay_runtime_out
 from kaos_hub.engines.kubernetes_settings import KubernetesSettings
 from kaos_hub.engines.kubernetes_watch import Watch
+from kaos_hub.engines.kubernetes_workers import WorkerPods, wants_ticket
 from kaos_hub.errors import Conflict, EngineUnavailable, KaosError, NotFound, Unsupported
 from kaos_hub.models import NotebookSpec
 from kaos_hub.registry import Reference, Registries, Ways, logins
-from kaos_hub.tickets import Tickets
+from kaos_hub.runtime_image import ROOT
 
 T = TypeVar("T")
 
@@ -64,13 +65,9 @@ class KubernetesEngine(KubernetesSettings):
         return WeakValueDictionary()
 
     @cached_property
-    def _tickets(self) -> Tickets:
-        return Tickets(self._data.secret("tickets"))
-
-    @cached_property
-    def pods(self) -> Pods:
+    def pods(self) -> WorkerPods:
         """Makes manifests."""
-        return Pods(self.settings())
+        return WorkerPods(self.settings())
 
     @cached_property
     def places(self) -> ClusterPlaces:
@@ -129,7 +126,7 @@ class KubernetesEngine(KubernetesSettings):
             pod = await self._pod(spec.name)
             if pod is None:
                 pod = await self.create(await self._manifest(spec))
-            if digests(spec) and not seen_as.over(pod):
+            if wants_ticket(spec) and not seen_as.over(pod):
                 await self._give_ticket(spec, pod)
 
     async def _manifest(self, spec: JobSpec) -> objects.Object:
@@ -146,7 +143,7 @@ class KubernetesEngine(KubernetesSettings):
                     )
                 return self.pods.materialise(spec, work, uid)
             case Run() as run:
-                return self.pods.run(spec, run)
+                return self.pods.run(spec, run, self.places.runtime(ROOT))
 
     async def _build(self, spec: JobSpec, work: Build) -> objects.Object:
         self.check_builds()
@@ -182,8 +179,7 @@ class KubernetesEngine(KubernetesSettings):
 
     async def _give_ticket(self, spec: JobSpec, pod: seen_as.Pod) -> None:
         """After the pod, which waits for it: so it can belong to the pod, and goes with it."""
-        ticket = self._tickets.issue(spec.name, digests(spec), spec.deadline + _TICKET_SECONDS)
-        body = objects.secret(spec.name, ticket, "job", pod)
+        body = objects.secret(spec.name, self._ticket(spec, digests(spec)), "job", pod)
         with contextlib.suppress(Conflict):
             await self._ask(lambda api: api.create_secret(body))
 

@@ -1,7 +1,5 @@
 """What workloads are as pods."""
 
-from collections.abc import Sequence
-
 from kaos_hub.engines.base import Build, JobSpec, Materialise, Run
 from kaos_hub.engines.kubernetes_objects import (
     BUILDER_UID,
@@ -13,16 +11,7 @@ from kaos_hub.engines.kubernetes_objects import (
 )
 from kaos_hub.engines.kubernetes_places import RUNTIMES, TREES
 from kaos_hub.engines.kubernetes_seen import DEADLINE
-from kaos_hub.engines.kubernetes_steps import (
-    PYTHON,
-    TICKET,
-    Steps,
-    environment,
-    harmless,
-    literal,
-)
-from kaos_hub.errors import Unsupported
-from kaos_hub.models import Mount
+from kaos_hub.engines.kubernetes_steps import PYTHON, TICKET, Steps
 
 # AppArmor would not let the builder mount what a step sees.
 _UNCONFINED = {"container.apparmor.security.beta.kubernetes.io/build": "unconfined"}
@@ -42,35 +31,6 @@ def digests(spec: JobSpec) -> list[str]:
 class Pods(Steps):
     """Makes the manifests."""
 
-    # --- the three kinds of work ---
-
-    def run(self, spec: JobSpec, work: Run) -> Object:
-        """A command of the user's.
-
-        Raises:
-            Unsupported: it asks for what a pod cannot have.
-        """
-        if not work.image:
-            raise Unsupported("The kubernetes engine runs nothing without an image")
-        volumes, mounts = self._volumes(work.mounts)
-        fetched = digests(spec)
-        main = {
-            "name": "main",
-            "image": work.image,
-            "command": [literal(word) for word in work.command],
-            "env": environment(work.environment),
-            "workingDir": work.workdir,
-            "volumeMounts": mounts,
-            "resources": self.resources(spec.resources),
-            "securityContext": harmless(),
-        }
-        body = self._pod(spec, "train", [self._fetch(fetched)] if fetched else [], main, volumes)
-        # Somebody must collect what it leaves behind, and hand on the wish to end.
-        body["spec"]["shareProcessNamespace"] = True
-        if fetched:
-            volumes += [_ticket(spec.name), {"name": "trees", "emptyDir": {}}]
-        return body
-
     def materialise(self, spec: JobSpec, work: Materialise, claim_uid: str) -> Object:
         """Lay a tree out on the shared claim."""
         target = f"/claim/{TREES}/{work.digest.removeprefix('blake3:')}"
@@ -80,7 +40,7 @@ class Pods(Steps):
             {"name": "claim", "mountPath": "/claim"},
             {"name": "ticket", "mountPath": TICKET, "readOnly": True},
         ]
-        body = self._pod(spec, "materialise", [], main, [self._claim(), _ticket(spec.name)])
+        body = self._pod(spec, "materialise", [], main, [self._claim(), ticket(spec.name)])
         body["metadata"]["annotations"] |= {LAID: work.digest, CLAIM: claim_uid}
         return self._writing(body)
 
@@ -108,7 +68,7 @@ class Pods(Steps):
         volumes: list[Object] = [{"name": "out", "emptyDir": {"sizeLimit": self._size()}}]
         if not known:
             volumes += [
-                _ticket(spec.name),
+                ticket(spec.name),
                 {"name": "trees", "emptyDir": {"sizeLimit": self._size()}},
                 {"name": "storage", "emptyDir": {"sizeLimit": self._size()}},
             ]
@@ -167,30 +127,6 @@ class Pods(Steps):
             },
         }
 
-    def _volumes(self, given: Sequence[Mount]) -> tuple[list[Object], list[Object]]:
-        """Volumes and where a container sees them."""
-        names: dict[str, str] = {}
-        mounts: list[Object] = []
-        for mount in given:
-            if mount.digest:
-                name, path = "trees", f"{mount.digest.removeprefix('blake3:')}/{mount.source}"
-            elif mount.volume:
-                name = names.setdefault(mount.volume, f"claim-{len(names)}")
-                path = mount.source
-            else:
-                raise Unsupported(
-                    f"A pod cannot see {mount.source}: only claims and trees can be mounted"
-                )
-            mounts.append(
-                {"name": name, "mountPath": mount.target, "readOnly": mount.read_only}
-                | ({"subPath": path.strip("/")} if path.strip("/") else {})
-            )
-        volumes: list[Object] = [
-            {"name": name, "persistentVolumeClaim": {"claimName": claim}}
-            for claim, name in names.items()
-        ]
-        return volumes, mounts
-
     def _claim(self) -> Object:
         return {"name": "claim", "persistentVolumeClaim": {"claimName": self._s.trees_claim}}
 
@@ -200,7 +136,8 @@ class Pods(Steps):
         return body
 
 
-def _ticket(name: str) -> Object:
+def ticket(name: str) -> Object:
+    """The volume with the secret of that workload's ticket."""
     return {"name": "ticket", "secret": {"secretName": name, "defaultMode": 0o444}}
 
 

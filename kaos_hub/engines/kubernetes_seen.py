@@ -37,6 +37,7 @@ _ADVICE = (
 _OURS = {
     "bases": "a base image could not be fetched",
     "fetch": "what it needs could not be fetched",
+    "prepare": "it could not be given what it starts with",
     "push": "it could not be pushed",
 }
 """Steps that run our own code, and what it means when they fail."""
