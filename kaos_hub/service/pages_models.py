@@ -25,8 +25,8 @@ class ModelsPage(TrainPage):
 
     async def get(self) -> None:
         """The list, youngest first, a page at a time."""
-        query: ModelsQuery = self.asked(ModelsQuery)
-        found = await self.trainings.models(self.owner, PAGE + 1, query.after, query.named)
+        query = self.asked(ModelsQuery)
+        found = await self.trainings.models(self.whose, PAGE + 1, query.after, query.named)
         self.show(
             "kaos_models.html",
             models=found[:PAGE],
@@ -44,7 +44,7 @@ class _OfModel(TrainPage):
         Raises:
             NotFound: the owner has none.
         """
-        return await self.trainings.model(self.owner, text)
+        return await self.trainings.model(self.whose, text)
 
 
 class ModelPage(_OfModel):
@@ -55,7 +55,7 @@ class ModelPage(_OfModel):
     async def get(self, model: str) -> None:
         """What it is, and what made it."""
         found = await self.model(model)
-        made = await self.trainings.provenance(self.owner, found.id)
+        made = await self.trainings.provenance(self.whose, found.id)
         self.show("kaos_model.html", model=found, made=made)
 
 
@@ -67,7 +67,7 @@ class GraphFile(_OfModel):
     async def get(self, model: str) -> None:
         """The graph."""
         found = await self.model(model)
-        made = await self.trainings.provenance(self.owner, found.id)
+        made = await self.trainings.provenance(self.whose, found.id)
         self.set_header("Content-Type", "text/vnd.graphviz; charset=utf-8")
         self.set_header("Content-Disposition", f'attachment; filename="{found.id}.dot"')
         self.finish(dot(made))
@@ -81,7 +81,7 @@ class NameHandler(_OfModel):
     async def post(self, model: str) -> None:
         """Leads back to the model."""
         wanted = parse_request(NameRequest, {"name": self.get_body_argument("name", "").strip()})
-        named = await self.trainings.name_model(self.owner, self.asker.user, model, wanted.name)
+        named = await self.trainings.name_model(self.whose, self.asker.user, model, wanted.name)
         self.redirect(self.at(f"models/{named.id}"), status=303)
 
 
@@ -111,7 +111,7 @@ class DeleteHandler(_OfModel):
 
     async def post(self, model: str) -> None:
         """Leads to the list."""
-        await self.trainings.delete_model(self.owner, model)
+        await self.trainings.delete_model(self.whose, model)
         self.redirect(self.at("models"), status=303)
 
 

@@ -1,11 +1,314 @@
-# TO WHOEVER WRITES THESE PAGES, from H:
-# I OVERWROTE YOUR UNCOMMITTED FILE OF THIS NAME at 08:30:36, by writing one of my own without
-# looking whether there was one. I am sorry; it cannot be got back from disk. Please write yours
-# again over this one. Nothing of mine needs this file: pages.py has `train_page_rules(prefix)`
-# with login, static files and "no such page" below /services/kaos-train/; put yours between them
-# (public.py calls it). What there is for you:
-# - self.caller.services: which of "kaos", "kaos-train" the visitor may use
-# - await self.core.owners.meant(self.caller, "group:vision", fresh=<whether it writes>): the
-#   owner; NotFound for strangers. await self.core.owners.groups(user)
-# - routes of bundles, trainings and models take ?owner=group:vision as well as X-Kaos-Owner
-# - templates: path_of("kaos"), path_of("kaos-train"); `kaos`: the service that shows the page
+"""The pages of trainings: the list, one training with its trials, one trial, and what can be done.
+
+All of them work without JavaScript; with it they keep themselves up to date.
+"""
+
+import csv
+import io
+from collections.abc import Iterable
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from pydantic import Field
+
+from kaos_hub.errors import Conflict, KaosError, NotFound
+from kaos_hub.models import (
+    Model,
+    Training,
+    TrainingState,
+    Trial,
+    TrialComparison,
+    parse_request,
+)
+from kaos_hub.service.auth import Caller, Right
+from kaos_hub.service.pages import PageHandler
+from kaos_hub.service.trials_table import (
+    PAGE,
+    TrialsQuery,
+    TrialsTable,
+    seconds_of,
+    show_value,
+)
+from kaos_hub.trainings import Trainings
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+_ID = r"(?P<training>[0-9a-f]{16})"
+_TRIAL = r"(?P<number>[1-9][0-9]{0,6})"
+_MOST_COMPARED = 50
+_ROWS = 500
+
+SHOWN = {
+    "": (),
+    "active": tuple(state for state in TrainingState if not state.ended),
+    "succeeded": (TrainingState.SUCCEEDED,),
+    "failed": (TrainingState.FAILED, TrainingState.CANCELLED),
+}
+"""What a list of trainings may be narrowed to."""
+
+
+class TrainPage(PageHandler):
+    """Base of the pages of trainings and models.
+
+    Args:
+        prefix: the path below which they are, with slashes at both ends.
+    """
+
+    owner: str | None = None
+
+    def initialize(self, prefix: str) -> None:
+        self.train = prefix
+
+    @property
+    def trainings(self) -> Trainings:
+        """What they are about."""
+        return self.core.trainings
+
+    @property
+    def asker(self) -> Caller:
+        """Who asks."""
+        assert self.caller is not None, "prepare lets nobody else in"
+        return self.caller
+
+    @property
+    def whose(self) -> str:
+        """Whose things are looked at: the asker's, or those of a group of theirs."""
+        return self.owner or self.asker.owner
+
+    async def prepare(self) -> None:
+        await super().prepare()
+        if not self._finished:
+            said = self.get_query_argument("owner", "")
+            fresh = self.request.method != "GET"
+            self.owner = await self.core.owners.meant(self.asker, said, fresh=fresh)
+
+    def at(self, path: str = "", **query: Any) -> str:
+        """A link below our prefix; whose things are looked at stays the same."""
+        given = {name: value for name, value in query.items() if value not in (None, "")}
+        if self.caller and self.whose != self.caller.owner:
+            given["owner"] = self.whose
+        return self.train + quote(path) + (f"?{urlencode(given)}" if given else "")
+
+    def asked(self, model: type[AnyModel]) -> AnyModel:
+        """The address's query, as a model."""
+        given = {k: self.get_query_argument(k) for k in self.request.query_arguments}
+        return parse_request(model, {k: v for k, v in given.items() if v and k != "owner"})
+
+    async def workspaces(self) -> list[str]:
+        """Whose things may be looked at here."""
+        groups = await self.core.owners.groups(self.asker.user)
+        return [self.asker.owner, *(f"group:{name}" for name in sorted(groups))]
+
+    def show(self, template: str, **more: Any) -> None:
+        super().show(template, **{"train": self.train, "at": self.at, "owner": self.owner, **more})
+
+    def write_error_body(self, error: KaosError) -> None:
+        where = {"back": self.at("trainings"), "back_label": "Your trainings"}
+        self.show("kaos_error.html", error=error, status=self.get_status(), **where)
+
+    def ask(self, question: str, does: str, label: str, to: str, back: str, **form: Any) -> None:
+        """Show a question before what cannot be undone."""
+        self.show(
+            "kaos_ask.html", question=question, does=does, label=label, to=to, back=back, form=form
+        )
+
+
+class ListQuery(Model):
+    """Which trainings a list shows."""
+
+    show: str = Field("", pattern=f"^({'|'.join(SHOWN)})$")
+    after: str | None = Field(None, pattern="^[0-9a-f]{16}$")
+
+
+class TrainingsPage(TrainPage):
+    """All trainings."""
+
+    route_name = "/trainings"
+
+    async def get(self) -> None:
+        """The list, youngest first, a page at a time."""
+        query = self.asked(ListQuery)
+        found = await self.trainings.list(self.whose, SHOWN[query.show], PAGE + 1, query.after)
+        self.show(
+            "kaos_trainings.html",
+            trainings=found[:PAGE],
+            more=len(found) > PAGE,
+            query=query,
+            hub_url=self.core.public_url,
+            workspaces=await self.workspaces(),
+        )
+
+
+class TrainingPage(TrainPage):
+    """One training."""
+
+    route_name = "/trainings/{training}"
+
+    async def get(self, training: str) -> None:
+        """Inputs, stages, trials, and what can be done."""
+        query = self.asked(TrialsQuery)
+        found = await self.trainings.get(self.whose, training)
+        trials = await self.trainings.trials(
+            self.whose, training, query.sort, query.order, query.state, PAGE, query.after
+        )
+        comparison = await self._comparison(found)
+        self.show(
+            "kaos_training.html",
+            training=found,
+            table=TrialsTable(found, trials, query),
+            comparison=comparison[:_MOST_COMPARED],
+            not_compared=max(0, len(comparison) - _MOST_COMPARED),
+        )
+
+    async def _comparison(self, training: Training) -> list[TrialComparison]:
+        if training.reproduces is None:
+            return []
+        try:
+            return list(await self.trainings.comparison(self.whose, training.id))
+        except (Conflict, NotFound):
+            return []  # what it repeats was deleted
+
+
+class TrialPage(TrainPage):
+    """One trial."""
+
+    route_name = "/trainings/{training}/trials/{number}"
+
+    async def get(self, training: str, number: str) -> None:
+        """Its parameters, metrics, output and log."""
+        found = await self.trainings.get(self.whose, training)
+        trial = await self.trainings.trial(self.whose, training, int(number))
+        self.show("kaos_trial.html", training=found, trial=trial)
+
+
+class ConfirmPage(TrainPage):
+    """A question before what cannot be undone."""
+
+    route_name = "/trainings/{training}/confirm/{action}"
+
+    async def get(self, training: str, action: str) -> None:
+        """Asks."""
+        found = await self.trainings.get(self.whose, training)
+        here, number = f"trainings/{training}", self.get_query_argument("trial", "")
+        if action == "delete":
+            self.ask(
+                f"Delete {found.name} {found.id}?",
+                "Its trials, logs and metrics are deleted for good, and so are its models without a"
+                " name. Bundles and named models stay.",
+                "Delete",
+                self.at(f"{here}/delete"),
+                self.at(here),
+            )
+        elif number:
+            await self._ask_trial(found, _trial_number(number))
+        else:
+            self.ask(
+                f"Kill {found.name} {found.id}?",
+                "What runs for it ends within seconds, and no further trial begins. Whatever there"
+                " is by then is kept.",
+                "Kill",
+                self.at(f"{here}/kill"),
+                self.at(here),
+            )
+
+    async def _ask_trial(self, training: Training, number: int) -> None:
+        here = f"trainings/{training.id}"
+        trial = await self.trainings.trial(self.whose, training.id, number)
+        self.ask(
+            f"Kill trial {trial.number} of {training.name}?",
+            "It ends within seconds. What it has written by then is kept; the other trials go on.",
+            "Kill",
+            self.at(f"{here}/kill"),
+            self.at(f"{here}/trials/{trial.number}"),
+            trial=trial.number,
+        )
+
+
+class ActionHandler(TrainPage):
+    """Ends or deletes what a form asks for."""
+
+    route_name = "/trainings/{training}/{action}"
+    right = Right.MANAGE
+
+    async def post(self, training: str, action: str) -> None:
+        """The XSRF token was checked when the caller was identified."""
+        user, number = self.asker.user, self.get_body_argument("trial", "")
+        where = f"trainings/{training}"
+        if action == "delete":
+            await self.trainings.delete(self.whose, user, training)
+            where = "trainings"
+        elif number:
+            await self.trainings.kill(self.whose, user, training, _trial_number(number))
+            where += f"/trials/{_trial_number(number)}"
+        else:
+            await self.trainings.kill(self.whose, user, training)
+        # 303: reloading what follows does not do it again.
+        self.redirect(self.at(where), status=303)
+
+
+class ReproduceHandler(TrainPage):
+    """Runs a training again."""
+
+    route_name = "/trainings/{training}/reproduce"
+
+    async def post(self, training: str) -> None:
+        """Leads to the repetition."""
+        answer = await self.trainings.reproduce(self.whose, self.asker.user, training)
+        again = answer.training.id if answer.training else training
+        self.redirect(self.at(f"trainings/{again}"), status=303)
+
+
+class TableFile(TrainPage):
+    """All trials as a table for spreadsheets and programs."""
+
+    route_name = "/trainings/{training}/trials.csv"
+
+    async def get(self, training: str) -> None:
+        """Every parameter and metric, in the order of the trials."""
+        found = await self.trainings.get(self.whose, training)
+        first = await self.trainings.trials(self.whose, training, limit=1)
+        keys = list(first[0].params or {}) if first else []
+        self.set_header("Content-Type", "text/csv; charset=utf-8")
+        self.set_header("Content-Disposition", f'attachment; filename="{training}.csv"')
+        heads = [*(f"params.{key}" for key in keys), *(f"metrics.{m}" for m in found.metrics)]
+        self.write(_csv([["trial", "state", "seconds", *heads]]))
+        for after in range(0, found.trials.total, _ROWS):
+            rows = await self.trainings.trials(self.whose, training, limit=_ROWS, after=after)
+            self.write(_csv(_row(trial, keys, found.metrics) for trial in rows))
+            await self.flush()
+        self.finish()
+
+
+def _row(trial: Trial, keys: list[str], metrics: list[str]) -> list[Any]:
+    params = trial.params or {}
+    values = [show_value(params[key]) if key in params else "" for key in keys]
+    seconds = seconds_of(trial)
+    took = "" if seconds is None else round(seconds, 3)
+    return [trial.number, trial.state.value, took, *values, *map(trial.metrics.get, metrics)]
+
+
+def _csv(rows: Iterable[list[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def _trial_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 8):
+        raise NotFound(f"{text!r} is no trial; trials have numbers from 1 on")
+    return int(text)
+
+
+def training_rules(prefix: str) -> list[Any]:
+    """Tornado's rules for the pages of trainings below ``prefix`` (with slashes at both ends)."""
+    one, given = f"{prefix}trainings/{_ID}", {"prefix": prefix}
+    return [
+        (prefix, TrainingsPage, given),
+        (f"{prefix}trainings", TrainingsPage, given),
+        (one, TrainingPage, given),
+        (f"{one}/trials\\.csv", TableFile, given),
+        (f"{one}/trials/{_TRIAL}", TrialPage, given),
+        (f"{one}/confirm/(?P<action>kill|delete)", ConfirmPage, given),
+        (f"{one}/(?P<action>kill|delete)", ActionHandler, given),
+        (f"{one}/reproduce", ReproduceHandler, given),
+    ]
