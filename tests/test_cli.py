@@ -109,17 +109,6 @@ def test_the_training_command_for_a_notebook_answers_with_the_right_one(
     assert f"\n    kaos notebook deploy -s {place} -d mnist/data\n" in result.stderr
 
 
-def test_real_trainings_are_told_plainly(tmp_path: Path) -> None:
-    """With a model/train, and with options of a training that does not exist yet."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "Dockerfile").write_text("FROM python:3.13-slim\n")
-    (tmp_path / "model" / "train").write_text("#!/bin/sh\n")
-    for words in (["-s", str(tmp_path)], ["-s", str(tmp_path), "-h", "params.json"], ["-d", "x"]):
-        result = run("train", "deploy", *words)
-        assert result.exit_code == 2
-        assert "trainings come in a later" in result.stderr
-
-
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [

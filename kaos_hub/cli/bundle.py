@@ -13,9 +13,8 @@ from kaos_hub.errors import InvalidRequest, NotFound
 if TYPE_CHECKING:
     from kaos_hub.models import BundleVersion
 
-_kind = click.option(
-    "--kind", type=click.Choice(["source", "data", "artifact"]), help="Only bundles of this kind."
-)
+_KINDS = ["source", "data", "manifest", "params", "artifact"]
+_kind = click.option("--kind", type=click.Choice(_KINDS), help="Only bundles of this kind.")
 
 
 @click.group(cls=Group)
@@ -84,7 +83,7 @@ def _find(session: Session, text: str, kind: str | None) -> "BundleVersion":
     if at and not wanted.isdecimal():
         raise InvalidRequest(f"{text!r} is no version of a bundle; say NAME or NAME@v2")
     found = []
-    for each in [kind] if kind else ["source", "data", "artifact"]:
+    for each in [kind] if kind else _KINDS:
         try:
             found.append(session.client.bundles.get(each, name, int(wanted) if at else None))
         except NotFound:

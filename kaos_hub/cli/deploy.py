@@ -36,6 +36,8 @@ def _options(function: AnyFunction) -> AnyFunction:
                          help="Source bundle: a folder with a Dockerfile; or NAME@v2."),
             click.option("-d", "--data", "data_bundle", metavar="DIR",
                          help="Data bundle: any folder; or NAME@v2."),
+            click.option("--run", metavar="JOB[.N]",
+                         help="A trial's source, data, params and model: from `kaos train list`."),
             click.option("-n", "--name", help="Its name; else the folder's."),
             click.option("--size", help="One of the sizes the Hub offers."),
             click.option("--cpu", help="Cores: 0.5, 2 or 500m."),
@@ -63,6 +65,7 @@ def deploy(
     /,
     source_bundle: str | None,
     data_bundle: str | None,
+    run: str | None,
     detach: bool,
     no_browser: bool,
     dry_run: bool,
@@ -79,9 +82,14 @@ def deploy(
     Example:
         kaos notebook deploy -s notebook/example -d mnist/data
         kaos notebook deploy -n scratch --cpu 0.5 --memory 512Mi
+        kaos notebook deploy --run 1f3a5c7e9b2d4f60.2
     """
     from kaos_hub.cli.follow import follow_to_the_end
 
+    if run is not None:
+        if source_bundle or data_bundle:
+            raise click.UsageError("--run brings its own source and data; leave out -s and -d.")
+        options |= _run(session, run, options["name"])
     plan = _plan(session, source_bundle, data_bundle, options)
     if dry_run:
         _show_plan(session, plan)
@@ -114,6 +122,20 @@ def _plan(session: Session, source: str | None, data: str | None, options: dict[
     if plan.request.name is None:
         plan.request = plan.request.model_copy(update={"name": _name(plan)})
     return plan
+
+
+def _run(session: Session, text: str, name: str | None) -> dict[str, Any]:
+    """What asks for a notebook on a trial: which one, and a name by which it is found again."""
+    from kaos_hub.cli.selection import split_model
+    from kaos_hub.cli.train_get import only_trial
+    from kaos_hub.client import notebook_name_from
+
+    training, number = split_model(text)
+    found = session.client.trainings.get(training)
+    number = number or only_trial(session, found)
+    # The same trial is the same notebook, and no other trial's.
+    short = notebook_name_from(Path(found.name[:18])) or "run"
+    return {"run": f"{training}.{number}", "name": name or f"{short}-{training[:6]}-{number}"[:30]}
 
 
 def _name(plan: _Plan) -> str | None:

@@ -1,6 +1,5 @@
 """``kaos notebook …``: everything but ``deploy``."""
 
-import json
 from typing import TYPE_CHECKING
 
 import click
@@ -16,15 +15,13 @@ from kaos_hub.cli.output import (
     show,
     show_fields,
     show_json,
-    show_log,
+    show_log_lines,
     show_table,
 )
 from kaos_hub.cli.selection import NOTEBOOKS, select, selection
 from kaos_hub.quantities import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from kaos_hub.models import BundleLink, IdlePolicy, Notebook, Stage
 
 _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -154,20 +151,6 @@ def open_notebook(
         open_browser(found.url)
 
 
-def _show_lines(session: Session, lines: "Iterable[str]") -> None:
-    if not session.json:
-        for line in lines:
-            show_log(line)
-        return
-    click.echo("[", nl=False)
-    for count, line in enumerate(lines):
-        stamp, _, text = line.partition(" ")
-        click.echo(
-            ("," if count else "") + "\n  " + json.dumps({"at": stamp, "text": text}), nl=False
-        )
-    click.echo("\n]")
-
-
 @notebook.command()
 @selection
 @click.option("-f", "--follow", is_flag=True, help="Go on as it grows, until the notebook ends.")
@@ -182,7 +165,7 @@ def logs(
         kaos notebook logs -n example --follow
     """
     chosen = select(session, notebook, name, index)
-    _show_lines(session, session.client.notebooks.logs(chosen, follow))
+    show_log_lines(session.client.notebooks.logs(chosen, follow), session.json)
 
 
 @notebook.command("build-logs")
@@ -199,7 +182,7 @@ def build_logs(
         kaos notebook build-logs -n example
     """
     chosen = select(session, notebook, name, index)
-    _show_lines(session, session.client.notebooks.build_logs(chosen, follow))
+    show_log_lines(session.client.notebooks.build_logs(chosen, follow), session.json)
 
 
 @notebook.command()

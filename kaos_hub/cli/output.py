@@ -74,6 +74,21 @@ def show_log(line: str) -> None:
     click.echo(clean_line(line) if on_terminal(sys.stdout) else line, color=True)
 
 
+def show_log_lines(lines: Iterable[str], as_json: bool) -> None:
+    """Print a log to standard output as it comes: lines, or one JSON list of time and text."""
+    if not as_json:
+        for line in lines:
+            show_log(line)
+        return
+    click.echo("[", nl=False)
+    for count, line in enumerate(lines):
+        stamp, _, text = line.partition(" ")
+        click.echo(
+            ("," if count else "") + "\n  " + json.dumps({"at": stamp, "text": text}), nl=False
+        )
+    click.echo("\n]")
+
+
 def show_json(document: Any) -> None:
     """Print one JSON document to standard output. Models are printed as the API sends them."""
     click.echo(json.dumps(document, default=_plain, indent=2))

@@ -6,7 +6,7 @@ from kaos_hub import __version__
 from kaos_hub.cli.base import RootGroup
 
 _WELCOME = """\
-kaos: a folder becomes a hosted notebook.
+kaos: a folder becomes a hosted notebook, or a trained model.
 
   kaos up                              start everything on this machine
   kaos login URL                       or log in to a Hub that runs elsewhere
@@ -24,7 +24,9 @@ _COMMANDS = {
     "token": ("kaos_hub.cli.account:token", "Print the token in use."),
     "notebook": ("kaos_hub.cli.notebook:notebook", "Deploy notebooks and look after them."),
     "bundle": ("kaos_hub.cli.bundle:bundle", "See and fetch what was submitted."),
-    "train": ("kaos_hub.cli.train:train", "Trainings (not in this version yet)."),
+    "train": ("kaos_hub.cli.train:train", "Train models and look after trainings."),
+    "model": ("kaos_hub.cli.model:model", "See, fetch and name what trainings left."),
+    "workspace": ("kaos_hub.cli.workspace:workspace", "Work on the things of a group."),
 }
 
 
@@ -37,12 +39,13 @@ _COMMANDS = {
 @click.version_option(__version__, prog_name="kaos")
 @click.pass_context
 def kaos(ctx: click.Context) -> None:
-    """A folder becomes a hosted notebook.
+    """A folder becomes a hosted notebook, or a trained model.
 
     \b
     Example:
         kaos up
         kaos notebook deploy -s notebook/example -d mnist/data
+        kaos train deploy -s mnist/model-train -d mnist/data
     """
     if ctx.invoked_subcommand is None:
         click.echo(_WELCOME, nl=False)

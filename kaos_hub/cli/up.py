@@ -14,6 +14,7 @@ from kaos_hub.errors import Conflict, InvalidRequest, KaosError, Unsupported
 
 _ENGINES = ("local", "docker")
 _OTHERS = "users-password"
+_SERVICES = ["access:services!service=kaos", "access:services!service=kaos-train"]
 
 
 @click.command(cls=Command)
@@ -177,27 +178,28 @@ def _log_in(session: Session, data: DataDir, url: str) -> bool:
     from kaos_hub.launch import call
 
     known = load_credentials(url)
-    if known and known.user == data.user and call(f"{url}/hub/api/user", known.token)[0] == 200:
-        save_credentials(url, known.token, data.user)
-        return True
-    scopes = [
-        "access:services!service=kaos",
-        f"access:servers!user={data.user}",
-        f"read:servers!user={data.user}",
-    ]
-    status, answer = call(
-        f"{url}/hub/api/users/{data.user}/tokens",
-        data.secret("up"),
-        {"note": f"kaos on this machine ({os.uname().nodename})", "scopes": scopes},
-    )
-    if status != 201:
-        session.note(
-            f"The command line is not logged in: this Hub knows no user {data.user}."
-            f" Run: kaos login {url}"
+    if known and known.user == data.user:
+        status, found = call(f"{url}/hub/api/user", known.token)
+        # One of an earlier release cannot train.
+        if status == 200 and set(_SERVICES) & set(found["scopes"]) == set(_SERVICES):
+            save_credentials(url, known.token, data.user)
+            return True
+    own = [f"access:servers!user={data.user}", f"read:servers!user={data.user}"]
+    # The Hub gives no token with more than the user has: the admin may have restricted either.
+    for services in (_SERVICES, _SERVICES[:1], _SERVICES[1:]):
+        status, answer = call(
+            f"{url}/hub/api/users/{data.user}/tokens",
+            data.secret("up"),
+            {"note": f"kaos on this machine ({os.uname().nodename})", "scopes": [*services, *own]},
         )
-        return False
-    save_credentials(url, answer["token"], data.user)
-    return True
+        if status == 201:
+            save_credentials(url, answer["token"], data.user)
+            return True
+    session.note(
+        f"The command line is not logged in: this Hub knows no user {data.user}."
+        f" Run: kaos login {url}"
+    )
+    return False
 
 
 def _welcome(session: Session, data: DataDir, url: str, logged_in: bool) -> None:

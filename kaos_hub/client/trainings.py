@@ -43,8 +43,6 @@ Trials = list[Trial]
 Comparisons = list[TrialComparison]
 _SORTS = ("number", "score", "state", "started", "finished", "duration")
 _PAGE = 1000
-_LOOK = 20.0
-"""Seconds without an event after which one looks: an event may be lost, a state is not."""
 
 
 class Trainings:
@@ -189,10 +187,12 @@ class Trainings:
         """One trial."""
         return parse(Trial, self._call("GET", quoted("trainings", training, "trials", number)))
 
-    def points(self, training: str, trial: int | None = None) -> Iterator[MetricPoint]:
-        """What trials said of themselves, as they said it."""
+    def points(
+        self, training: str, trial: int | None = None, follow: bool = False
+    ) -> Iterator[MetricPoint]:
+        """What trials said of themselves; ``follow`` goes on until the training ends."""
         path = "/api/v1" + quoted("trainings", training, "metrics")
-        for line in self._transport.lines(path, {"trial": trial}):
+        for line in self._transport.log(path, follow, {"trial": trial}, "metrics"):
             if line:
                 yield parse(MetricPoint, json.loads(line))
 
@@ -259,8 +259,8 @@ class Trainings:
             training: the training.
             target: folder to make; it must not exist or be empty. It gets a folder per part.
             parts: any of ``code``, ``data``, ``params`` and ``model``.
-            trial: only this one's model; without it, ``model`` holds one folder per trial, unless
-                there is but one.
+            trial: only this one's params and model; without it, ``model`` holds one folder per
+                trial, unless there is but one.
             progress: called with the bytes fetched; the total is not known and 0.
 
         Raises:
@@ -275,13 +275,14 @@ class Trainings:
         query = {"parts": ",".join(parts), "trial": trial}
         receive(self._transport.stream(path, query), folder, 0, progress)
 
-    def events(self) -> Iterator[TrainingEvent]:
-        """What happens to the trainings, without end."""
-        return (event for event in self._events() if event is not None)
+    def events(self, training: str | None = None) -> Iterator[TrainingEvent]:
+        """What happens to a training, or to all, beginning with the present state, without end."""
+        return (event for event in self._events(training) if event is not None)
 
-    def _events(self) -> Iterator[TrainingEvent | None]:
+    def _events(self, training: str | None) -> Iterator[TrainingEvent | None]:
         """Events, and None whenever nothing has happened for a while."""
-        for event in self._transport.events("/api/v1" + quoted("events")):
+        path = quoted("trainings", training, "events") if training else quoted("events")
+        for event in self._transport.events("/api/v1" + path):
             if event.event == "training":
                 yield parse(TrainingEvent, json.loads(event.data))
             else:
@@ -330,21 +331,16 @@ class Trainings:
             done: when to stop; without it, when it has ended.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        found = self.get(training)
-        if done(found):
-            return found
-        looked = time.monotonic()
-        for event in self._events():
-            mine = event is not None and event.training == training
-            if event is not None and mine and on_event:
+        for event in self._events(training):
+            if event and on_event:
                 on_event(event)
-            if mine or time.monotonic() - looked > _LOOK:
-                found, looked = self.get(training), time.monotonic()
-                if done(found):
-                    break
+            # Asked again in every silence too: what "done" looks at need not make an event.
+            settled = event is None or event.state.ended or event.state is TrainingState.WAITING
+            if settled and done(self.get(training)):
+                break
             if deadline is not None and time.monotonic() > deadline:
                 raise Unavailable(f"training {training} has not ended after {timeout:g} s")
-        return found
+        return self.get(training)
 
     def _call(
         self,

@@ -148,18 +148,24 @@ class Transport:
         if rest:
             yield rest.decode("utf-8", "replace")
 
-    def log(self, path: str, follow: bool) -> Iterator[str]:
-        """The lines of a log, each with its time; ``follow`` goes on to its end.
+    def log(
+        self,
+        path: str,
+        follow: bool,
+        query: Mapping[str, object] | None = None,
+        event: str = "log",
+    ) -> Iterator[str]:
+        """The lines of a log; ``follow`` goes on to its end, by events called ``event``.
 
         Raises:
             KaosError: as :meth:`json`.
         """
         if not follow:
-            yield from self.lines(path)
+            yield from self.lines(path, query)
             return
-        for event in self.events(path, {"follow": "true"}):
-            if event.event == "log":
-                yield from event.data.split("\n")
+        for one in self.events(path, {**(query or {}), "follow": "true"}):
+            if one.event == event:
+                yield from one.data.split("\n")
 
     def events(self, path: str, query: Mapping[str, object] | None = None) -> Iterator[ServerEvent]:
         """An SSE stream, opened again after its last event whenever it breaks.
