@@ -1,0 +1,217 @@
+"""Requests of an ingest: redirects are followed by hand, so that every step of them is judged."""
+
+import re
+import ssl
+import threading
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+
+import urllib3
+from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    NewConnectionError,
+    SSLError,
+)
+
+from kaos_hub.inside.ingest_hosts import Hosts, Later, Wrong, host_header, is_address
+
+REDIRECTS = 10
+"""Followed at most."""
+
+_CONNECT, _READ = 15.0, 60.0
+_PORTS = {"http": 80, "https": 443}
+_MOVED = (301, 302, 303, 307, 308)
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+_LONGEST_WAIT = 300.0
+_AUTHORITIES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+
+Answer = urllib3.BaseHTTPResponse
+
+
+class Web:
+    """What an ingest may ask of the web. Threads may share it.
+
+    Args:
+        hosts: judges where connections may go.
+        schemes: of URLs that may be asked for; ``http`` and ``https`` are known here.
+        parallel: connections at once.
+        stop: set when nobody wants an answer any more.
+    """
+
+    def __init__(
+        self, hosts: Hosts, schemes: Sequence[str], parallel: int, stop: threading.Event
+    ) -> None:
+        self._hosts, self._stop = hosts, stop
+        self._schemes = tuple(s.lower() for s in schemes)
+        # No proxy of the environment: behind one, nobody knows where a connection goes.
+        self._pools = urllib3.PoolManager(
+            num_pools=64,
+            maxsize=parallel,
+            ssl_context=ssl.create_default_context(cafile=_authorities()),
+            retries=False,
+        )
+
+    def get(self, url: str, headers: Mapping[str, str]) -> Answer:
+        """The answer to a request: 200, or 206 if a range was asked for, or 416.
+
+        Raises:
+            Wrong: it is refused, here or there.
+            Later: it did not work now.
+        """
+        first = self._split(url)
+        for hop in range(REDIRECTS + 1):
+            try:
+                parts = self._split(url)
+                answer = self._ask(parts, {**headers, **_login(parts, first)})
+            except Wrong as e:
+                raise Wrong(f"it was redirected, and {e}") if hop else e from None
+            if answer.status in _MOVED and (to := answer.headers.get("Location")):
+                answer.close()
+                url = _join(url, to)
+                continue
+            if answer.status == 200 or (answer.status in (206, 416) and "Range" in headers):
+                return answer
+            answer.close()
+            self._refuse(answer, parts, first)
+        raise Wrong(f"it was redirected more than {REDIRECTS} times")
+
+    def _split(self, url: str) -> SplitResult:
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise Wrong(f"{url[:100]!r} is no URL") from None
+        scheme = parts.scheme.lower()
+        if scheme not in self._schemes:
+            raise Wrong(f"{scheme}:// may not be fetched here, but {', '.join(self._schemes)}")
+        if scheme not in _PORTS:
+            raise Wrong(f"{scheme}:// is allowed here, and cannot be fetched by this version")
+        if not parts.hostname or port == 0:
+            raise Wrong(f"{url[:100]!r} names no host")
+        return parts._replace(scheme=scheme)
+
+    def _ask(self, parts: SplitResult, headers: Mapping[str, str]) -> Answer:
+        host, standard = _ascii(parts.hostname or ""), _PORTS[parts.scheme]
+        port = parts.port or standard
+        self._hosts.wait(host, self._stop)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        sent = {"Host": host_header(host, port, standard), **headers}
+        problem = ""
+        for address in self._hosts.find(host, port):
+            try:
+                return self._pool(parts.scheme, host, address, port).urlopen(
+                    "GET",
+                    target,
+                    headers=sent,
+                    redirect=False,
+                    retries=False,
+                    assert_same_host=False,
+                    preload_content=False,
+                    decode_content=False,
+                    timeout=urllib3.Timeout(connect=_CONNECT, read=_READ),
+                )
+            except (NewConnectionError, ConnectTimeoutError) as e:
+                problem = said(e)
+            except LocationParseError:
+                raise Wrong(f"{host!r} is no name of a host") from None
+            except SSLError as e:
+                if "CERTIFICATE_VERIFY_FAILED" in str(e):
+                    raise Wrong(f"the certificate of {host} is not trusted") from None
+                raise Later(said(e)) from None
+            except HTTPError as e:
+                raise Later(said(e)) from None
+        raise Later(f"{host} cannot be reached: {problem}")
+
+    def _pool(self, scheme: str, host: str, address: str, port: int) -> HTTPConnectionPool:
+        """Connections to one address, over which that host is expected to answer."""
+        named = scheme == "https" and not is_address(host)
+        kwargs = {"server_hostname": host} if named else {}
+        return self._pools.connection_from_host(address, port, scheme, pool_kwargs=kwargs)
+
+    def _refuse(self, answer: Answer, parts: SplitResult, first: SplitResult) -> None:
+        moved = f" by {parts.hostname}" if parts.hostname != first.hostname else ""
+        try:
+            reason = f"{answer.status} {HTTPStatus(answer.status).phrase}"
+        except ValueError:
+            reason = str(answer.status)
+        problem = f"answered{moved} with {reason}"
+        if answer.status not in _PASSING:
+            raise Wrong(problem)
+        wait = _retry_after(answer)
+        if wait is not None:
+            self._hosts.hold(_ascii(parts.hostname or ""), wait)
+        raise Later(problem, wait)
+
+
+def _join(url: str, to: str) -> str:
+    try:
+        return urljoin(url, to)
+    except ValueError:
+        raise Wrong(f"it was redirected to {to[:100]!r}, which is no URL") from None
+
+
+def said(e: Exception) -> str:
+    """What went wrong with a connection, for people."""
+    if isinstance(e, NewConnectionError | ConnectTimeoutError | SSLError):
+        return re.sub(r"^.*(?:: |\] )", "", str(e)) or type(e).__name__
+    return {
+        "IncompleteRead": "the connection was cut",
+        "ProtocolError": "the connection was cut",
+        "ReadTimeoutError": f"it was silent for {_READ:.0f} s",
+    }.get(type(e).__name__, str(e) or type(e).__name__)
+
+
+def _ascii(host: str) -> str:
+    if host.isascii():
+        return host
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        raise Wrong(f"{host!r} is no name of a host") from None
+
+
+def _login(parts: SplitResult, first: SplitResult) -> dict[str, str]:
+    """Name and password that stand in the first URL. They go to no other host."""
+    if parts.username is None or (parts.scheme, parts.netloc) != (first.scheme, first.netloc):
+        return {}
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Authorization": urllib3.make_headers(basic_auth=login)["authorization"]}
+
+
+def _retry_after(answer: Answer) -> float | None:
+    """Seconds after which the server wants to be asked again."""
+    text = (answer.headers.get("Retry-After") or "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), _LONGEST_WAIT)
+    try:
+        at = parsedate_to_datetime(text)
+        present = parsedate_to_datetime(answer.headers.get("Date") or "")
+        return min(max((at - present).total_seconds(), 0.0), _LONGEST_WAIT)
+    except (ValueError, TypeError):
+        return None
+
+
+def _authorities() -> str | None:
+    """Whom to trust: what Python trusts by itself, else what the image has, else certifi."""
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile or (paths.capath and any(Path(paths.capath).iterdir())):
+        return None
+    for known in _AUTHORITIES:
+        if Path(known).is_file():
+            return known
+    try:
+        import certifi
+    except ImportError:
+        return None
+    return str(certifi.where())
