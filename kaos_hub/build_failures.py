@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from kaos_hub.dockerfile import instructions
+from kaos_hub.registry.answers import refused_base
 
 Reader = Callable[[str], str | None]
 """The text of a file of the source bundle; None if there is no such file."""
@@ -331,10 +332,12 @@ def _dockerfile_syntax(log: _Log) -> str | None:
 
 
 def _base_image(log: _Log) -> str | None:
+    if refused := refused_base(log.text):
+        return f"{log.step()}: {refused}"
     steps = re.findall(r"STEP \d+/\d+ ?: FROM (?:--\S+ )?(\S+)", log.text, re.IGNORECASE)
     refused = r"pull access denied for (\S+?)[,:]|manifest (?:for (\S+) not found|unknown)"
     found = (
-        log.find(r"initializing source \w+://(\S+?): .*(?:manifest unknown|denied|unauthorized)")
+        log.find(r"initializing source \w+://(\S+?): .*manifest unknown")
         or log.find(refused)
         or log.find(r"failed to solve: (\S+?):? .*not found")
     )

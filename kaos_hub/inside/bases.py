@@ -72,7 +72,7 @@ def main() -> int:
                 print(f"Fetching {name} ({pinned})", flush=True)
                 keep(pinned, Path(said["KAOS_KEPT"]), asked)
     except TROUBLE as e:
-        return failed(e, "cannot fetch a base image")
+        return failed(e)
     return 0
 
 

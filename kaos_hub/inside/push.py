@@ -259,7 +259,7 @@ def main() -> int:
             push(Path(said["KAOS_OUT"]), target, bases, asked, kept)
         found = describe(target, said["KAOS_PULL"], asked)
     except TROUBLE as e:
-        return failed(e, "cannot push")
+        return failed(e)
     print(f"Built {found['image']}", flush=True)
     Path(said["KAOS_RESULT"]).write_text(json.dumps(found))
     return 0

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from kaos_hub.errors import EngineUnavailable, KaosError, NotFound
+from kaos_hub.errors import EngineUnavailable, KaosError
 from kaos_hub.registry import Registries, Ways, logins
 
 LONGEST = 2000
@@ -32,11 +32,9 @@ def registries() -> Registries:
     return Registries(Ways(**ways, logins=logins(Path(login)) if login else {}))
 
 
-def failed(error: Exception, doing: str) -> int:
+def failed(error: Exception) -> int:
     """Say why a step failed, to people and to the engine; the exit code."""
     message = error.message if isinstance(error, KaosError) else f"{type(error).__name__}: {error}"
-    if isinstance(error, NotFound):
-        message = f"{doing}: {message}"
     details = error.details if isinstance(error, KaosError) else {}
     told = {"message": message[:LONGEST]}
     # Whoever reads it then knows that trying again is of no use.

@@ -1,4 +1,4 @@
-"""What registries answer when they don't do what they were asked, in words for people.
+"""What registries answer us, or a builder, when they refuse something, in words for people.
 
 Where only the admin can help, the message names the setting to look at, and so do the details of
 the error: whatever is tried again would fail again.
@@ -78,9 +78,38 @@ def no_certificates(ways: Ways, error: OSError) -> EngineUnavailable:
     return EngineUnavailable(text, setting=ways.ca_setting)
 
 
+_REFUSED_BASE = (
+    (
+        r"x509: (.+)",
+        "the certificate of the registry of {} is not trusted here ({}); an admin can add its CA"
+        " (KubernetesEngine.ca_configmap)",
+    ),
+    (
+        r"server gave HTTP response to HTTPS client()",
+        "the registry of {} does not speak TLS; an admin can allow that"
+        " (KubernetesEngine.insecure_registries)",
+    ),
+    (
+        r"(?:denied|unauthorized|authentication required)()",
+        "there is no image {}, or its registry wants a login; an admin can give builds one"
+        " (KubernetesEngine.base_secret)",
+    ),
+)
+
+
+def refused_base(log: str) -> str:
+    """Why a build in a cluster could not have its base image, where only an admin can help."""
+    for words, text in _REFUSED_BASE:
+        found = re.search(rf"initializing source \w+://([^\s@]+?)(?:@\S+?)?: .*{words}", log)
+        if found:
+            return text.format(*found.groups())
+    return ""
+
+
 def core(error: BaseException) -> str:
     """The cause, without what it went through."""
     reason = getattr(error, "reason", None)
     if isinstance(reason, BaseException):
         return core(reason)
-    return re.sub(r"^(?:<\S+ object at \w+>|HTTPS?Connection(?:Pool)?\(.*?\)): ", "", str(error))
+    text = error.args[-1] if error.args and isinstance(error.args[-1], str) else str(error)
+    return re.sub(r"^(?:<\S+ object at \w+>|HTTPS?Connection(?:Pool)?\(.*?\)): ", "", text)
