@@ -1,0 +1,133 @@
+"""What a trial prints: stamped, kept up to a limit, and its last bytes."""
+
+import contextlib
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from kaos_hub.inside.trial_link import Link
+from kaos_hub.models import LogAnswer
+from kaos_hub.stamping import Stamper, stamp
+
+TAIL = 1 << 16
+"""Bytes of the end of the output that are remembered, to say why a trial failed."""
+_PIECE = 1 << 20
+"""Bytes of the log that are sent at once."""
+
+
+class Log:
+    """A trial's log, in a file that has no name: nobody else can change it.
+
+    Args:
+        folder: where the file lies.
+        limit: bytes that it may have.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._stamper = Stamper()
+        self._file = -1
+        self._full = False
+        self._tail = b""
+        self.size = 0
+        """Bytes so far."""
+
+    def feed(self, data: bytes) -> None:
+        """The trial has printed something."""
+        self._tail = data[-TAIL:] if len(data) >= TAIL else (self._tail + data)[-TAIL:]
+        # Nobody reads on beyond the limit: then it costs nothing to print, however much.
+        if not self._full:
+            now = time.time()
+            self._add(self._stamper.feed(data, now), now)
+
+    def finish(self) -> None:
+        """It prints no more."""
+        now = time.time()
+        self._add(self._stamper.finish(now), now)
+
+    def say(self, text: str) -> None:
+        """A line of our own."""
+        now = time.time()
+        self._add(stamp(now) + f"kaos: {text}\n".encode(), now)
+
+    def tail(self) -> str:
+        """The last that was printed, as it was."""
+        return self._tail.decode(errors="replace")
+
+    def _add(self, lines: bytes, now: float) -> None:
+        if self._full or not lines:
+            return
+        if self.size + len(lines) > self._limit:
+            self._full = True
+            lines = lines[: lines.rfind(b"\n", 0, max(0, self._limit - self.size)) + 1]
+            text = f"kaos: the log ends here, at its limit of {self._limit:,} bytes"
+            lines += stamp(now) + text.encode() + b"; the trial goes on\n"
+        try:
+            if self._file < 0:
+                self._file = _nameless(self._folder)
+            while lines:
+                written = os.write(self._file, lines)
+                self.size += written
+                lines = lines[written:]
+        except OSError:
+            # No room left: that ends the log, not the trial.
+            self._full = True
+
+    def read(self, offset: int) -> bytes:
+        """A piece of the log."""
+        return os.pread(self._file, min(_PIECE, self.size - offset), offset)
+
+    def close(self) -> None:
+        """Forget it."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def _nameless(folder: Path) -> int:
+    with contextlib.suppress(OSError, AttributeError):
+        return os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    # A file system that has no such files; or there is no folder any more.
+    with tempfile.TemporaryFile(dir=folder if folder.is_dir() else None) as file:
+        return os.dup(file.fileno())
+
+
+class LogSender:
+    """Sends a log as it grows; the service says what it has.
+
+    Args:
+        log: to send.
+        trial, attempt: whose it is.
+    """
+
+    def __init__(self, log: Log, trial: int, attempt: int) -> None:
+        self._log = log
+        self._path = f"log?trial={trial}&attempt={attempt}&offset="
+        self._sent = 0
+        self._idle = 0
+        self._lock = threading.Lock()
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is something to send."""
+        return self._sent < self._log.size
+
+    def send(self, link: Link) -> None:
+        """Send what there is, once.
+
+        Raises:
+            Gone, Trouble, Refused: not all of it arrived.
+        """
+        with self._lock:
+            while self.behind:
+                piece = self._log.read(self._sent)
+                answer = link.parse(
+                    LogAnswer, link.post(f"{self._path}{self._sent}", piece, len(piece))
+                )
+                self._idle = 0 if answer.size > self._sent else self._idle + 1
+                # It takes no more: its log is full, or has become another.
+                full = self._idle > 2
+                self._sent = self._log.size if full else min(answer.size, self._log.size)
