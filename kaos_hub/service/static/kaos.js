@@ -336,7 +336,7 @@ function tellAges() {
 
 // --- begin ---
 
-const logs = [...document.querySelectorAll("details.kaos-log")].map((details) => new Log(details));
+const logs = [...document.querySelectorAll("details.kaos-log[data-log]")].map((details) => new Log(details));
 const live = document.getElementById("kaos-live");
 if (live) {
   new Stream(live.dataset.events, { notebook: onNotebook, training: onTraining });
