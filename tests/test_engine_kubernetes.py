@@ -651,6 +651,12 @@ class TestOnACluster:
         assert (await end(engine, name)).phase is Phase.SUCCEEDED, await output(engine, name)
         pods = await kube("-n", cluster, "get", "pods", "-o", "name")
         assert "kaos-runtime" not in pods
+        await engine.remove(name)
+        program = "import os; print(os.listdir('/kaos'), os.statvfs('/opt/kaos').f_flag & 1)"
+        work = Run(("-n1", "-r1", program), IMAGE, module="timeit", ticket=True)
+        await engine.submit(job(name, work))
+        assert (await end(engine, name)).phase is Phase.SUCCEEDED
+        assert texts(await output(engine, name))[0] == "['ticket'] 1", "nobody copied it"
         again = make(trees_claim=TREES)
         await again.start()
         async with asyncio.timeout(5):

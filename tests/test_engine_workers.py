@@ -13,7 +13,9 @@ import pytest
 from kaos_hub import runtime_image
 from kaos_hub.datadir import DataDir
 from kaos_hub.engines.base import Cause, Engine, JobSpec, Phase, Run
+from kaos_hub.engines.kubernetes import KubernetesEngine
 from kaos_hub.engines.local import LocalEngine
+from kaos_hub.models import Pool, Resources
 from kaos_hub.tickets import Tickets
 from tests.test_engine_contract import (
     IMAGE,
@@ -166,8 +168,52 @@ async def test_what_nobody_deleted_is_swept(
         (scratch / left).mkdir(parents=True)
     await setup.engine().start()
     assert [path.name for path in scratch.iterdir()] == [name]
+    async for _ in engine.logs(name):
+        break
     await engine.cancel(name)
     assert (await engine.observe(name)).cause is Cause.CANCELLED
+
+
+REACH = """
+import urllib.error, urllib.request
+try:
+    urllib.request.urlopen("{url}/work/v1/order", timeout=20)
+except urllib.error.HTTPError as e:
+    print("{{" + f'"status": {{e.code}}' + "}}", flush=True)
+"""
+
+
+@pytest.mark.parametrize("setup", [KUBERNETES], indirect=True)
+async def test_a_pod_of_a_pool_reaches_the_service(setup: Setup, name: str, tmp_path: Path) -> None:
+    engine = setup.engine()
+    await engine.start()
+    assert setup.server
+    spec = worker(setup, engine, name, tmp_path / "given", REACH.format(url=setup.server.url))
+    pool = Pool(
+        node_selector={"kubernetes.io/os": "linux"},
+        tolerations=[{"key": "gpu", "operator": "Exists"}],
+    )
+    await engine.submit(replace(spec, work=replace(spec.work, pool=pool)))
+    # The way there is what is asked for; this server knows nothing of work.
+    assert await told(engine, name) == {"status": 404}
+
+
+@pytest.mark.parametrize("setup", [KUBERNETES], indirect=True)
+async def test_what_a_worker_is_as_a_pod(setup: Setup, tmp_path: Path) -> None:
+    engine = setup.engine(node_selector={"disk": "fast"})
+    assert isinstance(engine, KubernetesEngine)
+    spec = worker(setup, engine, "kaos-ingest-0123", tmp_path, LOOK)
+    pool = Pool(node_selector={"gpu": "a100"}, gpu_resource="example.com/gpu")
+    spec = replace(spec, resources=Resources(gpu=2))
+    body = engine.pods.run(spec, replace(spec.work, storage=1 << 30, pool=pool))
+    assert body["metadata"]["labels"]["kaos-hub.io/kind"] == "ingest"
+    assert body["spec"]["nodeSelector"] == {"disk": "fast", "gpu": "a100"}
+    (main,) = body["spec"]["containers"]
+    limits = main["resources"]["limits"]
+    assert limits["example.com/gpu"] == "2" and "nvidia.com/gpu" not in limits
+    sizes = {v["name"]: v.get("emptyDir", {}).get("sizeLimit") for v in body["spec"]["volumes"]}
+    assert 1 << 30 < int(sizes["scratch"]) < int(limits["ephemeral-storage"])
+    assert "ticket" not in {m["name"] for m in main["volumeMounts"]}
 
 
 SEARCH = r"""

@@ -42,10 +42,12 @@ RIGHTS = {
     },
 }
 SECRETS = {
-    "hub": {"admission", "cookie", "password", "proxy", "service", "users-password"},
+    "hub": {
+        "admission", "cookie", "password", "proxy", "service", "service-train", "users-password",
+    },
     "proxy": {"proxy"},
-    "service": {"admission", "service", "service-cookie", "tickets"},
-}
+    "service": {"admission", "service", "service-cookie", "service-train", "tickets"},
+}  # fmt: skip
 
 
 def pod_of(component: str) -> dict[str, Any]:
@@ -215,15 +217,15 @@ HUB, PROXY, SERVICE = (
     Pod("kaos", {"app.kubernetes.io/part-of": "kaos-hub", "app.kubernetes.io/component": name})
     for name in COMPONENTS
 )
-NOTEBOOK, BUILD, LAYING_OUT, TRAINING = (
+NOTEBOOK, BUILD, LAYING_OUT, TRAINING, INGEST = (
     Pod("kaos-workloads", {"kaos-hub.io/kind": kind})
-    for kind in ("notebook", "build", "materialise", "train")
+    for kind in ("notebook", "build", "materialise", "train", "ingest")
 )
 STRANGER = Pod("kaos-workloads")
 METADATA, NODE, INTERNET = (
     Machine(a) for a in ("169.254.169.254", "192.168.1.10", "151.101.0.223")
 )
-WORKLOADS = (NOTEBOOK, BUILD, LAYING_OUT, TRAINING)
+WORKLOADS = (NOTEBOOK, BUILD, LAYING_OUT, TRAINING, INGEST)
 
 
 @pytest.mark.parametrize("sender", [PROXY, SERVICE, *WORKLOADS, STRANGER, INTERNET, NODE])
@@ -240,7 +242,7 @@ def test_only_proxy_and_hub_reach_notebooks(sender):
     assert not may_talk(PROXY, NOTEBOOK, 22)
 
 
-@pytest.mark.parametrize("receiver", [BUILD, LAYING_OUT, TRAINING, STRANGER])
+@pytest.mark.parametrize("receiver", [BUILD, LAYING_OUT, TRAINING, INGEST, STRANGER])
 @pytest.mark.parametrize("sender", [HUB, PROXY, SERVICE, NOTEBOOK, INTERNET])
 def test_nobody_reaches_other_workloads(sender, receiver):
     assert not may_talk(sender, receiver, 8888)
