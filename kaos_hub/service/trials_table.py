@@ -132,9 +132,13 @@ class TrialsTable:
 
     def sorted_by(self, sort: str) -> str:
         """``ascending``, ``descending`` or ``none``: as screen readers are told."""
-        if self.query.sort != sort:
+        query, goal = self.query, self.training.goal
+        order = query.order
+        if query.sort == "score" and goal and sort == f"metrics.{goal.metric}":
+            order = order or ("desc" if goal.direction is Direction.MAX else "asc")
+        elif not sort or query.sort != sort:
             return "none"
-        return "descending" if self.query.order == "desc" else "ascending"
+        return "descending" if order == "desc" else "ascending"
 
     def turned(self, sort: str) -> dict[str, Any]:
         """The query of a column's link: sorts by it, or the other way round."""
@@ -152,11 +156,17 @@ class TrialsTable:
     @property
     def sorts(self) -> list[tuple[str, str]]:
         """Everything that can be sorted by, and what it is called."""
-        metrics = [(f"metrics.{name}", name) for name in self.training.metrics]
+        metrics = [(_sort("metrics", name), name) for name in self.training.metrics]
         params = [(c.sort, c.label) for c in self.columns if c.kind == "parameter"]
         score = [("score", "score")] if self.training.goal else []
         known = [("number", "number"), *score, ("duration", "duration"), ("state", "state")]
-        return [*known, *metrics, *params]
+        return [(sort, label) for sort, label in [*known, *metrics, *params] if sort]
+
+
+def _sort(kind: str, name: str) -> str:
+    """What sorts by a metric or parameter; nothing for the few names that cannot be said."""
+    sayable = name.isprintable() and not {'"', "\\"} & set(name)
+    return f"{kind}.{name}" if sayable and len(name) <= 180 else ""
 
 
 def _first(names: Iterable[str], wanted: Iterable[str | None], most: int) -> list[str]:
@@ -179,7 +189,7 @@ def _param_columns(trials: Sequence[Trial]) -> list[Column]:
         return lambda t: show_value(t.params[key]) if t.params and key in t.params else ""
 
     return [
-        Column(key, f"params.{key}", cell(key), numeric[key], "parameter")
+        Column(key, _sort("params", key), cell(key), numeric[key], "parameter")
         for key in keys
         if key in shown
     ]
@@ -193,7 +203,7 @@ def _metric_columns(training: Training, sort: str) -> list[Column]:
         return lambda t: show_number(t.metrics[name]) if name in t.metrics else ""
 
     return [
-        Column(name, f"metrics.{name}", cell(name), True, "metric")
+        Column(name, _sort("metrics", name), cell(name), True, "metric")
         for name in _first(training.metrics, wanted, _METRICS)
     ]
 
