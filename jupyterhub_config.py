@@ -107,18 +107,23 @@ if trust_all:
     c.SharedPasswordAuthenticator.user_password = hub_password("users-password")
     c.SharedPasswordAuthenticator.allow_all = True
 
-# The service, and what it and its users may do.
-service = {
-    "name": "kaos",
-    "display": True,
-    "url": at.service,
-    "api_token": data.secret("service"),
-    "oauth_no_confirm": True,
-    "oauth_client_allowed_scopes": ["access:services!service=kaos", "access:servers!user"],
-}
-if cluster:
-    service["timeout"] = 1  # seconds; it may come later than the Hub
-else:
+# The service, and what it and its users may do. It is two to the Hub, on one port, so that access
+# to each is a right of its own: to bundles and notebooks, or to bundles, trainings and models.
+access = {"access:services!service=kaos", "access:services!service=kaos-train"}
+service, train = (
+    {
+        "name": name,
+        "display": True,  # in the menu of those who have access
+        "url": at.service,
+        "api_token": data.secret(secret),
+        "oauth_no_confirm": True,
+        # Of these, who logs in gets what they have: one login is enough for both.
+        "oauth_client_allowed_scopes": [*sorted(access), "access:servers!user"],
+        "timeout": 1 if cluster else 30,  # seconds; in a cluster it may come later than the Hub
+    }
+    for name, secret in (("kaos", "service"), ("kaos-train", "service-train"))
+)
+if not cluster:
     service["command"] = [sys.executable, "-m", "kaos_hub.service", f"--config={this_file}"]
     service["environment"] = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("JUPYTERHUB_", "JPY_"))},
@@ -130,7 +135,7 @@ else:
         "KAOS_ADMISSION_URL": at.admission_bind,
         "KAOS_HUB_PID": str(os.getpid()),  # it ends with this process, however that ends
     }
-c.JupyterHub.services = [service]
+c.JupyterHub.services = [service, train]
 c.JupyterHub.load_roles = [
     {
         "name": "kaos",
@@ -152,7 +157,7 @@ if not cluster:
     c.JupyterHub.load_roles.append(
         {"name": "kaos-up", "services": ["kaos-up"], "scopes": [f"tokens!user={data.user}"]}
     )
-c.JupyterHub.extra_user_scopes = {"access:services!service=kaos"}
+c.JupyterHub.extra_user_scopes = access  # everybody may do all; docs/howto/users.md restricts it
 
 # Notebooks: nothing starts that the service has not admitted.
 c.JupyterHub.spawner_class = f"kaos-{engine}"

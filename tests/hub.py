@@ -33,7 +33,11 @@ c.Authenticator.allow_all = True
 c.Authenticator.admin_users = {"root"}
 c.JupyterHub.services.append({"name": "tester", "display": False, "api_token": "%(token)s"})
 c.JupyterHub.load_roles.append(
-    {"name": "tester", "services": ["tester"], "scopes": ["admin:users", "admin:servers", "tokens"]}
+    {
+        "name": "tester",
+        "services": ["tester"],
+        "scopes": ["admin:users", "admin:servers", "admin:groups", "tokens"],
+    }
 )
 """
 
@@ -132,6 +136,11 @@ class RunningHub:
     def kaos(self) -> str:
         """The service as people reach it."""
         return f"{self.url}/services/kaos"
+
+    @property
+    def train(self) -> str:
+        """The service ``kaos-train`` as people reach it: the same process."""
+        return f"{self.url}/services/kaos-train"
 
     @property
     def api(self) -> str:
@@ -264,6 +273,21 @@ class RunningHub:
     def ask(self, method: str, path: str, token: str | None, body: Any = None) -> Answer:
         """Ask the service's REST API."""
         return request(method, self.api + path, token, body)
+
+    def ask_train(
+        self, method: str, path: str, token: str | None, body: Any = None, owner: str = ""
+    ) -> Answer:
+        """Ask the REST API of ``kaos-train``, perhaps for a group."""
+        headers = {"X-Kaos-Owner": quote(owner, safe=":")} if owner else {}
+        return request(method, f"{self.train}/api/v1{path}", token, body, headers)
+
+    def put_into(self, group: str, *users: str) -> None:
+        """Make users and put them into a group, which is made if there is none."""
+        path = f"/groups/{quote(group, safe='')}"
+        for user in users:
+            assert self.hub_api("POST", f"/users/{quote(user, safe='')}").status in (201, 409)
+        assert self.hub_api("POST", path).status in (201, 409)
+        assert self.hub_api("POST", f"{path}/users", {"users": users}).status == 200
 
 
 class Browser:

@@ -11,8 +11,9 @@ from kaos_hub.addresses import in_cluster, namespace, on_this_machine
 from kaos_hub.datadir import DataDir
 from tests.hub import ROOT
 
-_HUB_SECRETS = ("cookie", "proxy", "service", "admission", "password", "users-password")
-_SERVICE_SECRETS = ("service", "admission", "service-cookie", "tickets")
+_BOTH = ("service", "service-train", "admission")
+_HUB_SECRETS = ("cookie", "proxy", "password", "users-password", *_BOTH)
+_SERVICE_SECRETS = ("service-cookie", "tickets", *_BOTH)
 _READ = """
 import json, sys
 {first}
@@ -67,8 +68,11 @@ def test_hub_of_a_cluster(tmp_path):
     assert config["ConfigurableHTTPProxy"]["api_url"] == at.proxy_api
     assert (hub["hub_bind_url"], hub["hub_connect_url"]) == (at.hub_bind, at.hub)
     assert hub["cookie_secret"] == "secret-cookie"
-    (service,) = hub["services"]
-    assert service["url"] == at.service and "command" not in service
+    service, train = hub["services"]
+    assert (service["name"], train["name"]) == ("kaos", "kaos-train")
+    assert service["api_token"] != train["api_token"]
+    for each in (service, train):
+        assert each["url"] == at.service and "command" not in each
     assert config["KaosSpawnerMixin"]["admission_url"] == at.admission
     assert config["KaosKubeSpawner"]["namespace"] == "there"
     assert config["KubernetesEngine"]["runtime_image"] == "r/kaos-hub/runtime:1"

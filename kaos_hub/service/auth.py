@@ -14,6 +14,13 @@ from traitlets import Instance, Integer, default
 from kaos_hub.errors import Forbidden, HubUnavailable, NotAuthenticated
 from kaos_hub.models import DEFAULT_SERVER
 
+KAOS, TRAIN = "kaos", "kaos-train"
+"""Our two services of the Hub. To have access to one is the right to do what it is for: bundles and
+notebooks, or bundles, trainings and models."""
+
+_WHAT = {KAOS: "use kaos", TRAIN: "train"}
+"""What access to a service lets one do."""
+
 _OWN_SERVER = re.compile(r"access:servers!server=(?P<user>[^/]+)/(?P<server>[^/]*)")
 
 
@@ -48,6 +55,8 @@ class Caller:
     """Set if the token is a notebook's own: which one. It may read, submit and deploy."""
     cookie: bool = False
     """A browser's session, not a token."""
+    services: frozenset[str] = frozenset()
+    """Those of our services that the token may use."""
 
     @property
     def owner(self) -> str:
@@ -79,15 +88,28 @@ def caller_of(model: dict[str, Any], *, service: str, cookie: bool) -> Caller:
         Forbidden: the token lacks the right to use this service, or is another service's.
     """
     scopes = set(model.get("scopes") or ())
-    if not scopes & {"access:services", f"access:services!service={service}"}:
+    services = _services(scopes)
+    if service not in services:
         raise Forbidden(
-            f"This token may not use kaos: it lacks the scope access:services!service={service}."
-            " Run `kaos login`, or ask the admin for that scope."
+            f"This token may not {_WHAT.get(service, 'use this')}: it lacks the scope"
+            f" {_access(service)}. Run `kaos login`, or ask the admin for that scope."
         )
     if model.get("kind", "user") != "user":
         raise Forbidden("Only users have bundles and notebooks; this token is a service's.")
     user = str(model["name"])
-    return Caller(user, bool(model.get("admin")), _own_server(user, scopes), cookie)
+    own = _own_server(user, scopes)
+    return Caller(user, bool(model.get("admin")), own, cookie, services)
+
+
+def _access(service: str) -> str:
+    """The scope of the Hub that lets one use a service."""
+    return f"access:services!service={service}"
+
+
+def _services(scopes: set[str]) -> frozenset[str]:
+    """Our services that whoever has the scopes may use."""
+    everything = "access:services" in scopes
+    return frozenset(s for s in (KAOS, TRAIN) if everything or _access(s) in scopes)
 
 
 def _own_server(user: str, scopes: Iterable[str]) -> str | None:
@@ -144,7 +166,34 @@ class KaosHubAuth(HubOAuth):
         # Every page asked for without a session leaves one, and anyone may ask.
         return BoundedCache(self.oauth_state_max_age, _LOGINS_UNDER_WAY)
 
-    async def caller(self, handler: RequestHandler, service: str) -> Caller | None:
+    @property
+    def service(self) -> str:
+        """The name of our service of the Hub."""
+        return str(self.base_url).strip("/").rpartition("/")[2]
+
+    def beside(self, service: str, token: str) -> "KaosHubAuth":
+        """The same for another service of the Hub's in this process.
+
+        Each has cookies, XSRF tokens and logins of its own, below its own path: what a browser
+        has for one is nothing to the other. What the Hub says of a token is known to both.
+
+        Args:
+            service: its name.
+            token: its own secret, with which it asks for tokens of browsers that log in.
+        """
+        prefix = str(self.base_url).removesuffix(f"{self.service}/") + f"{service}/"
+        return type(self)(
+            config=self.config,
+            base_url=prefix,
+            api_token=token,
+            oauth_client_id=f"service-{service}",
+            # The default is made of variables that the Hub sets for the service it starts.
+            oauth_redirect_uri=str(self.oauth_redirect_uri).replace(str(self.base_url), prefix),
+            access_scopes={_access(service)},
+            cache=self.cache,
+        )
+
+    async def caller(self, handler: RequestHandler) -> Caller | None:
         """Who sent the request, or None if nobody known did.
 
         A request with a cookie must carry the XSRF token unless it is a plain page view: the
@@ -164,7 +213,7 @@ class KaosHubAuth(HubOAuth):
             ) from e
         if model:
             token = bool(getattr(handler, "_token_authenticated", False))
-            return caller_of(model, service=service, cookie=not token)
+            return caller_of(model, service=self.service, cookie=not token)
         self._explain_xsrf(handler)
         return None
 

@@ -56,6 +56,7 @@ class PageHandler(Handler):
                 template,
                 user=caller.user if caller else None,
                 admin=bool(caller and caller.admin),
+                services=caller.services if caller else (),
                 xsrf=self.xsrf_token.decode(),
                 **more,
             )
@@ -215,10 +216,17 @@ def page_rules(prefix: str) -> list[Any]:
     return [
         (prefix, ListPage),
         (f"{prefix}new", NewPage),
-        (f"{prefix}login", LoginPage),
-        (f"{prefix}static/(.*)", OwnStatic, {"path": str(STATIC)}),
         (f"{prefix}notebooks/{_NAME}", NotebookPage),
         (f"{prefix}notebooks/{_NAME}/confirm/(?P<action>stop|kill|delete)", ConfirmPage),
         (f"{prefix}notebooks/{_NAME}/(?P<action>{actions})", ActionHandler),
+        *common_rules(prefix),
+    ]
+
+
+def common_rules(prefix: str) -> list[Any]:
+    """What all services have, and, last, anything else."""
+    return [
+        (f"{prefix}login", LoginPage),
+        (f"{prefix}static/(.*)", OwnStatic, {"path": str(STATIC)}),
         (f"{prefix}.*", UnknownPage),
     ]

@@ -1,7 +1,12 @@
-"""The public application: API, pages, health, trees for workloads, the Hub's OAuth callback."""
+"""The public application: API, pages, health, trees for workloads, the Hub's OAuth callback.
+
+It is two services of the Hub on one port, ``kaos`` and ``kaos-train``: each has its own path below
+which all of its cookies are, its own OAuth client, and its own right to use it.
+"""
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from jupyterhub.services.auth import HubOAuthCallbackHandler
@@ -10,16 +15,18 @@ from tornado.web import Application
 from kaos_hub.datadir import DataDir
 from kaos_hub.errors import KaosError
 from kaos_hub.service.api import api_rules
-from kaos_hub.service.api_table import all_routes
-from kaos_hub.service.auth import KaosHubAuth
+from kaos_hub.service.api_table import all_routes, training_routes
+from kaos_hub.service.auth import TRAIN, KaosHubAuth
 from kaos_hub.service.core import Core
 from kaos_hub.service.fetching import fetch_rules
 from kaos_hub.service.health import Health, HealthHandler
 from kaos_hub.service.listings import Listings
 from kaos_hub.service.login import Logins
 from kaos_hub.service.metrics import Metrics
-from kaos_hub.service.pages import PageHandler, page_rules
-from kaos_hub.service.routes import by_path
+from kaos_hub.service.pages import PageHandler, common_rules, page_rules
+from kaos_hub.service.pages_models import model_rules
+from kaos_hub.service.pages_trainings import training_rules
+from kaos_hub.service.routes import Route, by_path
 from kaos_hub.service.streaming import StreamingHandler
 from kaos_hub.service.templating import Pages
 from kaos_hub.service.web import log_request
@@ -54,30 +61,53 @@ def public_app(
         metrics: counts requests.
         health: looks at database and engine.
     """
-    auth = KaosHubAuth.instance(config=config.config)
-    prefix, service = auth.base_url, auth.base_url.strip("/").rpartition("/")[2]
+    # Not JupyterHub's one instance for all: there are two.
+    auth = KaosHubAuth(config=config.config)
+    train = auth.beside(TRAIN, data.secret("service-train"))
     logins, streams = Logins(), set[StreamingHandler]()
     metrics.watch_streams(streams)
-    table = by_path(all_routes(logins, prefix + API))
-    pages = Pages(config.config.JupyterHub, auth.hub_prefix, auth.hub_host, prefix, service)
-    return Application(
-        [
-            (f"{prefix}health", HealthHandler, {"health": health}),
-            (f"{prefix}oauth_callback", OAuthCallback),
-            *fetch_rules(prefix, Listings(core.versions.read), Tickets(data.secret("tickets"))),
-            *api_rules(table, prefix + API),
-            *page_rules(prefix),
-        ],
-        core=core,
-        service_name=service,
-        pages=pages,
-        logins=logins,
-        metrics=metrics,
-        loose_ends=set(),
-        streams=streams,
-        cookie_secret=data.secret("service-cookie"),
-        static_hash_cache=True,
-        log_function=log_request,
-        # Not `xsrf_cookies`: tornado would check before anybody knows who asks. See auth.caller.
-        login_url=urlsplit(auth.login_url).path,
-    )
+    shared: dict[str, Any] = {
+        "core": core,
+        "logins": logins,
+        "metrics": metrics,
+        "loose_ends": set(),
+        "streams": streams,
+        "cookie_secret": data.secret("service-cookie"),
+        "static_hash_cache": True,
+        "log_function": log_request,
+    }
+    tickets = Tickets(data.secret("tickets"))
+    of_kaos = [
+        *fetch_rules(auth.base_url, Listings(core.versions.read), tickets),
+        *_rules(auth, health, all_routes(logins, auth.base_url + API)),
+        *page_rules(auth.base_url),
+    ]
+    of_train = [
+        *_rules(train, health, training_routes(logins, train.base_url + API)),
+        *training_rules(train.base_url),
+        *model_rules(train.base_url),
+        *common_rules(train.base_url),
+    ]
+    hub = config.config.JupyterHub
+    trainings = Application(of_train, **shared, **_own(train, hub))
+    return Application([(f"{train.base_url}.*", trainings), *of_kaos], **shared, **_own(auth, hub))
+
+
+def _rules(auth: KaosHubAuth, health: Health, routes: list[Route]) -> list[Any]:
+    """Tornado's rules for what both services have."""
+    prefix = auth.base_url
+    return [
+        (f"{prefix}health", HealthHandler, {"health": health}),
+        (f"{prefix}oauth_callback", OAuthCallback),
+        *api_rules(by_path(routes), prefix + API),
+    ]
+
+
+def _own(auth: KaosHubAuth, hub: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of one of the services."""
+    # Not `xsrf_cookies`: tornado would check before anybody knows who asks. See auth.caller.
+    return {
+        "auth": auth,
+        "pages": Pages(hub, auth.hub_prefix, auth.hub_host, auth.base_url),
+        "login_url": urlsplit(auth.login_url).path,
+    }

@@ -1,7 +1,7 @@
 """Pages in the Hub's own look: its templates and theme, with ours beside them."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,6 +16,7 @@ from jupyterhub.utils import url_escape_path, url_path_join
 
 from kaos_hub.models import DEFAULT_SERVER, IdlePolicy, Resources
 from kaos_hub.quantities import show_memory
+from kaos_hub.service.trials_table import seconds_of, show_number, show_value
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -44,7 +45,6 @@ class Pages:
         hub_prefix: the Hub's path, e.g. ``/hub/``.
         hub_host: scheme and host of the Hub where it has one of its own, else empty.
         prefix: this service's path.
-        service_name: how the service is called in the Hub's menu.
     """
 
     def __init__(
@@ -53,7 +53,6 @@ class Pages:
         hub_prefix: str,
         hub_host: str,
         prefix: str,
-        service_name: str,
     ) -> None:
         self._hub = hub_host + hub_prefix
         self._prefix_of_all = hub_prefix.removesuffix("hub/")
@@ -63,7 +62,6 @@ class Pages:
             for name, value in dict(hub_config.get("template_vars") or {}).items()
             if not callable(value)
         }
-        self._services = [{"name": service_name, "href": prefix}]
         own = [str(path) for path in hub_config.get("template_paths") or []]
         self._environment = _environment(own)
 
@@ -74,6 +72,10 @@ class Pages:
         for path in sorted(STATIC.iterdir()):
             digest.update(path.read_bytes())
         return digest.hexdigest()[:12]
+
+    def _path_of(self, service: str) -> str:
+        """The path of one of our services."""
+        return f"{self._prefix_of_all}services/{service}/"
 
     def hub_static(self, path: str, include_version: bool = True) -> str:
         """A static file of the Hub's."""
@@ -89,7 +91,14 @@ class Pages:
         return str(url_path_join(self._hub, "spawn", url_escape_path(user), server))
 
     def render(
-        self, template: str, *, user: str | None, admin: bool, xsrf: str, **more: Any
+        self,
+        template: str,
+        *,
+        user: str | None,
+        admin: bool,
+        services: Iterable[str],
+        xsrf: str,
+        **more: Any,
     ) -> str:
         """A page.
 
@@ -97,6 +106,7 @@ class Pages:
             template: its file name.
             user: who looks at it, if that is known.
             admin: whether the Hub's menu has the admin's entry for them.
+            services: those of our services that they may use.
             xsrf: the XSRF token for forms.
             more: what the template itself needs.
         """
@@ -110,11 +120,13 @@ class Pages:
             "logout_url": url_path_join(self._hub, "logout"),
             "static_url": self.hub_static,
             "version_hash": "",
-            "services": self._services if user else [],
+            "services": [{"name": name, "href": self._path_of(name)} for name in services],
             "parsed_scopes": {"admin-ui"} if admin else set(),
             "xsrf": xsrf,
             "xsrf_token": xsrf,
             "kaos": self._prefix,
+            "home": "Your trainings" if self._prefix.endswith("-train/") else "Your notebooks",
+            "path_of": self._path_of,
             "kaos_static": self.own_static,
             "spawn_url": self.spawn_url,
         }
@@ -201,11 +213,15 @@ def here(url: str) -> str:
     return f"{urlsplit(url).path}/"
 
 
-_FILTERS: dict[str, Callable[..., str | bool]] = {
+_FILTERS: dict[str, Callable[..., str | bool | float | None]] = {
     "ago": ago,
     "soon": soon,
     "took": took,
     "resources": show_resources,
     "idle_policy": show_idle,
     "here": here,
+    "number": show_number,
+    "value": show_value,
+    "seconds": seconds_of,
+    "memory": show_memory,
 }

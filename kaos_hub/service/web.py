@@ -54,9 +54,14 @@ class Handler(HubOAuthenticated, RequestHandler):
 
     @property
     def kaos_auth(self) -> KaosHubAuth:
-        """How callers are known."""
-        auth: KaosHubAuth = self.hub_auth
+        """How callers are known: as the Hub's service below whose path they ask."""
+        auth: KaosHubAuth = self.settings["auth"]
         return auth
+
+    @property
+    def hub_auth(self) -> KaosHubAuth:
+        """The same, as JupyterHub's own parts of handlers ask for it."""
+        return self.kaos_auth
 
     @property
     def who(self) -> str:
@@ -72,7 +77,7 @@ class Handler(HubOAuthenticated, RequestHandler):
 
     async def identify(self) -> Caller | None:
         """Find out, and remember for the access log, who asks."""
-        self.caller = await self.kaos_auth.caller(self, self.settings["service_name"])
+        self.caller = await self.kaos_auth.caller(self)
         return self.caller
 
     async def admit(self, right: Right) -> Caller | None:

@@ -343,8 +343,10 @@ class KaosSpawnerMixin(Spawner):
         return env | (self.spec.environment if self.spec else {})
 
     @default("server_token_scopes")
-    def _token_may_use_the_service(self) -> list[str]:
-        return ["users:activity!user", "access:servers!server", "access:services!service=kaos"]
+    def _token_may_use_the_services(self) -> list[str]:
+        # The Hub leaves out what the user has not: who may not train may not from a notebook.
+        ours = [f"access:services!service={service}" for service in ("kaos", "kaos-train")]
+        return ["users:activity!user", "access:servers!server", *ours]
 
     # --- choices ---------------------------------------------------------------------------------
 

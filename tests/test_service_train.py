@@ -1,0 +1,330 @@
+"""``kaos-train``, the second service of the Hub: who may train, and whose things are meant."""
+
+import hashlib
+import secrets
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import pytest
+
+from kaos_hub.errors import InvalidRequest, NotFound
+from kaos_hub.service import api_table
+from kaos_hub.service.auth import Caller, Right
+from kaos_hub.service.login import Logins
+from kaos_hub.service.owners import Owners
+from kaos_hub.service.routes import Route
+from tests.hub import Browser, RunningHub, request, running_hub, wait_until
+from tests.wire import digest, frame, refused, sized, tree
+
+KAOS, TRAIN = "access:services!service=kaos", "access:services!service=kaos-train"
+
+# An admin who gives the two rights by groups, as docs/howto/users.md says.
+BY_GROUPS = f"""
+c.JupyterHub.extra_user_scopes = set()
+c.KaosHubAuth.cache_max_age = 2
+c.JupyterHub.load_groups = {{
+    "desk": {{"users": ["ada", "bob"]}},
+    "gym": {{"users": ["ada", "eve"]}},
+}}
+c.JupyterHub.load_roles.extend([
+    {{"name": "notebooks", "groups": ["desk"], "scopes": ["{KAOS}"]}},
+    {{"name": "trainings", "groups": ["gym"], "scopes": ["{TRAIN}"]}},
+])
+"""
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
+    """Ada may do both, bob has notebooks, eve trains, mallory may neither."""
+    with running_hub(tmp_path_factory.mktemp("hub"), config=BY_GROUPS) as running:
+        yield running
+
+
+def table(service: str) -> list[Route]:
+    make = api_table.training_routes if service == "kaos-train" else api_table.all_routes
+    return make(Logins(), f"/services/{service}/api/v1")
+
+
+# --- who may ---
+
+
+@pytest.mark.parametrize(
+    ("user", "may"),
+    [
+        ("ada", {"kaos", "kaos-train"}),
+        ("bob", {"kaos"}),
+        ("eve", {"kaos-train"}),
+        ("mallory", set()),
+    ],
+)
+def test_each_right_opens_its_own_service_alone(
+    strict: RunningHub, user: str, may: set[str]
+) -> None:
+    token = strict.token(user)
+    for service, scope in (("kaos", KAOS), ("kaos-train", TRAIN)):
+        api = f"{strict.url}/services/{service}/api/v1"
+        assert request("GET", f"{api}/info").status == 200, "which needs no login"
+        if service in may:
+            assert request("GET", f"{api}/whoami", token).json["user"] == user
+            continue
+        for route in table(service):
+            if route.right is not Right.ANYONE:
+                path = route.path.format(**dict.fromkeys(route.parameters, "1"))
+                answer = request(route.method, api + path, token)
+                message = refused(answer, 403, "forbidden")
+                assert scope in message and "ask the admin" in message, (route.method, path)
+
+
+def test_what_a_token_may_is_what_it_was_given(strict: RunningHub) -> None:
+    only = strict.token("ada", [TRAIN])
+    assert strict.ask_train("GET", "/whoami", only).json["user"] == "ada"
+    assert "may not use kaos" in refused(strict.ask("GET", "/whoami", only), 403, "forbidden")
+    other = strict.token("ada", [KAOS])
+    said = refused(strict.ask_train("GET", "/whoami", other), 403, "forbidden")
+    assert "may not train" in said and TRAIN in said
+
+
+def test_who_may_only_train_can_send_what_that_takes(strict: RunningHub) -> None:
+    eve, content = strict.token("eve"), b"weights\n"
+    node = tree("a.txt", content)
+    wanted = {"objects": sized(content, node)}
+    missing = strict.ask_train("POST", "/bundles/missing", eve, wanted).json["missing"]
+    assert len(missing) == 2
+    sent = strict.ask_train("POST", "/objects", eve, frame(content) + frame(node))
+    assert sent.json == {"received": 2}
+    body = {"kind": "data", "name": "numbers", "root": digest(node)}
+    made = strict.ask_train("POST", "/bundles", eve, body)
+    assert (made.status, made.json["owner"]) == (201, "user:eve")
+    assert strict.ask_train("GET", "/bundles", eve).json == [made.json]
+
+
+def test_a_taken_right_is_gone_soon(strict: RunningHub) -> None:
+    strict.put_into("gym", "trent")
+    token = strict.token("trent")
+    assert strict.ask_train("GET", "/whoami", token).status == 200
+    out = strict.hub_api("DELETE", "/groups/gym/users", {"users": ["trent"]})
+    assert out.status == 200
+    gone = lambda: strict.ask_train("GET", "/whoami", token).status == 403  # noqa: E731
+    wait_until(gone, 10, "forgetting what the Hub said", pause=0.5)
+
+
+def test_a_servers_own_token_may_what_its_user_may(strict: RunningHub) -> None:
+    for user, trains in (("ada", True), ("bob", False)):
+        token = strict.token(user)
+        assert strict.ask("POST", "/notebooks", token, {"name": "here"}).status == 202
+        listed = f"/users/{user}/tokens"
+        own = wait_until(
+            lambda listed=listed: [
+                t
+                for t in strict.hub_api("GET", listed).json["api_tokens"]
+                if t["note"].startswith("Server at")
+            ],
+            what="the server's token",
+        )
+        assert (TRAIN in own[0]["scopes"], KAOS in own[0]["scopes"]) == (trains, True)
+
+
+# --- browsers ---
+
+
+def visit(browser: Browser) -> None:
+    """Look at a page of kaos-train, which brings its session; that page is none."""
+    page = browser.get(browser.hub.train + "/nosuchpage")
+    assert page.status == 404 and "There is no such page" in page.text, page.text[:500]
+
+
+def test_each_service_has_cookies_of_its_own(strict: RunningHub) -> None:
+    browser = Browser(strict, "ada")
+    visit(browser)
+    paths = {
+        (cookie.name, cookie.path)
+        for cookie in browser.cookies
+        if cookie.name.startswith(("service-", "_xsrf"))
+    }
+    assert paths >= {
+        ("service-kaos", "/services/kaos/"),
+        ("_xsrf", "/services/kaos/"),
+        ("service-kaos-train", "/services/kaos-train/"),
+        ("_xsrf", "/services/kaos-train/"),
+    }
+    kaos, train = browser.xsrf(), browser.xsrf("/services/kaos-train/")
+    for url, right, wrong in ((strict.kaos, kaos, train), (strict.train, train, kaos)):
+        asked = f"{url}/api/v1/bundles/missing"
+        assert "XSRF" in refused(browser.post(asked, {}), 403, "forbidden")
+        answer = browser.post(asked, {}, {"X-XSRFToken": wrong})
+        assert "XSRF" in refused(answer, 403, "forbidden")
+        # what it says is no JSON, but it was let in
+        refused(browser.post(asked, {"a": "b"}, {"X-XSRFToken": right}), 400, "invalid_request")
+
+
+def test_a_session_of_one_is_nothing_to_the_other(strict: RunningHub) -> None:
+    browser = Browser(strict, "ada")
+    visit(browser)
+    kaos, train = browser.cookie("service-kaos"), browser.cookie("service-kaos-train")
+    for url, name, value in (
+        (strict.kaos, "service-kaos", train),
+        (strict.train, "service-kaos-train", kaos),
+        (strict.train, "service-kaos", kaos),
+        (strict.kaos, "service-kaos-train", train),
+    ):
+        answer = request("GET", f"{url}/api/v1/whoami", headers={"Cookie": f"{name}={value}"})
+        refused(answer, 401, "not_authenticated")
+
+
+def test_the_menu_has_what_one_may_use(strict: RunningHub) -> None:
+    for user, shown in (("bob", (True, False)), ("eve", (False, True)), ("mallory", (False,) * 2)):
+        browser = Browser(strict)
+        browser.get(f"{strict.url}/hub/login")
+        form = {"username": user, "password": "x", "_xsrf": browser.xsrf("/hub/")}
+        browser.post(f"{strict.url}/hub/login?next=/hub/home", form)
+        pages = [browser.get(f"{strict.url}/hub/home")]
+        if user == "eve":
+            visit(browser)
+            pages.append(browser.get(strict.train + "/nosuchpage"))
+        for page in pages:
+            links = ('href="/services/kaos/"', 'href="/services/kaos-train/"')
+            assert tuple(link in page.text for link in links) == shown, user
+        if user == "bob":
+            page = browser.get(strict.train + "/")
+            assert page.status == 403 and "kaos-train" in page.text
+
+
+def test_one_login_is_enough_for_both(strict: RunningHub) -> None:
+    verifier = secrets.token_urlsafe(32)
+    body = {"challenge": hashlib.sha256(verifier.encode()).hexdigest(), "client": "laptop"}
+    for user, begin, works in (
+        ("ada", strict.ask, (200, 200)),
+        ("eve", strict.ask_train, (403, 200)),
+    ):
+        started = begin("POST", "/login", None, body).json
+        browser = Browser(strict)
+        browser.get(f"{strict.url}/hub/login")
+        form = {"username": user, "password": "x", "_xsrf": browser.xsrf("/hub/")}
+        browser.post(f"{strict.url}/hub/login?next=/hub/home", form)
+        assert started["user_code"] in browser.get(started["url"]).text
+        page, path = started["url"].partition("?")[0], "/services/kaos"
+        xsrf = browser.xsrf("/services/kaos-train/" if "train" in page else f"{path}/")
+        form = {"_xsrf": xsrf, "code": started["user_code"], "answer": "allow"}
+        assert "is logged in" in browser.post(page, form).text
+        token = begin("POST", "/login/token", None, {"verifier": verifier}).json["token"]
+        asked = (strict.ask, strict.ask_train)
+        assert tuple(ask("GET", "/whoami", token).status for ask in asked) == works
+
+
+# --- whose things ---
+
+
+@pytest.fixture(scope="module")
+def teams(hub: RunningHub) -> dict[str, str]:
+    """Tokens: ada and bob are in vision and in a group with an odd name, carl is not."""
+    hub.put_into("vision", "ada", "bob")
+    hub.put_into("Größe: 50%", "ada")
+    return {user: hub.token(user) for user in ("ada", "bob", "carl")}
+
+
+def submit(hub: RunningHub, token: str, content: bytes, owner: str) -> dict[str, object]:
+    node = tree("a.txt", content)
+    sent = hub.ask_train("POST", "/objects", token, frame(content) + frame(node), owner)
+    assert sent.status == 200, sent.text
+    body = {"kind": "data", "name": "shared", "root": digest(node)}
+    made = hub.ask_train("POST", "/bundles", token, body, owner)
+    assert made.status == 201, made.text
+    return dict(made.json)
+
+
+def test_members_share_what_a_group_owns(hub: RunningHub, teams: dict[str, str]) -> None:
+    owner, content = "group:vision", b"what all of us use"
+    made = submit(hub, teams["ada"], content, owner)
+    assert (made["owner"], made["author"]) == (owner, "ada")
+    for url in (hub.api, f"{hub.train}/api/v1"):
+        one = f"{url}/bundles/data/shared/current"
+        for headers, query in (({"X-Kaos-Owner": owner}, ""), ({}, f"?owner={quote(owner)}")):
+            assert request("GET", one + query, teams["bob"], headers=headers).json == made
+        archive = request("GET", f"{one}/archive?owner={owner}", teams["bob"])
+        assert content in archive.body
+    # it is not ada's own, and what a group holds is nothing that a member holds
+    asked = {"objects": sized(content)}
+    assert hub.ask_train("GET", "/bundles", teams["ada"]).json == []
+    assert hub.ask_train("POST", "/bundles/missing", teams["ada"], asked).json["missing"]
+    assert not hub.ask_train("POST", "/bundles/missing", teams["bob"], asked, owner).json["missing"]
+    whoami = hub.ask_train("GET", "/whoami", teams["bob"], owner=owner).json
+    assert (whoami["user"], whoami["owner"]) == ("bob", owner)
+    assert whoami["usage"]["storage"] > len(content)
+
+
+def test_a_group_may_be_called_anything(hub: RunningHub, teams: dict[str, str]) -> None:
+    owner = "group:Größe: 50%"
+    assert submit(hub, teams["ada"], b"odd", owner)["owner"] == owner
+    path = f"/bundles?owner={quote(owner)}"
+    assert len(hub.ask_train("GET", path, teams["ada"]).json) == 1
+    workspaces = hub.ask_train("GET", "/workspaces", teams["ada"]).json
+    assert workspaces == [
+        {"owner": "user:ada", "name": "ada"},
+        {"owner": owner, "name": "Größe: 50%"},
+        {"owner": "group:vision", "name": "vision"},
+    ]
+    assert hub.ask_train("GET", "/workspaces", teams["carl"]).json == [
+        {"owner": "user:carl", "name": "carl"}
+    ]
+
+
+def test_strangers_cannot_tell_whether_a_group_exists(
+    hub: RunningHub, teams: dict[str, str]
+) -> None:
+    shared = [route for route in table("kaos-train") if route.shared]
+    assert len(shared) > 25
+    for route in shared:
+        path = route.path.format(**dict.fromkeys(route.parameters, "1"))
+        said = set()
+        for name in ("vision", "nosuch"):
+            answer = hub.ask_train(
+                route.method, path, teams["carl"], b"" if route.reader else None, f"group:{name}"
+            )
+            message = refused(answer, 404, "not_found")
+            assert "You are not in a group called" in message, (route.method, path)
+            said.add(message.replace(name, "NAME"))
+        assert len(said) == 1
+    for owner, code in (("user:ada", 404), ("vision", 400), ("group:", 400), ("team:x", 400)):
+        assert hub.ask_train("GET", "/bundles", teams["carl"], owner=owner).status == code
+    assert hub.ask_train("GET", "/bundles", teams["carl"], owner="user:carl").json == []
+
+
+def test_who_was_put_out_writes_nothing_more(hub: RunningHub, teams: dict[str, str]) -> None:
+    hub.put_into("vision", "dan")
+    dan, owner = hub.token("dan"), "group:vision"
+    assert hub.ask_train("GET", "/bundles", dan, owner=owner).status == 200
+    assert hub.hub_api("DELETE", "/groups/vision/users", {"users": ["dan"]}).status == 200
+    answer = hub.ask_train("POST", "/objects", dan, frame(b"too late"), owner)
+    assert "not in a group" in refused(answer, 404, "not_found")
+    refused(hub.ask_train("GET", "/bundles", dan, owner=owner), 404, "not_found")
+
+
+def test_notebooks_are_nobodys_but_ones_own(hub: RunningHub, teams: dict[str, str]) -> None:
+    headers = {"X-Kaos-Owner": "group:vision"}
+    answer = request("GET", f"{hub.api}/notebooks", teams["bob"], headers=headers)
+    assert answer.json == []
+    answer = hub.ask("GET", "/notebooks?owner=group:vision", teams["bob"])
+    assert "owner" in refused(answer, 400, "invalid_request")
+
+
+@pytest.mark.asyncio
+async def test_groups_are_remembered_for_reading_only() -> None:
+    now, asked = {"vision"}, []
+
+    async def ask(user: str) -> frozenset[str]:
+        asked.append(user)
+        return frozenset(now)
+
+    owners, ada = Owners(ask), Caller("ada")
+    for _ in range(3):
+        assert await owners.meant(ada, "group:vision") == "group:vision"
+    assert await owners.meant(ada, "") == await owners.meant(ada, "user:ada") == "user:ada"
+    assert asked == ["ada"]
+    now.clear()
+    with pytest.raises(NotFound, match="'vision'"):
+        await owners.meant(ada, "group:vision", fresh=True)
+    with pytest.raises(NotFound, match="'vision'"):  # and that is known to readers at once
+        await owners.meant(ada, "group:vision")
+    with pytest.raises(InvalidRequest):
+        await owners.meant(ada, "group:" + "x" * 301)
+    assert asked == ["ada", "ada"]
