@@ -32,7 +32,7 @@ COMMAND = f"{ROOT}/bin/kaos-notebook"
 """The command of a notebook's container."""
 
 _PACKAGE = Path(__file__).parent
-# What a notebook needs of kaos_hub: the SDK, the command line and what runs inside. A change of the
+# What notebooks and workers need of kaos_hub: the SDK, the command line and what runs inside. A change of the
 # service is no new runtime.
 _PARTS = (
     "__init__.py",
@@ -40,6 +40,9 @@ _PARTS = (
     "errors.py",
     "models",
     "quantities.py",
+    "live.py",
+    "processes.py",
+    "stamping.py",
     "grid.py",
     "manifest.py",
     "datadir.py",

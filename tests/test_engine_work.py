@@ -1,9 +1,13 @@
-"""What an engine is asked to do, as the database keeps it."""
+"""What an engine is asked to do, as the database keeps it, and what is needed for that."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from kaos_hub import runtime_image
 from kaos_hub.engines.base import Build, Materialise, Run, Work, from_json, to_json
 from kaos_hub.models import JobKind, Mount, Pool
 
@@ -35,3 +39,26 @@ WORKER = Run(
 )
 def test_work_survives_the_database(kind: JobKind, work: Work) -> None:
     assert from_json(kind, json.loads(json.dumps(to_json(work)))) == work
+
+
+IMPORT = """
+import importlib, pathlib, sys
+sys.path.insert(0, sys.argv[1])
+here = pathlib.Path(sys.argv[1], "kaos_hub", "inside")
+for path in sorted(here.glob("*.py")):
+    # That one is run by the user's Python, alone.
+    if path.stem not in ("__init__", "launch"):
+        module = importlib.import_module(f"kaos_hub.inside.{path.stem}")
+        assert module.__file__ == str(path), module.__file__
+"""
+
+
+def test_the_runtime_holds_all_that_our_programs_import(tmp_path: Path) -> None:
+    for name, content in runtime_image.current().files:
+        if name.startswith("package/"):
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    command = [sys.executable, "-c", IMPORT, str(tmp_path / "package")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
