@@ -2,6 +2,7 @@
 
 import re
 import socket
+import socketserver
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -146,4 +147,53 @@ def serving(host: str = "127.0.0.1", certificate: Path | None = None) -> Iterato
         site.gate.set()
         server.shutdown()
         server.server_close()
+        thread.join()
+
+
+class _Ftp(socketserver.StreamRequestHandler):
+    """So much of FTP as it takes to fetch a file."""
+
+    def handle(self) -> None:
+        files: dict[str, bytes] = self.server.files  # type: ignore[attr-defined]
+        self.say("220 hello")
+        start, data = 0, socket.create_server(("127.0.0.1", 0))
+        with data:
+            while line := self.rfile.readline().decode().strip():
+                verb, _, said = line.partition(" ")
+                if verb in ("USER", "TYPE"):
+                    self.say("230 fine")
+                elif verb == "PASV":
+                    port = data.getsockname()[1]
+                    # Another machine, where nobody is to go.
+                    self.say(f"227 here (10,0,0,1,{port >> 8},{port & 255})")
+                elif said not in files and verb in ("SIZE", "RETR"):
+                    self.say("550 no such file")
+                elif verb == "SIZE":
+                    self.say(f"213 {len(files[said])}")
+                elif verb == "REST":
+                    start = int(said)
+                    self.say("350 from there")
+                elif verb == "RETR":
+                    self.say("150 comes")
+                    with data.accept()[0] as out:
+                        # The first time it breaks off.
+                        out.sendall(files[said][start:] if start else files[said][:1000])
+                    self.say("226 done" if start else "426 broken")
+                else:
+                    self.say("502 what?")
+
+    def say(self, line: str) -> None:
+        self.wfile.write(line.encode() + b"\r\n")
+
+
+@contextmanager
+def ftp(files: dict[str, bytes]) -> Iterator[str]:
+    """A site that speaks FTP; its URL."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Ftp) as server:
+        server.files = files  # type: ignore[attr-defined]
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"ftp://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
         thread.join()

@@ -28,7 +28,7 @@ from kaos_hub.inside.ingest_store import Content, grow
 from kaos_hub.inside.ingest_web import Web
 from kaos_hub.models import Fetched, IngestEnd, IngestOrder
 from tests.hub import ROOT, wait_until
-from tests.sites import Page, Site, serving
+from tests.sites import Page, Site, ftp, serving
 from tests.strategies import names
 from tests.work_server import CUT, WorkServer, work_server
 
@@ -220,6 +220,22 @@ def test_only_what_changed_is_fetched_again(desk: Desk) -> None:
     assert len(found) == 39 and (found["3.txt"], found["6.txt"]) == (b"new", b"content 6")
 
 
+def test_other_schemes_where_the_admin_allows_them(desk: Desk) -> None:
+    content = os.urandom(100_000)
+    with ftp({"a b/c.bin": content}) as url:
+        desk.write({"url": url + "/a%20b/c.bin", "path": "c", "size": len(content)})
+        ended = desk.run()
+        assert "ftp:// may not be fetched here, but http, https" in ended.error
+        desk.order(schemes=["http", "ftp", "s3"])
+        ended = desk.run()
+        assert ended.code == 0, ended
+        assert desk.work.tree(desk.end().root) == {"c": content}
+        desk.write({"url": url + "/d", "path": "d"}, {"url": "s3://bucket/e", "path": "e"})
+        ended = desk.run()
+        assert "list:1: d: answered with 550 no such file" in ended.error
+        assert "e: s3:// is allowed here, and cannot be fetched by this version" in ended.out
+
+
 # --- what does not come ---
 
 
@@ -302,7 +318,7 @@ def test_limits_and_the_end_of_the_job(desk: Desk) -> None:
     desk.write(*[{"url": desk.site.put(f"/{n}", b"x" * 1000), "path": f"{n}"} for n in range(9)])
     desk.order(max_size=5000)
     ended = desk.run()
-    assert ended.code == 1 and "more than the 5,000 bytes that are allowed" in ended.error
+    assert ended.code == 1 and "more than the 5,000 bytes that may be added" in ended.error
     refusal = (403, LimitExceeded("You may store 1Gi, and hold all of it.").body())
     desk.order()
     desk.work.trouble = lambda path, number: refusal if path == "missing" else None

@@ -120,8 +120,6 @@ class Ingest:
                 self._work.save(f"object/{self._order.index}", file)
             found = unchanged(self._entries, index)
             self._held = still_held(self._work, found)
-        for content in self._held.values():
-            self._room.count(content.size)
         kept, total = len(self._held), len(self._entries)
         said = f", of which {kept:,} are there already" if kept else ""
         print(f"kaos: {total:,} files{said}", flush=True)

@@ -36,7 +36,7 @@ class Room:
 
     Args:
         limit: bytes. A file that is larger waits until it is alone.
-        most: bytes that all files together may have.
+        most: bytes that may be fetched.
     """
 
     def __init__(self, limit: int, most: int) -> None:
@@ -78,7 +78,8 @@ class Room:
         """Whether so many bytes more may come; raises as :meth:`count`."""
         if self._total + size > self._most:
             raise TooLarge(
-                f"all files together have more than the {self._most:,} bytes that are allowed"
+                f"the files that are to be fetched have more than the {self._most:,} bytes that"
+                " may be added"
             )
 
     def close(self) -> None:

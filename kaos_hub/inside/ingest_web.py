@@ -19,13 +19,14 @@ from urllib3.exceptions import (
     SSLError,
 )
 
+from kaos_hub.inside.ingest_ftp import FtpAnswer, ask
 from kaos_hub.inside.ingest_hosts import Hosts, Later, Wrong, host_header, is_address
 
 REDIRECTS = 10
 """Followed at most."""
 
 _CONNECT, _READ = 15.0, 60.0
-_PORTS = {"http": 80, "https": 443}
+_PORTS = {"http": 80, "https": 443, "ftp": 21}
 _MOVED = (301, 302, 303, 307, 308)
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_WAIT = 300.0
@@ -36,7 +37,7 @@ _AUTHORITIES = (
     "/etc/ssl/cert.pem",
 )
 
-Answer = urllib3.BaseHTTPResponse
+Answer = urllib3.BaseHTTPResponse | FtpAnswer
 
 
 class Web:
@@ -44,7 +45,7 @@ class Web:
 
     Args:
         hosts: judges where connections may go.
-        schemes: of URLs that may be asked for; ``http`` and ``https`` are known here.
+        schemes: of URLs that may be asked for; known here are ``http``, ``https`` and ``ftp``.
         parallel: connections at once.
         stop: set when nobody wants an answer any more.
     """
@@ -105,6 +106,8 @@ class Web:
         host, standard = _ascii(parts.hostname or ""), _PORTS[parts.scheme]
         port = parts.port or standard
         self._hosts.wait(host, self._stop)
+        if parts.scheme == "ftp":
+            return ask(parts, self._hosts.find(host, port), headers)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         sent = {"Host": host_header(host, port, standard), **headers}
         problem = ""

@@ -103,7 +103,7 @@ class IngestOrder(Model):
     allow: list[str] = Field([], description="networks (CIDR) that may be reached though private")
     schemes: list[str] = ["http", "https"]
     parallel: int = 8
-    max_size: int = Field(description="bytes that all files together may have")
+    max_size: int = Field(description="bytes that may be fetched; those held already do not count")
 
 
 class IngestPart(Model):
