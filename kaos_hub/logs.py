@@ -46,6 +46,11 @@ class LogStore:
         self._wake(name)
         self._changed.pop(name, None)
 
+    def remove(self, name: str) -> None:
+        """Forget it. What is not there is fine."""
+        self.close(name)
+        self._path(name).unlink(missing_ok=True)
+
     def _wake(self, name: str) -> None:
         if name in self._changed:
             self._changed.pop(name).set()

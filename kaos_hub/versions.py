@@ -9,15 +9,22 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
-from kaos_hub.bundles import source as source_rules
-from kaos_hub.bundles import tree, walk
+from kaos_hub.bundles import source as source_rules, tree, walk
 from kaos_hub.bundles.archive import write_tar
 from kaos_hub.bundles.limits import Limits
 from kaos_hub.bundles.objects import ReadObject, whole
-from kaos_hub.database import Database, HoldingRow, VersionRow, now
+from kaos_hub.database import (
+    Database,
+    HoldingRow,
+    InputRow,
+    NotebookRow,
+    TrainingRow,
+    VersionRow,
+    now,
+)
 from kaos_hub.errors import InvalidBundle, KaosError, MissingObjects, NotFound
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import (
@@ -89,16 +96,26 @@ class Versions:
             MissingObjects: the owner does not hold all of it.
             InvalidBundle: it breaks a rule, e.g. a source bundle without a Dockerfile.
         """
-        known = await self._db.run(lambda session: _facts(session, owner, wanted.root))
-        size, files = known or await self._verify(owner, wanted.root)
+        size, files = await self.facts(owner, wanted.root)
         if wanted.kind is BundleKind.SOURCE:
             root = await self.object(wanted.root)
             source_rules.check_source_tree({wanted.root: root}.__getitem__, wanted.root)
-        else:
+        elif wanted.kind is not BundleKind.ARTIFACT:
             source_rules.check_data_tree(wanted.root)
         return await self._db.run(
             lambda session: _select_or_add(session, owner, author, wanted, size, files)
         )
+
+    async def facts(self, owner: str, root: str) -> tuple[int, int]:
+        """Bytes and files of a tree that the owner has sent. One that is a version was looked at
+        before.
+
+        Raises:
+            MissingObjects: the owner does not hold all of it.
+            InvalidBundle: it breaks a rule.
+        """
+        known = await self._db.run(lambda session: _facts(session, owner, root))
+        return known or await self._verify(owner, root)
 
     async def _verify(self, owner: str, root: str) -> tuple[int, int]:
         """Bytes and files of a tree, found well-formed and held by the owner to the last object.
@@ -109,15 +126,21 @@ class Versions:
         loop = asyncio.get_running_loop()
 
         def read(digest: str) -> Path | Iterable[bytes]:
-            asyncio.run_coroutine_threadsafe(self._require(owner, {digest: None}), loop).result()
+            asyncio.run_coroutine_threadsafe(self.require(owner, {digest: None}), loop).result()
             return self._read(digest)
 
         limits = Limits(max_files=self._max_files, max_file_size=self._max_file_size)
         found = await asyncio.to_thread(walk.load, root, read, limits)
-        await self._require(owner, found.objects)
+        await self.require(owner, found.objects)
         return found.size, found.files
 
-    async def _require(self, owner: str, objects: Mapping[str, int | None]) -> None:
+    async def require(self, owner: str, objects: Mapping[str, int | None]) -> None:
+        """Check that the owner holds these objects, of these sizes where one is given.
+
+        Raises:
+            MissingObjects: some were not sent.
+            InvalidBundle: one has another size.
+        """
         held = await self._db.run(lambda session: _held(session, owner, objects))
         lacking = [digest for digest in objects if digest not in held]
         if lacking:
@@ -291,6 +314,27 @@ def select_version(session: Session, owner: str, kind: BundleKind, text: str) ->
     if row is None:
         raise NotFound(f"You have no {kind} bundle {text!r}. `kaos bundle list` shows yours.")
     return row
+
+
+def in_use(session: Session, version_id: int) -> bool:
+    """Whether something that has not ended needs the version: a notebook, a training, or what an
+    owner trains with."""
+    training = (
+        TrainingRow.source_id,
+        TrainingRow.data_id,
+        TrainingRow.manifest_id,
+        TrainingRow.params_id,
+    )
+    notebook = (NotebookRow.source_id, NotebookRow.data_id, NotebookRow.good_source_id)
+    ended = ("SUCCEEDED", "FAILED", "CANCELLED")
+    queries = (
+        select(NotebookRow.id).where(or_(*(column == version_id for column in notebook))),
+        select(InputRow.kind).where(InputRow.version_id == version_id),
+        select(TrainingRow.id).where(
+            TrainingRow.state.not_in(ended), or_(*(column == version_id for column in training))
+        ),
+    )
+    return any(session.scalar(query.limit(1)) is not None for query in queries)
 
 
 def as_model(row: VersionRow) -> BundleVersion:

@@ -1,46 +1,49 @@
 """Trainings: what users and workers may do with them.
 
-A request makes a training of an owner's inputs; its driver has the data fetched, the environment
-built, and workers run that lease its trials.
+A request makes a training of an owner's inputs (:mod:`.requests`); its driver (:mod:`.driver`) has
+the data fetched, the environment built, and workers run that lease its trials (:mod:`.leases`).
 """
 
-from collections.abc import AsyncIterator, Sequence
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
 
-from kaos_hub.errors import Unsupported
+from kaos_hub.database import TrainingEventRow, TrainingRow, TrialRow
+from kaos_hub.errors import Conflict
 from kaos_hub.models import (
-    Beat,
-    BeatAnswer,
-    IngestEnd,
-    IngestOrder,
-    IngestPart,
-    Inputs,
-    LeaseAnswer,
-    LeaseRequest,
-    LogAnswer,
-    Provenance,
-    TrainedModel,
     Training,
     TrainingAnswer,
-    TrainingEvent,
     TrainingRequest,
     TrainingState,
-    Trial,
-    TrialComparison,
     TrialState,
 )
+from kaos_hub.trainings.archives import PARTS
+from kaos_hub.trainings.base import Tools
+from kaos_hub.trainings.inputs import Chosen
+from kaos_hub.trainings.leases import conclude
+from kaos_hub.trainings.looking import Looking
+from kaos_hub.trainings.naming import Naming
+from kaos_hub.trainings.records import (
+    announce,
+    as_model,
+    find_trial,
+    log_name,
+    points_name,
+)
+from kaos_hub.trainings.requests import Params
+from kaos_hub.trainings.settings import Settings
+from kaos_hub.trainings.settling import kill
+from kaos_hub.trainings.trained import has_names
+from kaos_hub.trainings.working import Working
 
-PARTS = ("code", "data", "params", "model")
-"""What an archive of a training may hold: a folder each."""
+__all__ = ["PARTS", "Settings", "Tools", "Trainings"]
 
 
-class Trainings:
+class Trainings(Looking, Naming, Working):
     """What may be asked about trainings. ``owner`` is ``user:ada`` or ``group:vision``, ``user``
     the name of the user who asks; whether he may is for the caller to know.
 
     Every method raises :class:`~kaos_hub.errors.NotFound` for what is not the owner's.
     """
-
-    # --- asking for one ---
 
     async def request(self, owner: str, user: str, wanted: TrainingRequest) -> TrainingAnswer:
         """Train, or (dry run) say what that would do.
@@ -51,11 +54,38 @@ class Trainings:
             InvalidRequest, InvalidResources: it makes no sense, or could never run here.
             Unsupported: the source cannot be trained with; says why.
         """
-        raise Unsupported
+        while True:
+            chosen = await self._db.run(lambda s: self._requests.chosen(s, owner, wanted))
+            await self._requests.check_source(chosen.source)
+            params = await self._requests.params(chosen)
+            row = self._requests.draft(owner, user, wanted, chosen)
+            actions = await self._requests.plan(owner, chosen, params, row)
+            model = None
+            if not wanted.dry_run:
+                model = await self._add(row, wanted, chosen, params)
+                if model is None:
+                    continue  # somebody else was quicker; look again
+            return TrainingAnswer(
+                training=model, inputs=chosen.shown(), actions=actions, trials=len(params)
+            )
 
-    async def inputs(self, owner: str) -> Inputs:
-        """What a training would use now, where nothing else is said."""
-        raise Unsupported
+    async def _add(
+        self, row: TrainingRow, wanted: TrainingRequest, chosen: Chosen, params: Params
+    ) -> Training | None:
+        def write(session: Session) -> tuple[Training, list[str]] | None:
+            if not self._requests.chosen(session, row.owner, wanted).same_as(chosen):
+                return None
+            added, touched = self._requests.write(session, row, wanted, chosen, params)
+            session.flush()
+            return as_model(session, added), touched
+
+        done = await self._db.run(write)
+        if done is None:
+            return None
+        self._bell.ring()
+        for training in done[1]:
+            self._driver.wake(training)
+        return done[0]
 
     async def reproduce(self, owner: str, user: str, training: str) -> TrainingAnswer:
         """Run a training again with the very same inputs, parameters and environment.
@@ -63,192 +93,74 @@ class Trainings:
         Raises:
             Conflict: it never came as far as to have all of them.
         """
-        raise Unsupported
+
+        def write(session: Session, row: TrainingRow) -> TrainingAnswer:
+            new = self._requests.again(session, row, user)
+            session.flush()
+            return TrainingAnswer(
+                training=as_model(session, new),
+                inputs=Chosen.of(session, new).shown(),
+                actions=[f"run {new.total:,} trials again, in the same environment"],
+                trials=new.total,
+            )
+
+        answer = await self._with(owner, training, write)
+        assert answer.training is not None
+        self._bell.ring()
+        self._driver.wake(answer.training.id)
+        return answer
 
     async def kill(
         self, owner: str, user: str, training: str, trial: int | None = None
     ) -> Training:
         """End a training, or one of its trials; what ended already stays as it is."""
-        raise Unsupported
+        reason = f"killed by {user}"
+
+        def write(session: Session, row: TrainingRow) -> Training:
+            if trial is not None:
+                _kill_trial(session, row, trial, reason)
+            elif not TrainingState(row.state).ended and not row.kill_reason:
+                kill(session, row, reason)
+            session.flush()
+            return as_model(session, row)
+
+        model = await self._with(owner, training, write)
+        self._bell.ring()
+        if trial is not None:
+            self._driver.poke(training)
+        elif not model.state.ended:
+            self._driver.wake(training)
+        return model
 
     async def delete(self, owner: str, user: str, training: str) -> None:
-        """Forget a training with its trials, logs and metrics. Bundles and named models stay.
+        """Forget a training with its trials, logs and metrics. Bundles stay.
 
         Raises:
-            Conflict: it has not ended.
+            Conflict: it has not ended, or one of its models has a name.
         """
-        raise Unsupported
 
-    # --- looking ---
+        def write(session: Session, row: TrainingRow) -> int:
+            if not TrainingState(row.state).ended:
+                raise Conflict(f"Training {row.id} has not ended; kill it first.")
+            if name := has_names(session, row):
+                raise Conflict(f"Training {row.id} left the model {name}; delete that name first.")
+            mine = TrialRow.training == row.number
+            session.execute(delete(TrialRow).where(mine))
+            session.execute(delete(TrainingEventRow).where(TrainingEventRow.training == row.id))
+            session.delete(row)
+            return row.total
 
-    async def list(
-        self,
-        owner: str,
-        states: Sequence[TrainingState] = (),
-        limit: int = 100,
-        after: str | None = None,
-    ) -> Sequence[Training]:
-        """The owner's trainings, the youngest first; ``after`` is the id of the last one seen."""
-        raise Unsupported
+        total = await self._with(owner, training, write)
+        self._bell.ring()
+        for number in range(1, total + 1):
+            self._logs.remove(log_name(training, number))
+        self._logs.remove(points_name(training))
 
-    async def get(self, owner: str, training: str) -> Training:
-        """One training."""
-        raise Unsupported
 
-    async def trials(
-        self,
-        owner: str,
-        training: str,
-        sort: str = "number",
-        order: str | None = None,
-        state: TrialState | None = None,
-        limit: int = 100,
-        after: int = 0,
-    ) -> Sequence[Trial]:
-        """Trials of a training.
-
-        Args:
-            sort: ``number``, ``score`` (of its goal), ``state``, ``started``, ``finished``,
-                ``duration``, ``metrics.<name>`` or ``params.<key>``; numbers as numbers, what has
-                none last.
-            order: ``asc`` or ``desc``; none: the best first by score, else ascending.
-            state: only those.
-            limit, after: at most so many, after so many were left out.
-
-        Raises:
-            InvalidRequest: nothing can be sorted by that.
-        """
-        raise Unsupported
-
-    async def trial(self, owner: str, training: str, number: int) -> Trial:
-        """One trial."""
-        raise Unsupported
-
-    def events(
-        self, owner: str, training: str | None = None, after: int | None = None
-    ) -> AsyncIterator[TrainingEvent]:
-        """What happens to one training, or all of the owner's; never ends. Without ``after`` it
-        begins with the present state of each that has not ended (and of the one asked for)."""
-        raise Unsupported
-
-    async def points(
-        self,
-        owner: str,
-        training: str,
-        trial: int | None = None,
-        offset: int = 0,
-        follow: bool = False,
-    ) -> AsyncIterator[tuple[int, bytes]]:
-        """What trials said of themselves: NDJSON of ``MetricPoint``, in whole lines, each piece
-        with the offset at which to go on. With ``follow``, until the training ends."""
-        raise Unsupported
-
-    async def log(
-        self, owner: str, training: str, trial: int, offset: int = 0, follow: bool = False
-    ) -> AsyncIterator[tuple[int, bytes]]:
-        """The output of a trial, as :meth:`.LogStore.read` gives it."""
-        raise Unsupported
-
-    async def build_log(
-        self, owner: str, training: str, offset: int = 0, follow: bool = False
-    ) -> AsyncIterator[tuple[int, bytes]]:
-        """The log of its build.
-
-        Raises:
-            NotFound: nothing was built for it.
-        """
-        raise Unsupported
-
-    async def ingest_log(
-        self, owner: str, training: str, offset: int = 0, follow: bool = False
-    ) -> AsyncIterator[tuple[int, bytes]]:
-        """The log of the job that fetched its data.
-
-        Raises:
-            NotFound: nothing was fetched for it.
-        """
-        raise Unsupported
-
-    async def comparison(self, owner: str, training: str) -> Sequence[TrialComparison]:
-        """The trials of a repetition beside those that it repeats.
-
-        Raises:
-            Conflict: it repeats none, or that was deleted.
-        """
-        raise Unsupported
-
-    async def archive(
-        self, owner: str, training: str, trial: int | None = None, parts: Sequence[str] = PARTS
-    ) -> AsyncIterator[bytes]:
-        """Code, data, params and model as a tar, each in a folder of that name that can be sent
-        again as it is. Without ``trial``: all trials' models, each in ``model/<number>``, unless
-        there is only one.
-
-        Raises:
-            NotFound: it has nothing of a part that was asked for; says which.
-            InvalidRequest: no such part.
-        """
-        raise Unsupported
-
-    # --- models ---
-
-    async def models(
-        self, owner: str, limit: int = 100, after: str | None = None, named: bool = False
-    ) -> Sequence[TrainedModel]:
-        """Models of the owner's, the youngest first; ``after`` is the id of the last one seen,
-        ``named`` leaves out those without a name."""
-        raise Unsupported
-
-    async def model(self, owner: str, text: str) -> TrainedModel:
-        """The model of an id, a name, or a name and version: ``mnist@v3``."""
-        raise Unsupported
-
-    async def name_model(self, owner: str, user: str, text: str, name: str) -> TrainedModel:
-        """Give a model a name; the same name again makes a new version of it."""
-        raise Unsupported
-
-    async def delete_model(self, owner: str, text: str) -> None:
-        """Take a name (or one version: ``mnist@v3``) from its models. The trials keep what they
-        left.
-
-        Raises:
-            Conflict: something that has not ended uses it.
-        """
-        raise Unsupported
-
-    async def model_archive(self, owner: str, text: str) -> AsyncIterator[bytes]:
-        """A model's files as a tar."""
-        raise Unsupported
-
-    async def provenance(self, owner: str, text: str) -> Provenance:
-        """All that made a model."""
-        raise Unsupported
-
-    # --- what workers ask; each knows its own job ---
-
-    async def lease(self, job_id: str, asked: LeaseRequest) -> LeaseAnswer:
-        """Write down how a trial ended, and give the next one."""
-        raise Unsupported
-
-    async def beat(self, job_id: str, beat: Beat) -> BeatAnswer:
-        """Take what a trial said of itself; whether it is still wanted."""
-        raise Unsupported
-
-    async def append_log(
-        self, job_id: str, trial: int, attempt: int, offset: int, data: bytes
-    ) -> LogAnswer:
-        """Write output of a trial at an offset; how much of it is there now. What is there already
-        is passed over; what would leave a gap is not taken."""
-        raise Unsupported
-
-    async def order(self, job_id: str) -> IngestOrder:
-        """What a job of kind INGEST is to fetch."""
-        raise Unsupported
-
-    async def fetched(self, job_id: str, part: IngestPart) -> None:
-        """Write down what a job of kind INGEST has fetched up to now: the next one goes on."""
-        raise Unsupported
-
-    async def ingested(self, job_id: str, end: IngestEnd) -> None:
-        """Write down what a job of kind INGEST has fetched; told twice, it counts once."""
-        raise Unsupported
+def _kill_trial(session: Session, row: TrainingRow, number: int, reason: str) -> None:
+    trial = find_trial(session, row, number)
+    if trial.state == TrialState.QUEUED:
+        conclude(session, row, trial, TrialState.CANCELLED, reason)
+        announce(session, row)
+    elif trial.state == TrialState.RUNNING:
+        trial.cancel_reason = trial.cancel_reason or reason

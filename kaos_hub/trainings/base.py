@@ -1,0 +1,82 @@
+"""What all that may be asked about trainings works with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sqlalchemy.orm import Session
+
+from kaos_hub.bell import Bell
+from kaos_hub.database import Database, TrainingRow
+from kaos_hub.engines.base import Engine
+from kaos_hub.environments import Environments
+from kaos_hub.jobs import Jobs
+from kaos_hub.ledger import Ledger
+from kaos_hub.logs import LogStore
+from kaos_hub.trainings.driver import Driver
+from kaos_hub.trainings.ingests import Ingests
+from kaos_hub.trainings.preparing import Preparing
+from kaos_hub.trainings.records import find
+from kaos_hub.trainings.requests import Requests
+from kaos_hub.trainings.settings import Settings
+from kaos_hub.versions import Versions
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What trainings work with."""
+
+    db: Database
+    engine: Engine
+    jobs: Jobs
+    environments: Environments
+    versions: Versions
+    ledger: Ledger
+    logs: LogStore
+    store_url: str
+    """Where bundles' bytes rest, for jobs that lay them out."""
+
+
+class Base:
+    """The parts of trainings.
+
+    Args:
+        tools: what they work with.
+        settings: how they run here.
+    """
+
+    def __init__(self, tools: Tools, settings: Settings) -> None:
+        self._db, self._logs, self._versions = tools.db, tools.logs, tools.versions
+        self._jobs, self._settings = tools.jobs, settings
+        self._bell = Bell()
+        self._requests = Requests(
+            tools.db, tools.engine, tools.ledger, tools.versions, tools.environments, settings
+        )
+        self._ingests = Ingests(tools.db, tools.versions, tools.ledger, settings)
+        preparing = Preparing(
+            tools.db, self._bell, tools.jobs, tools.engine, tools.environments, tools.store_url,
+            settings,
+        )  # fmt: skip
+        self._driver = Driver(
+            tools.db, self._bell, tools.jobs, tools.engine, tools.logs, preparing, settings
+        )
+
+    async def start(self) -> None:
+        """Take up what was going on."""
+        await self._driver.start()
+
+    async def close(self) -> None:
+        """Stop driving. What runs in the engine goes on."""
+        await self._driver.close()
+
+    async def _with(
+        self, owner: str, training: str, look: Callable[[Session, TrainingRow], T]
+    ) -> T:
+        """Run a function in a transaction, with the owner's training of that id.
+
+        Raises:
+            NotFound: there is none, or it is somebody else's.
+        """
+        return await self._db.run(lambda session: look(session, find(session, owner, training)))

@@ -1,0 +1,274 @@
+"""Ingest and Build, then Train: what was asked for is made so, step by step.
+
+Each training that has not ended has one driver task. It may be ended and begun anew between any two
+steps (a wish to kill does just that, and so does a crash): every step looks first at what is
+already so.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from kaos_hub.bell import Bell
+from kaos_hub.database import ACTIVE_JOBS, Database, JobRow, TrainingRow, VersionRow
+from kaos_hub.engines.base import Engine
+from kaos_hub.errors import KaosError, Unavailable
+from kaos_hub.jobs import Jobs
+from kaos_hub.logs import LogStore
+from kaos_hub.models import JobKind, JobState, Resources, TrainingState
+from kaos_hub.trainings import workers
+from kaos_hub.trainings.preparing import Preparing
+from kaos_hub.trainings.records import GOING, announce, counts, points_name
+from kaos_hub.trainings.settings import Settings
+from kaos_hub.trainings.settling import Situation, fail, note_worker, settle
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+GRACE = 30.0
+"""Seconds in which a worker may end what is no longer wanted, before it is ended itself."""
+RESYNC = 5.0
+"""Seconds after which a driver looks at everything again, whatever it was told."""
+TELL = 0.5
+"""Seconds between two events that only tell of progress."""
+BREATH = 0.05
+"""Seconds between two looks at a training, however fast its trials end."""
+
+
+class Driver:
+    """Drives trainings to their end.
+
+    Args:
+        db, bell, jobs, engine, logs, preparing: what it works with.
+        settings: how trainings run here.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        bell: Bell,
+        jobs: Jobs,
+        engine: Engine,
+        logs: LogStore,
+        preparing: Preparing,
+        settings: Settings,
+    ) -> None:
+        self._db, self._bell, self._jobs, self._engine = db, bell, jobs, engine
+        self._logs, self._preparing, self._settings = logs, preparing, settings
+        self._drivers: dict[str, asyncio.Task[None]] = {}
+        self._watched: dict[str, asyncio.Task[None]] = {}
+        self._pokes: dict[str, asyncio.Event] = {}
+        self._told: dict[str, tuple[float, object]] = {}
+        self._unwanted: dict[str, dict[tuple[str, int, int], float]] = {}
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Drive every training that has not ended, and end workers that nobody needs any more."""
+
+        def unfinished(session: Session) -> tuple[list[str], list[str]]:
+            going = session.scalars(select(TrainingRow.id).where(TrainingRow.state.in_(GOING)))
+            active = session.scalars(
+                select(JobRow).where(JobRow.state.in_(ACTIVE_JOBS), JobRow.kind == JobKind.TRAIN)
+            )
+            ids = list(going)
+            return ids, [job.id for job in active if workers.training_of(job) not in set(ids)]
+
+        going, left = await self._db.run(unfinished)
+        for training in going:
+            self.wake(training)
+        for job_id in left:
+            await self._jobs.cancel(job_id)
+
+    async def close(self) -> None:
+        """Stop driving. Workers go on."""
+        tasks = [*self._drivers.values(), *self._watched.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def wake(self, training: str) -> None:
+        """What is wanted changed: begin to drive, from the beginning."""
+        running = self._drivers.get(training)
+        if running is not None:
+            running.cancel()
+        task = asyncio.create_task(self._guard(training, running), name=f"train-{training}")
+        self._drivers[training] = task
+
+    def poke(self, training: str) -> None:
+        """Something happened to one of its trials."""
+        if event := self._pokes.get(training):
+            event.set()
+
+    # --- driving ---
+
+    async def _guard(self, training: str, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        try:
+            await self._keep_driving(training)
+        finally:
+            if self._drivers.get(training) is asyncio.current_task():
+                del self._drivers[training]
+                self._pokes.pop(training, None)
+                self._told.pop(training, None)
+                self._unwanted.pop(training, None)
+
+    async def _keep_driving(self, training: str) -> None:
+        pause = 1.0
+        while True:
+            try:
+                await self._drive(training)
+                return
+            except Unavailable as e:
+                log.warning("training %s: %s", training, e)
+            except KaosError as e:
+                await self._failed(training, e.message)
+                return
+            except Exception:
+                # one broken training must not stop the others, nor be forgotten
+                log.exception("training %s: driving failed, trying again", training)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 30)
+
+    async def _drive(self, training: str) -> None:
+        self._pokes.setdefault(training, asyncio.Event())
+        row = await self._row(training)
+        if row is None:
+            return
+        if row.kill_reason:
+            await self._preparing.stop(row)
+        elif not TrainingState(row.state).ended and not await self._preparing.prepare(row):
+            return
+        await self._train(training)
+
+    async def _row(self, training: str) -> TrainingRow | None:
+        query = select(TrainingRow).where(TrainingRow.id == training)
+        return await self._db.run(lambda session: session.scalar(query))
+
+    async def _train(self, training: str) -> None:
+        """Have workers run its trials until none is left."""
+        poke = self._pokes.setdefault(training, asyncio.Event())
+        while True:
+            poke.clear()
+            situation = await self._change(training, self._settle)
+            if situation is None:
+                return
+            if situation.over:
+                await self._dismiss(situation)
+                self._logs.close(points_name(training))
+                return
+            await self._end_unwanted(training, situation)
+            if situation.hire is not None:
+                await asyncio.sleep(situation.pause)
+                await self._hire(training, situation.hire)
+                continue
+            self._watch(training, situation)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(poke.wait(), RESYNC)
+            await asyncio.sleep(BREATH)
+
+    async def _change(self, training: str, change: Callable[[Session, TrainingRow], T]) -> T | None:
+        def write(session: Session) -> T | None:
+            row = session.scalar(select(TrainingRow).where(TrainingRow.id == training))
+            return None if row is None else change(session, row)
+
+        result = await self._db.run(write)
+        self._bell.ring()
+        return result
+
+    def _settle(self, session: Session, row: TrainingRow) -> Situation:
+        state = row.state
+        situation = settle(session, row, self._logs.size)
+        at, told = self._told.get(row.id, (0.0, None))
+        present = counts(row)
+        if row.state != state:
+            self._told[row.id] = (time.monotonic(), present)
+        elif present != told and time.monotonic() - at >= TELL:
+            announce(session, row)
+            self._told[row.id] = (time.monotonic(), present)
+        return situation
+
+    async def _hire(self, training: str, slot: int) -> None:
+        """Start a worker."""
+
+        def look(session: Session) -> tuple[TrainingRow, VersionRow, VersionRow]:
+            row = session.scalars(select(TrainingRow).where(TrainingRow.id == training)).one()
+            source = session.get_one(VersionRow, row.source_id)
+            return row, source, session.get_one(VersionRow, row.data_id)
+
+        row, source, data = await self._db.run(look)
+        job_id = await self._jobs.ensure(
+            JobKind.TRAIN,
+            row.owner,
+            f"{training}/{slot}",
+            workers.worker(self._engine, self._settings, row, source, data),
+            deadline=workers.ENDLESS,
+            author=row.author,
+            resources=Resources(cpu=row.cpu, memory=row.memory, gpu=row.gpu),
+        )
+        self._see(training, job_id)
+
+    def _watch(self, training: str, situation: Situation) -> None:
+        for job_id in situation.workers:
+            self._see(training, job_id)
+
+    def _see(self, training: str, job_id: str) -> None:
+        if job_id not in self._watched:
+            task = asyncio.create_task(self._until_end(training, job_id), name=f"see-{job_id}")
+            self._watched[job_id] = task
+
+    async def _until_end(self, training: str, job_id: str) -> None:
+        async def changed(job: JobRow) -> None:
+            self.poke(training)
+
+        try:
+            await self._jobs.wait(job_id, changed)
+            await self._change(training, lambda session, row: note_worker(session, row, job_id))
+        except KaosError as e:
+            log.warning("worker %s: %s", job_id, e)  # the next look sees to it again
+            await asyncio.sleep(1)
+        finally:
+            self._watched.pop(job_id, None)
+            self.poke(training)
+
+    async def _end_unwanted(self, training: str, situation: Situation) -> None:
+        """End workers that do not end by themselves what they should."""
+        for job_id in situation.stuck:
+            await self._jobs.cancel(job_id)
+        before, present = self._unwanted.get(training, {}), time.monotonic()
+        since = {key: before.get(key, present) for key in situation.cancelling}
+        self._unwanted[training] = since
+        for key, begun in since.items():
+            if present - begun > GRACE:
+                await self._jobs.cancel(key[0])
+        busy = {job for job, _, _ in situation.cancelling}
+        for job_id, state in situation.workers.items():
+            # who has nothing to run need not even begin
+            if situation.killed and job_id not in busy and state != JobState.RUNNING:
+                await self._jobs.cancel(job_id)
+
+    async def _dismiss(self, situation: Situation) -> None:
+        """All is over: workers end by themselves when they hear so; those that do not are ended."""
+        for job_id, state in situation.workers.items():
+            if state != JobState.RUNNING:
+                await self._jobs.cancel(job_id)
+        late = [partial(self._jobs.wait, job_id) for job_id in situation.workers]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE):
+                await asyncio.gather(*(wait() for wait in late))
+        for job_id in situation.workers:
+            await self._jobs.cancel(job_id)
+
+    async def _failed(self, training: str, reason: str) -> None:
+        await self._change(training, lambda session, row: fail(session, row, reason))
+        row = await self._row(training)
+        if row is not None:
+            await self._preparing.stop(row)

@@ -1,0 +1,67 @@
+"""Events of trainings, as streams."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from kaos_hub.bell import Bell
+from kaos_hub.database import Database, TrainingEventRow, TrainingRow, now
+from kaos_hub.models import TrainingEvent, TrainingState, TrialCounts
+from kaos_hub.trainings.records import GOING, counts
+
+
+async def stream(
+    db: Database, bell: Bell, owner: str, training: str | None, after: int | None
+) -> AsyncIterator[TrainingEvent]:
+    """Events of one training or all of the owner's, from ``after`` on, then live.
+
+    Without ``after`` it begins with the present state: of the one asked for, or of all that have
+    not ended.
+    """
+    if after is None:
+        present, last = await db.run(lambda session: _present(session, owner, training))
+        for event in present:
+            yield event
+    else:
+        last = after
+    while True:
+        ring = bell.listen()
+        news = await db.run(partial(_since, owner=owner, training=training, after=last))
+        for event in news:
+            yield event
+            last = event.id
+        if not news:
+            await ring.wait()
+
+
+def _present(session: Session, owner: str, training: str | None) -> tuple[list[TrainingEvent], int]:
+    newest = select(TrainingEventRow.id).order_by(TrainingEventRow.id.desc()).limit(1)
+    last = session.scalar(newest) or 0
+    query = select(TrainingRow).where(TrainingRow.owner == owner)
+    query = query.where(or_(TrainingRow.state.in_(GOING), TrainingRow.id == (training or "")))
+    if training is not None:
+        query = query.where(TrainingRow.id == training)
+    events = [
+        TrainingEvent(
+            id=last, training=row.id, at=now(), state=TrainingState(row.state), reason=row.reason,
+            progress=row.progress, trials=counts(row),
+        )
+        for row in session.scalars(query.order_by(TrainingRow.number))
+    ]  # fmt: skip
+    return events, last
+
+
+def _since(session: Session, owner: str, training: str | None, after: int) -> list[TrainingEvent]:
+    query = select(TrainingEventRow).where(TrainingEventRow.id > after)
+    query = query.where(TrainingEventRow.owner == owner)
+    if training is not None:
+        query = query.where(TrainingEventRow.training == training)
+    return [
+        TrainingEvent(
+            id=row.id, training=row.training, at=row.at, state=TrainingState(row.state),
+            reason=row.reason, progress=row.progress, trials=TrialCounts(**row.trials),
+        )
+        for row in session.scalars(query.order_by(TrainingEventRow.id).limit(500))
+    ]  # fmt: skip

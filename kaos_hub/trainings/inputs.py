@@ -1,0 +1,206 @@
+"""What a training is made of: what is given at once, else the owner's current inputs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from kaos_hub.database import IngestRow, InputRow, TrainingRow, VersionRow, now
+from kaos_hub.errors import Conflict, InvalidRequest
+from kaos_hub.models import BundleKind, Inputs, Shown, TrainingRequest, TrainingState
+from kaos_hub.versions import as_model, select_version
+
+KINDS = (BundleKind.SOURCE, BundleKind.DATA, BundleKind.MANIFEST, BundleKind.PARAMS)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Versions that belong together."""
+
+    versions: Mapping[BundleKind, VersionRow]
+    given: frozenset[BundleKind] = frozenset()
+    """Which of them were asked for; the others were there already."""
+    continues: str | None = None
+    """The training that waited for what is given."""
+
+    @classmethod
+    def of(cls, session: Session, row: TrainingRow) -> "Chosen":
+        """What a training is made of."""
+        ids = {kind: getattr(row, f"{kind.value}_id") for kind in KINDS}
+        return cls({k: session.get_one(VersionRow, i) for k, i in ids.items() if i is not None})
+
+    @property
+    def source(self) -> VersionRow | None:
+        """The source."""
+        return self.versions.get(BundleKind.SOURCE)
+
+    @property
+    def data(self) -> VersionRow | None:
+        """The data; none while there is only a manifest of it."""
+        return self.versions.get(BundleKind.DATA)
+
+    @property
+    def manifest(self) -> VersionRow | None:
+        """What the data is (to be) fetched by."""
+        return self.versions.get(BundleKind.MANIFEST)
+
+    @property
+    def params(self) -> VersionRow | None:
+        """The parameters."""
+        return self.versions.get(BundleKind.PARAMS)
+
+    @property
+    def ids(self) -> dict[str, int | None]:
+        """As the columns of a training."""
+        found = {kind: row.id for kind, row in self.versions.items()}
+        return {f"{kind.value}_id": found.get(kind) for kind in KINDS}
+
+    @property
+    def lacks(self) -> list[str]:
+        """What has to be given before anything can run."""
+        lacking = [] if self.source else ["source"]
+        return lacking if self.data or self.manifest else [*lacking, "data"]
+
+    def same_as(self, other: "Chosen") -> bool:
+        """Whether it is the same choice, looked up again."""
+        return (self.ids, self.continues) == (other.ids, other.continues)
+
+    def shown(self) -> Inputs:
+        """As the API shows it."""
+        return Inputs(**{kind.value: as_model(row) for kind, row in self.versions.items()})
+
+
+def current(session: Session, owner: str) -> Chosen:
+    """The owner's current inputs."""
+    query = (
+        select(InputRow.kind, VersionRow)
+        .join(VersionRow, VersionRow.id == InputRow.version_id)
+        .where(InputRow.owner == owner)
+    )
+    return Chosen({BundleKind(row[0]): row[1] for row in session.execute(query)})
+
+
+def choose(session: Session, owner: str, wanted: TrainingRequest) -> Chosen:
+    """What a request means: all that it gives, and what is there already for the rest.
+
+    Raises:
+        NotFound: a bundle that the owner does not have.
+        Conflict: what is not given is no longer what was expected.
+        InvalidRequest: it makes no sense.
+    """
+    given = _given(session, owner, wanted)
+    waiting = _waiting(session, owner)
+    if waiting is not None and _completes(given, waiting):
+        return _continued(session, waiting, given, wanted)
+    chosen = _filled(current(session, owner), given, wanted)
+    if waiting is not None and not given and chosen.lacks:
+        lacking = " and ".join(chosen.lacks)
+        raise Conflict(f"Training {waiting.id} waits for {lacking} already; give that.")
+    if not chosen.versions:
+        raise InvalidRequest("There is nothing to train with. Give a source (-s) and data (-d).")
+    _check_expected(chosen, wanted.expected)
+    return chosen
+
+
+def _given(session: Session, owner: str, wanted: TrainingRequest) -> dict[BundleKind, VersionRow]:
+    if wanted.data is not None and wanted.manifest is not None:
+        raise InvalidRequest("Give data or a manifest of where it is, not both.")
+    if wanted.params is not None and wanted.without_params:
+        raise InvalidRequest("Give params, or leave them out, not both.")
+    texts = {kind: getattr(wanted, kind.value) for kind in KINDS}
+    return {
+        kind: select_version(session, owner, kind, text)
+        for kind, text in texts.items()
+        if text is not None
+    }
+
+
+def _waiting(session: Session, owner: str) -> TrainingRow | None:
+    query = select(TrainingRow).where(
+        TrainingRow.owner == owner,
+        TrainingRow.state == TrainingState.WAITING,
+        TrainingRow.kill_reason == "",
+    )
+    return session.scalar(query.order_by(TrainingRow.number.desc()).limit(1))
+
+
+def _completes(given: Mapping[BundleKind, VersionRow], row: TrainingRow) -> bool:
+    """Whether all that is given is what the training lacks."""
+    data = row.data_id is None and row.manifest_id is None
+    lacking = {
+        BundleKind.SOURCE: row.source_id is None,
+        BundleKind.DATA: data,
+        BundleKind.MANIFEST: data,
+        BundleKind.PARAMS: row.params_id is None,
+    }
+    needed = any(kind is not BundleKind.PARAMS for kind in given)
+    return needed and all(lacking[kind] for kind in given)
+
+
+def _continued(
+    session: Session,
+    row: TrainingRow,
+    given: Mapping[BundleKind, VersionRow],
+    wanted: TrainingRequest,
+) -> Chosen:
+    chosen = replace(_filled(Chosen.of(session, row), given, wanted), continues=row.id)
+    _check_expected(chosen, wanted.expected)
+    return chosen
+
+
+def _filled(
+    present: Chosen, given: Mapping[BundleKind, VersionRow], wanted: TrainingRequest
+) -> Chosen:
+    left_out = {BundleKind.PARAMS} if wanted.without_params else set()
+    if given.keys() & {BundleKind.DATA, BundleKind.MANIFEST}:
+        left_out |= {BundleKind.DATA, BundleKind.MANIFEST}
+    kept = {kind: row for kind, row in present.versions.items() if kind not in left_out}
+    return Chosen({**kept, **given}, frozenset(given))
+
+
+def _check_expected(chosen: Chosen, expected: Shown | None) -> None:
+    if expected is None:
+        return
+    data_given = {BundleKind.DATA, BundleKind.MANIFEST} & chosen.given
+    for name in ("source", "data", "params"):
+        if BundleKind(name) in chosen.given or (name == "data" and data_given):
+            continue
+        row = chosen.versions.get(BundleKind(name))
+        if (row.digest if row else None) != getattr(expected, name):
+            now_is = f"{row.name} v{row.number}, by {row.author}" if row else "none"
+            raise Conflict(
+                f"The current {name} is no longer what you were shown; now it is {now_is}."
+                " Look again, and repeat the command.",
+                kind=name,
+            )
+
+
+def with_fetched(session: Session, owner: str, chosen: Chosen) -> Chosen:
+    """The same with the data that was fetched by its manifest before, if it was."""
+    if chosen.manifest is None or chosen.data is not None:
+        return chosen
+    done = session.get(IngestRow, (owner, chosen.manifest.digest))
+    if done is None or done.data_id is None:
+        return chosen
+    data = session.get_one(VersionRow, done.data_id)
+    return replace(chosen, versions={**chosen.versions, BundleKind.DATA: data})
+
+
+def remember(session: Session, owner: str, user: str, chosen: Chosen) -> None:
+    """Make what was given the owner's current inputs."""
+    for kind in chosen.given:
+        _set(session, owner, user, kind, chosen.versions[kind])
+    if BundleKind.DATA in chosen.given:
+        _set(session, owner, user, BundleKind.MANIFEST, None)
+    if BundleKind.MANIFEST in chosen.given:
+        _set(session, owner, user, BundleKind.DATA, chosen.data)
+
+
+def _set(
+    session: Session, owner: str, user: str, kind: BundleKind, version: VersionRow | None
+) -> None:
+    if version is None:
+        session.execute(delete(InputRow).where(InputRow.owner == owner, InputRow.kind == kind))
+        return
+    session.merge(InputRow(owner=owner, kind=kind, version_id=version.id, author=user, at=now()))

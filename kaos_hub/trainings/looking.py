@@ -1,0 +1,197 @@
+"""Looking at trainings: lists, logs, metrics, events, archives."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+from sqlalchemy.orm import Session
+
+from kaos_hub.bundles.archive import write_tar
+from kaos_hub.database import TrainingRow, TrialRow
+from kaos_hub.errors import NotFound
+from kaos_hub.models import (
+    Inputs,
+    Training,
+    TrainingEvent,
+    TrainingState,
+    Trial,
+    TrialComparison,
+    TrialState,
+)
+from kaos_hub.trainings import listing, metrics, trained
+from kaos_hub.trainings.archives import PARTS, compose
+from kaos_hub.trainings.base import Base
+from kaos_hub.trainings.following import stream
+from kaos_hub.trainings.inputs import current
+from kaos_hub.trainings.records import (
+    as_model,
+    find_trial,
+    log_name,
+    points_name,
+    trial_model,
+)
+
+Pieces = AsyncIterator[tuple[int, bytes]]
+
+
+class Looking(Base):
+    """What may be asked without changing anything."""
+
+    async def inputs(self, owner: str) -> Inputs:
+        """What a training would use now, where nothing else is said."""
+        return await self._db.run(lambda session: current(session, owner).shown())
+
+    async def list(
+        self,
+        owner: str,
+        states: Sequence[TrainingState] = (),
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Sequence[Training]:
+        """The owner's trainings, the youngest first; ``after`` is the id of the last one seen."""
+        return await self._db.run(
+            lambda session: listing.trainings(session, owner, states, limit, after)
+        )
+
+    async def get(self, owner: str, training: str) -> Training:
+        """One training."""
+        return await self._with(owner, training, as_model)
+
+    async def trials(
+        self,
+        owner: str,
+        training: str,
+        sort: str = "number",
+        order: str | None = None,
+        state: TrialState | None = None,
+        limit: int = 100,
+        after: int = 0,
+    ) -> Sequence[Trial]:
+        """Trials of a training.
+
+        Args:
+            owner, training: whose, and which.
+            sort: ``number``, ``score`` (of its goal), ``state``, ``started``, ``finished``,
+                ``duration``, ``metrics.<name>`` or ``params.<key>``; numbers as numbers, what has
+                none last.
+            order: ``asc`` or ``desc``; none: the best first by score, else ascending.
+            state: only those.
+            limit, after: at most so many, after so many were left out.
+
+        Raises:
+            InvalidRequest: nothing can be sorted by that.
+        """
+        return await self._with(
+            owner,
+            training,
+            lambda session, row: listing.trials(session, row, sort, order, state, limit, after),
+        )
+
+    async def trial(self, owner: str, training: str, number: int) -> Trial:
+        """One trial."""
+        return await self._with(
+            owner,
+            training,
+            lambda session, row: trial_model(row, find_trial(session, row, number)),
+        )
+
+    def events(
+        self, owner: str, training: str | None = None, after: int | None = None
+    ) -> AsyncIterator[TrainingEvent]:
+        """What happens to one training, or all of the owner's; never ends. Without ``after`` it
+        begins with the present state of each that has not ended (and of the one asked for)."""
+        return stream(self._db, self._bell, owner, training, after)
+
+    async def points(
+        self,
+        owner: str,
+        training: str,
+        trial: int | None = None,
+        offset: int = 0,
+        follow: bool = False,
+    ) -> Pieces:
+        """What trials said of themselves: NDJSON of ``MetricPoint``, in whole lines, each piece
+        with the offset at which to go on. With ``follow``, until the training ends."""
+
+        def look(session: Session, row: TrainingRow) -> bool:
+            if trial is not None:
+                find_trial(session, row, trial)
+            return TrainingState(row.state).ended
+
+        ended = await self._with(owner, training, look)
+        if follow and not ended:
+            self._logs.open(points_name(training))
+        return metrics.read(self._logs, training, trial, offset, follow)
+
+    async def log(
+        self, owner: str, training: str, trial: int, offset: int = 0, follow: bool = False
+    ) -> Pieces:
+        """The output of a trial, as :meth:`.LogStore.read` gives it."""
+
+        def look(session: Session, row: TrainingRow) -> TrialRow:
+            return find_trial(session, row, trial)
+
+        row = await self._with(owner, training, look)
+        name = log_name(training, trial)
+        if follow and not TrialState(row.state).ended:
+            self._logs.open(name)
+        return self._logs.read(name, offset, follow)
+
+    async def build_log(
+        self, owner: str, training: str, offset: int = 0, follow: bool = False
+    ) -> Pieces:
+        """The log of its build.
+
+        Raises:
+            NotFound: nothing was built for it.
+        """
+        job = (await self._row(owner, training)).build_job
+        if job is None:
+            raise NotFound(f"Training {training} has no such log: nothing was built for it.")
+        return self._logs.read(job, offset, follow)
+
+    async def ingest_log(
+        self, owner: str, training: str, offset: int = 0, follow: bool = False
+    ) -> Pieces:
+        """The log of the job that fetched its data.
+
+        Raises:
+            NotFound: nothing was fetched for it.
+        """
+        job = (await self._row(owner, training)).ingest_job
+        if job is None:
+            raise NotFound(f"Training {training} has no such log: nothing was fetched for it.")
+        return self._logs.read(job, offset, follow)
+
+    async def _row(self, owner: str, training: str) -> TrainingRow:
+        return await self._with(owner, training, lambda session, row: row)
+
+    async def comparison(self, owner: str, training: str) -> Sequence[TrialComparison]:
+        """The trials of a repetition beside those that it repeats.
+
+        Raises:
+            Conflict: it repeats none, or that was deleted.
+        """
+        return await self._with(owner, training, trained.comparison)
+
+    async def archive(
+        self, owner: str, training: str, trial: int | None = None, parts: Sequence[str] = PARTS
+    ) -> AsyncIterator[bytes]:
+        """Code, data, params and model as a tar, each in a folder of that name that can be sent
+        again as it is. Without ``trial``: all trials' models, each in ``model/<number>``, unless
+        there is only one.
+
+        Raises:
+            NotFound: it has nothing of a part that was asked for; says which.
+            InvalidRequest: no such part.
+        """
+        composed = await self._with(
+            owner, training, lambda session, row: compose(session, row, trial, parts)
+        )
+        read = composed.reader(self._versions.read)
+        # all listings are read before the first byte: what is missing is an answer, not a cut
+        return _each(await asyncio.to_thread(write_tar, composed.root, read))
+
+
+async def _each(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(next, pieces, b""):
+        yield piece

@@ -1,0 +1,36 @@
+"""What an admin has said of trainings, and what is the same in all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kaos_hub.models import Pool, Size
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How trainings run here."""
+
+    url: str
+    """The service's address as a worker reaches it, with a slash at the end."""
+    size: Size | None = None
+    """What trials get that ask for nothing."""
+    gpus: int = 0
+    """Devices that the engine can give out."""
+    deadline: int = 24 * 3600
+    """Seconds that a trial may take which asks for nothing else."""
+    storage: int = 20 << 30
+    """Bytes that a trial may write."""
+    log_limit: int = 64 << 20
+    """Bytes that are kept of a trial's log."""
+    most_trials: int = 100_000
+    """Trials of one training."""
+    pools: Mapping[str, Pool] = field(default_factory=dict)
+    """Nodes that sizes may name."""
+    allow: tuple[str, ...] = ()
+    """Networks that manifests may name though they are private."""
+    schemes: tuple[str, ...] = ("http", "https")
+    """Of the addresses in manifests."""
+    parallel: int = 8
+    """Files that one ingest fetches at once."""
+    max_size: int = 1 << 40
+    """Bytes of all files of one manifest."""
