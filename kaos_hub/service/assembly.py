@@ -27,7 +27,7 @@ from kaos_hub.notebooks.admission import Inside
 from kaos_hub.service.core import Core
 from kaos_hub.service.owners import Owners
 from kaos_hub.stores.base import Store
-from kaos_hub.trainings import Trainings
+from kaos_hub.trainings import Tools, Trainings
 from kaos_hub.versions import Versions
 
 if TYPE_CHECKING:
@@ -103,7 +103,15 @@ class Parts:
         )
         hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])
         self._closers.append(hub.close)
-        jobs, hosting = await self._start_work(db, engine, ledger, versions, store, hub)
+        tools = self._tools(db, engine, ledger, versions, store)
+        await tools.jobs.recover()
+        hosting = await self._start_hosting(tools, hub)
+        size = next((size for size in sizes if size.name == default_size), None)
+        trainings = Trainings(
+            tools, config.training_settings(config.inside_url, size, gpus, config.all_pools())
+        )
+        await trainings.start()
+        self._closers.append(trainings.close)
         only = self._data.user if engine.name == "local" and not config.trust_all_users else None
         public_url = config.public_url.rstrip("/")
         wishes = Wishes(ledger, sizes, default_size, idle, gpus)
@@ -117,10 +125,10 @@ class Parts:
             engine=engine,
             ledger=ledger,
             versions=versions,
-            jobs=jobs,
+            jobs=tools.jobs,
             notebooks=notebooks,
             gate=gate,
-            trainings=Trainings(),
+            trainings=trainings,
             owners=Owners(hub.groups),
         )
 
@@ -159,25 +167,28 @@ class Parts:
             log.warning("%s", problem)
         return engine
 
-    async def _start_work(
-        self,
-        db: Database,
-        engine: Engine,
-        ledger: Ledger,
-        versions: Versions,
-        store: Store,
-        hub: Hub,
-    ) -> tuple[Jobs, Hosting]:
-        config, data = self._config, self._data
-        logs, bell = LogStore(data.logs), Bell()
-        jobs = Jobs(db, engine, logs, ledger, config.max_builds, partial(explain, versions))
+    def _tools(
+        self, db: Database, engine: Engine, ledger: Ledger, versions: Versions, store: Store
+    ) -> Tools:
+        config = self._config
+        logs = LogStore(self._data.logs)
+        jobs = Jobs(
+            db, engine, logs, ledger, config.max_builds, partial(explain, versions),
+            max_workers=config.max_workers,
+        )  # fmt: skip
         self._closers.append(jobs.close)
-        inside = Inside(config.inside_url, data.path / "kernels", config.all_pools())
         environments = Environments(
             db, engine, jobs, versions, config.default_image, config.build_deadline
         )
-        hosting = Hosting(db, bell, jobs, engine, environments, logs, hub, store.url, inside)
-        await jobs.recover()
+        return Tools(db, engine, jobs, environments, versions, ledger, logs, store.url)
+
+    async def _start_hosting(self, tools: Tools, hub: Hub) -> Hosting:
+        config = self._config
+        inside = Inside(config.inside_url, self._data.path / "kernels", config.all_pools())
+        hosting = Hosting(
+            tools.db, Bell(), tools.jobs, tools.engine, tools.environments, tools.logs, hub,
+            tools.store_url, inside,
+        )  # fmt: skip
         await hosting.start()
         self._closers.append(hosting.close)
-        return jobs, hosting
+        return hosting

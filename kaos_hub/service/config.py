@@ -1,23 +1,22 @@
 """Everything an admin can set of the service, with units, defaults and reasons."""
 
 import os
-from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
 from traitlets import Bool, Dict, Integer, List, TraitError, Unicode, Union, default, validate
 from traitlets.config import Application
 
 from kaos_hub import __version__
 from kaos_hub.datadir import DataDir
-from kaos_hub.errors import KaosError
 from kaos_hub.models import IdlePolicy, Limits, Pool, Size
 from kaos_hub.quantities import parse_memory
+from kaos_hub.service.config_trainings import TrainingConfig, checked
 
-Checked = TypeVar("Checked")
+_OF_GROUPS = ("storage", "builds")
+"""Limits of what groups own."""
 
 
-class ServiceConfig(Application):
+class ServiceConfig(TrainingConfig, Application):
     """The settings of :class:`~kaos_hub.service.app.KaosService`."""
 
     name = "kaos-service"
@@ -64,8 +63,11 @@ class ServiceConfig(Application):
         help="""What owners may hold at once: {"default": {…}, "user:ada": {…}}; a user's entry
         replaces those fields of the default that it names.
 
-        Fields: notebooks, builds, gpu (counts), cpu (cores), memory, storage (bytes, `8Gi`),
-        idle_timeout (seconds, `2h`). Default: no limits; on a shared machine set some.""",
+        What a group owns has limits of its own: {"group:vision": {"storage": …, "builds": …}};
+        what runs counts for the member who asked for it.
+
+        Fields: notebooks, builds, trials, gpu (counts), cpu (cores), memory, storage (bytes,
+        `8Gi`), idle_timeout (seconds, `2h`). Default: no limits; on a shared machine set some.""",
     ).tag(config=True)
 
     sizes = Union(
@@ -225,13 +227,13 @@ class ServiceConfig(Application):
     def _check_limits(self, proposal: dict[str, object]) -> object:
         value: dict[str, dict[str, object]] = proposal["value"]  # type: ignore[assignment]
         for owner, limits in value.items():
-            if owner != "default" and not owner.startswith("user:"):
-                raise TraitError(f"limits: {owner!r} is neither 'default' nor 'user:<name>'")
-            unknown = set(limits) - set(Limits.model_fields)
+            known = _limits_of(owner)
+            unknown = set(limits) - set(known)
             if unknown:
-                known = ", ".join(Limits.model_fields)
-                raise TraitError(f"limits[{owner!r}]: no limit {min(unknown)!r}; there are {known}")
-            _checked(f"limits[{owner!r}]", partial(Limits.model_validate, limits))
+                raise TraitError(
+                    f"limits[{owner!r}]: no limit {min(unknown)!r}; there are {', '.join(known)}"
+                )
+            checked(f"limits[{owner!r}]", partial(Limits.model_validate, limits))
         return value
 
     def all_sizes(self) -> list[Size]:
@@ -243,7 +245,7 @@ class ServiceConfig(Application):
         given = self.sizes
         if isinstance(given, dict):
             given = [{"name": name, **size} for name, size in given.items()]
-        sizes = [_checked("sizes", partial(Size.model_validate, size)) for size in given]
+        sizes = [checked("sizes", partial(Size.model_validate, size)) for size in given]
         for size in sizes:
             if size.pool is not None and size.pool not in self.pools:
                 raise TraitError(f"sizes: {size.name!r} names a pool {size.pool!r} not in `pools`")
@@ -256,7 +258,7 @@ class ServiceConfig(Application):
             TraitError: one of them makes no sense.
         """
         return {
-            name: _checked(
+            name: checked(
                 f"pools[{name!r}]", partial(Pool.model_validate, pool, strict=False, extra="forbid")
             )
             for name, pool in self.pools.items()
@@ -265,18 +267,21 @@ class ServiceConfig(Application):
     def idle_policy(self) -> IdlePolicy:
         """The idle policy of whoever says nothing."""
         given = {"timeout": self.idle_timeout, "type": self.idle_type}
-        return _checked("idle_timeout, idle_type", lambda: IdlePolicy.model_validate(given))
+        return checked("idle_timeout, idle_type", lambda: IdlePolicy.model_validate(given))
 
     def file_limit(self) -> int:
         """Bytes of the largest file."""
-        return _checked("max_file_size", lambda: parse_memory(self.max_file_size))
+        return checked("max_file_size", lambda: parse_memory(self.max_file_size))
 
 
-def _checked(what: str, make: Callable[[], Checked]) -> Checked:
-    """Run a check of settings, so that its complaint names the setting."""
-    try:
-        return make()
-    except (KaosError, ValueError) as e:
-        lines = str(e).splitlines()
-        problem = lines[2].strip() if len(lines) > 2 else lines[0]
-        raise TraitError(f"{what}: {problem}") from None
+def _limits_of(owner: str) -> tuple[str, ...]:
+    """The limits that there are for an owner.
+
+    Raises:
+        TraitError: it is none.
+    """
+    if owner == "default" or owner.startswith("user:"):
+        return tuple(Limits.model_fields)
+    if owner.startswith("group:"):
+        return _OF_GROUPS
+    raise TraitError(f"limits: {owner!r} is neither 'default' nor 'user:<name>' or 'group:<name>'")
