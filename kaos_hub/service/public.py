@@ -30,6 +30,7 @@ from kaos_hub.service.routes import Route, by_path
 from kaos_hub.service.streaming import StreamingHandler
 from kaos_hub.service.templating import Pages
 from kaos_hub.service.web import log_request
+from kaos_hub.service.working import WorkParts, work_rules
 from kaos_hub.tickets import Tickets
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def public_app(
     tickets = Tickets(data.secret("tickets"))
     of_kaos = [
         *fetch_rules(auth.base_url, Listings(core.versions.read), tickets),
+        *work_rules(auth.base_url, WorkParts(core.db, core.versions, core.trainings, tickets)),
         *_rules(auth, health, all_routes(logins, auth.base_url + API)),
         *page_rules(auth.base_url),
     ]
