@@ -47,6 +47,7 @@ _KUBERNETES = {
     "KAOS_REGISTRY": ("KubernetesEngine.registry",),
     "KAOS_PULL_REGISTRY": ("KubernetesEngine.pull_registry",),
     "KAOS_PUSH_SECRET": ("KubernetesEngine.push_secret",),
+    "KAOS_BASE_SECRET": ("KubernetesEngine.base_secret",),
 }
 
 c = get_config()

@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 from kaos_hub.build_failures import explain_failure
+from kaos_hub.checks import kubernetes as checks
+from kaos_hub.checks.finding import BAD, GOOD
 from kaos_hub.engines.base import Build, Cause, Observation, Phase, Run
 from kaos_hub.engines.kubernetes import KubernetesEngine
 from kaos_hub.engines.kubernetes_pods import Pods
@@ -153,6 +155,15 @@ def test_what_is_wrong_with_a_registry_is_said_with_what_to_do(
     said = refusal(tmp_path, f"{NOWHERE}/a/b:1", **trusted)
     assert isinstance(said, EngineUnavailable)
     assert "does not answer" in said.message and said.message.endswith("Connection refused")
+
+
+def test_the_doctor_knows_the_ca(here: str, ca: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAOS_REGISTRY", f"{here}/users")
+    found = checks.registry()
+    assert (found.state, found.advice) == (BAD, "Name its CA: docs/howto/kubernetes.md")
+    monkeypatch.setattr(checks, "CA", str(ca.certificate))
+    found = checks.registry()
+    assert (found.state, "wants a login" in found.text) == (GOOD, True)
 
 
 def test_whether_an_image_is_there_is_not_guessed(tmp_path: Path, here: str, ca: Authority) -> None:

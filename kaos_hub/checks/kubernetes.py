@@ -13,10 +13,13 @@ from kaos_hub.addresses import in_cluster, namespace
 from kaos_hub.checks import probe
 from kaos_hub.checks.finding import BAD, GOOD, WEAK, Finding
 from kaos_hub.errors import KaosError, NotFound
+from kaos_hub.registry import Ways, trusting
 
 _OLDEST, _NEWEST = 20, 36
 """Minor versions of Kubernetes that this was written for."""
 
+CA = "/run/kaos/ca/ca.crt"
+"""Where the manifests show the service the certificates of the admin's registry."""
 _MANIFESTS = "Apply the manifests: docs/howto/kubernetes.md"
 
 RIGHTS = {
@@ -45,7 +48,7 @@ def checks() -> list[Callable[[], Finding | list[Finding]]]:
         lambda: _told("kubernetes", cluster.api),
         lambda: _told("rights", cluster.rights),
         lambda: _told("storage", cluster.storage),
-        registry,
+        lambda: _told("registry", registry),
         lambda: _told("network policies", cluster.network),
         parts,
     ]
@@ -205,9 +208,10 @@ def registry() -> Finding:
         return Finding(name, WEAK, text, "Notebooks without a source work.")
     host = prefix.split("/")[0]
     problems = []
+    context = trusting(Ways(ca=CA))
     for scheme in ("https", "http"):
         try:
-            with urlopen(f"{scheme}://{host}/v2/", timeout=10):  # noqa: S310  of the settings
+            with urlopen(f"{scheme}://{host}/v2/", timeout=10, context=context):  # noqa: S310  of the settings
                 return Finding(name, GOOD, f"{host} answers ({scheme})")
         except HTTPError as e:
             if e.code == 401:
@@ -218,6 +222,9 @@ def registry() -> Finding:
     if namespace() is None and re.search(r"\.(svc|local)(:\d+)?$", host):
         text = f"{host} is a name of the cluster's; from here one cannot tell."
         return Finding(name, WEAK, text, "kubectl -n kaos exec deployment/service -- kaos doctor")
+    if "CERTIFICATE_VERIFY_FAILED" in problems[0]:
+        text = f"The certificate of {host} is not trusted here ({problems[0]})."
+        return Finding(name, BAD, text, "Name its CA: docs/howto/kubernetes.md")
     return Finding(name, BAD, f"{host} does not answer ({'; '.join(problems)}).")
 
 

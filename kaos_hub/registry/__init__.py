@@ -39,7 +39,7 @@ from kaos_hub.registry.names import (
     logins,
 )
 
-__all__ = ["OCI_MANIFEST", "Manifest", "Reference", "Registries", "Ways", "logins"]
+__all__ = ["OCI_MANIFEST", "Manifest", "Reference", "Registries", "Ways", "logins", "trusting"]
 
 _DOCKER_HUB_API = "registry-1.docker.io"
 _ACCEPT = ", ".join(INDEXES + MANIFESTS)
@@ -67,7 +67,7 @@ class Registries:
             "timeout": Timeout(connect=min(timeout, 10), read=timeout),
             "retries": retry,
         }
-        self._strict = PoolManager(ssl_context=_trusting(ways))
+        self._strict = PoolManager(ssl_context=trusting(ways))
         careless = ssl.create_default_context()
         careless.check_hostname, careless.verify_mode = False, ssl.CERT_NONE
         self._careless = PoolManager(ssl_context=careless)
@@ -320,7 +320,12 @@ def _challenge(answer: BaseHTTPResponse) -> tuple[str, str]:
     return kind.lower(), rest
 
 
-def _trusting(ways: Ways) -> ssl.SSLContext:
+def trusting(ways: Ways) -> ssl.SSLContext:
+    """A context that trusts what the system does, and the admin's CA.
+
+    Raises:
+        EngineUnavailable: what should be certificates is none.
+    """
     context = ssl.create_default_context()
     if not context.get_ca_certs():
         # In the runtime there is no system whose certificates could be used.
