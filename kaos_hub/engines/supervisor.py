@@ -166,7 +166,8 @@ class Supervisor:
             return 0.1
         if self._deadline is None:
             return None
-        return max(0.0, self._deadline - time.monotonic())
+        # a selector takes no more than some weeks
+        return min(max(0.0, self._deadline - time.monotonic()), 86400)
 
     # --- starting ---
 
