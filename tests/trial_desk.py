@@ -263,7 +263,7 @@ class Worker:
 
     root: Path
     desk: Desk
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str | None] = field(default_factory=dict)
     process: "subprocess.Popen[str] | None" = None
 
     @property
@@ -292,8 +292,9 @@ class Worker:
             "KAOS_TRAINING": "0123456789abcdef",
             **self.environment,
         }
+        given = {name: value for name, value in environment.items() if value is not None}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kaos_hub.inside.trials"], cwd=ROOT, env=environment, text=True,
+            [sys.executable, "-m", "kaos_hub.inside.trials"], cwd=ROOT, env=given, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         return self.process

@@ -184,17 +184,15 @@ class Trial:
             self._lose(e)
             return None
         self.kept = kept
-        outside = sorted(set(self._bench.places.pfs_out.glob("*")) - {place.out, folders[0]})
-        skipped = [
-            *kept.skipped,
-            *(f"{path} is outside of the output directory" for path in outside),
-        ]
+        beside = sorted(set(self._bench.places.pfs_out.glob("*")) - {place.out, folders[0]})
+        said = [f"{path.name!r} lies beside the output directory, not in it" for path in beside]
+        skipped = [*kept.skipped, *said][:MOST_SKIPPED]
         return Output(
             digest=kept.root,
             size=kept.size,
             files=kept.count,
             partial=self._by is not EndedBy.ITSELF or self._code != 0,
-            skipped=[line[:500] for line in skipped[:MOST_SKIPPED]],
+            skipped=[line[:500] for line in skipped],
         )
 
     def _lose(self, error: Exception) -> None:

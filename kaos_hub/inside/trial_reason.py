@@ -76,6 +76,4 @@ def _is_own(path: str, code: str) -> bool:
 
 
 def _shown(path: str, code: str) -> str:
-    if path.startswith(f"{code}/"):
-        return path[len(code) + 1 :]
-    return path.removeprefix("./")
+    return path.removeprefix(f"{code}/").removeprefix("./")
