@@ -110,9 +110,10 @@ class DeleteHandler(_OfModel):
     right = Right.MANAGE
 
     async def post(self, model: str) -> None:
-        """Leads to the list."""
+        """Leads to what had the name."""
+        found = await self.model(model)
         await self.trainings.delete_model(self.whose, model)
-        self.redirect(self.at("models"), status=303)
+        self.redirect(self.at(f"models/{found.id}"), status=303)
 
 
 def model_rules(prefix: str) -> list[Any]:
