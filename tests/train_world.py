@@ -1,0 +1,200 @@
+"""Trainings for tests: the service's parts that matter to them, made anew at will, and what they
+work on."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.testing import bind_unused_port
+from tornado.web import Application
+
+from kaos_hub.bundles.scan import scan
+from kaos_hub.database import Database
+from kaos_hub.datadir import DataDir
+from kaos_hub.engines.base import Engine
+from kaos_hub.engines.local import LocalEngine
+from kaos_hub.environments import Environments, explain
+from kaos_hub.jobs import Jobs
+from kaos_hub.ledger import Ledger
+from kaos_hub.logs import LogStore
+from kaos_hub.models import BundleKind, BundleVersion, CommitRequest, Training, TrainingRequest
+from kaos_hub.service.working import WorkParts, work_rules
+from kaos_hub.stores.file import FileStore
+from kaos_hub.tickets import Tickets
+from kaos_hub.trainings import Settings, Tools, Trainings
+from kaos_hub.versions import Versions
+
+ADA = "user:ada"
+PREFIX = "/services/kaos/"
+
+
+class World:
+    """A service's parts, which can be killed and begun anew over what they left.
+
+    Args:
+        db: its database, migrated.
+        folder: where everything else lies.
+        engine: started; none: the local one.
+        limits: of users.
+        max_workers: of all together.
+        settings: of trainings.
+    """
+
+    trainings: Trainings
+    jobs: Jobs
+    engine: Engine
+
+    def __init__(
+        self,
+        db: Database,
+        folder: Path,
+        limits: Mapping[str, Mapping[str, object]] | None = None,
+        max_workers: int = 0,
+        **settings: Any,
+    ) -> None:
+        self.db, self.folder = db, folder
+        self.data = DataDir(folder / "data")
+        self.store = FileStore(self.data.store)
+        self.limits, self.max_workers, self._settings = dict(limits or {}), max_workers, settings
+        self.logs = LogStore(self.data.logs)
+        self._server: HTTPServer | None = None
+        self._port = 0
+        self.made = 0
+
+    async def start(self, port: int = 0) -> None:
+        """Begin, or begin anew."""
+        self.logs = LogStore(self.data.logs)
+        self.engine = LocalEngine(data_dir=str(self.data.path))
+        await self.engine.start()
+        ledger = Ledger(self.db, self.limits)
+        self.versions = Versions(self.db, self.store, ledger, 1 << 40, 1_000_000)
+        self.jobs = Jobs(
+            self.db, self.engine, self.logs, ledger, 2, partial(explain, self.versions),
+            max_workers=self.max_workers,
+        )  # fmt: skip
+        environments = Environments(self.db, self.engine, self.jobs, self.versions, "", 600)
+        socket, self._port = bind_unused_port() if not self._port else _bind(self._port)
+        url = f"http://127.0.0.1:{self._port}{PREFIX}"
+        tools = Tools(
+            self.db, self.engine, self.jobs, environments, self.versions, ledger, self.logs,
+            self.store.url,
+        )  # fmt: skip
+        self.trainings = Trainings(tools, Settings(url=url, **self._settings))
+        tickets = Tickets(self.data.secret("tickets"))
+        parts = WorkParts(self.db, self.versions, self.trainings, tickets)
+        app = Application(
+            work_rules(PREFIX, parts), streams=set(), loose_ends=set(), log_function=lambda _: None
+        )
+        self._server = HTTPServer(app)
+        await self.jobs.recover()
+        await self.trainings.start()
+        self._server.add_socket(socket)
+
+    async def stop(self) -> None:
+        """As if it were killed: nothing is written when drivers are ended."""
+        if self._server is not None:
+            self._server.stop()
+            await self._server.close_all_connections()
+            self._server = None
+        await self.trainings.close()
+        await self.jobs.close()
+        await self.engine.close()
+
+    # --- bundles ---
+
+    async def commit(
+        self, kind: BundleKind, name: str, folder: Path, owner: str = ADA
+    ) -> BundleVersion:
+        """A folder as a version."""
+        found = scan(folder)
+        receiver = self.versions.receive(owner)
+        for digest, size in found.objects.items():
+            await receiver.feed(f"{digest.removeprefix('blake3:')} {size}\n".encode())
+            for piece in found.read(digest):
+                await receiver.feed(piece)
+        await receiver.finish()
+        wanted = CommitRequest(kind=kind, name=name, root=found.root)
+        return await self.versions.commit(owner, owner.partition(":")[2], wanted)
+
+    async def source(self, train: str, name: str = "code", owner: str = ADA) -> BundleVersion:
+        """A source bundle whose `train` is this script."""
+        folder = self._new()
+        (folder / "model").mkdir()
+        (folder / "Dockerfile").write_text("FROM python:3.11-slim\nCOPY . /opt/program\n")
+        script = folder / "model" / "train"
+        script.write_text(train)
+        script.chmod(0o755)
+        return await self.commit(BundleKind.SOURCE, name, folder, owner)
+
+    async def files(
+        self, kind: BundleKind, name: str, owner: str = ADA, **files: str
+    ) -> BundleVersion:
+        """A bundle of these files; `_` in their names is a dot."""
+        folder = self._new()
+        for file, content in files.items():
+            (folder / file.replace("_", ".")).write_text(content)
+        return await self.commit(kind, name, folder, owner)
+
+    async def params(self, grid: object, name: str = "grid", owner: str = ADA) -> BundleVersion:
+        """A bundle of parameters."""
+        return await self.files(BundleKind.PARAMS, name, owner, params_json=json.dumps(grid))
+
+    def _new(self) -> Path:
+        self.made += 1
+        folder = self.folder / f"bundle-{self.made}"
+        folder.mkdir()
+        return folder
+
+    # --- trainings ---
+
+    async def request(self, owner: str = ADA, user: str = "ada", **wanted: Any) -> Training:
+        """Train, and what came of the request."""
+        asked = TrainingRequest.model_validate(wanted)
+        answer = await self.trainings.request(owner, user, asked)
+        assert answer.training is not None
+        return answer.training
+
+    async def until(
+        self, training: str, *states: str, owner: str = ADA, seconds: float = 60
+    ) -> Training:
+        """Wait until it is in one of these states; none: until it has ended."""
+        async with asyncio.timeout(seconds):
+            while True:
+                seen = await self.trainings.get(owner, training)
+                if seen.state in states or (not states and seen.state.ended):
+                    return seen
+                assert not seen.state.ended, f"{seen.state}: {seen.reason}"
+                await asyncio.sleep(0.05)
+
+    async def text(self, training: str, trial: int = 1, owner: str = ADA) -> str:
+        """The output of a trial, without its stamps."""
+        pieces = await self.trainings.log(owner, training, trial)
+        lines = b"".join([piece async for _, piece in pieces]).decode().splitlines()
+        return "".join(f"{line.partition('Z ')[2]}\n" for line in lines)
+
+
+def _bind(port: int) -> tuple[Any, int]:
+    from tornado.netutil import bind_sockets
+
+    return bind_sockets(port, "127.0.0.1")[0], port
+
+
+@asynccontextmanager
+async def world(db: Database, folder: Path, **more: Any) -> AsyncIterator[World]:
+    """A world that runs."""
+    made = World(db, folder, **more)
+    await made.start()
+    try:
+        yield made
+    finally:
+        for row in await made.trainings.list(ADA, limit=1000):
+            if not row.state.ended:
+                await made.trainings.kill(ADA, "ada", row.id)
+        for row in await made.trainings.list(ADA, limit=1000):
+            await made.until(row.id)
+        await made.stop()
