@@ -10,6 +10,7 @@
     GET  <prefix>work/v1/order      IngestOrder
     GET  <prefix>work/v1/object/<digest>
                                     an object that the order names
+    POST <prefix>work/v1/fetched    IngestPart
     POST <prefix>work/v1/ingested   IngestEnd
 
 A ticket lets in as long as its job is active. To whoever has none, nothing of this is there.
@@ -30,6 +31,7 @@ from kaos_hub.jobs import workload_name
 from kaos_hub.models import (
     Beat,
     IngestEnd,
+    IngestPart,
     JobKind,
     LeaseRequest,
     MissingRequest,
@@ -259,6 +261,19 @@ class ObjectHandler(OrderHandler):
             yield piece
 
 
+class FetchedHandler(WorkHandler):
+    """``POST fetched``."""
+
+    route_name = "/work/v1/fetched"
+    kinds = (JobKind.INGEST,)
+
+    async def post(self) -> None:
+        """So much has been fetched up to now."""
+        part = await self.said(IngestPart)
+        await self.parts.trainings.fetched(self.worker.job, part)
+        self.finish({})
+
+
 class IngestedHandler(WorkHandler):
     """``POST ingested``."""
 
@@ -291,6 +306,7 @@ _HANDLERS: tuple[tuple[str, type[WorkHandler]], ...] = (
     ("objects", ObjectsHandler),
     ("order", OrderHandler),
     ("object/(?P<digest>blake3:[0-9a-f]{64})", ObjectHandler),
+    ("fetched", FetchedHandler),
     ("ingested", IngestedHandler),
 )
 
