@@ -31,10 +31,11 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-from kaos_hub.addresses import in_cluster, namespace, on_this_machine
+from kaos_hub.addresses import SERVICES, in_cluster, namespace, on_this_machine
 from kaos_hub.bridge import prepare
 from kaos_hub.datadir import DataDir
 from kaos_hub.runtime_image import volume
+from kaos_hub.spawners.landing import first_page
 
 _TEMPLATES = ("service/hub_templates", "spawners/templates")  # our menu entry, our spawn form
 # Settings of the engine `kubernetes`: the variable, and what it sets.
@@ -95,7 +96,7 @@ c.JupyterHub.cookie_secret = hub_secret("cookie")
 c.JupyterHub.cleanup_servers = False
 c.JupyterHub.template_paths = [str(files("kaos_hub") / part) for part in _TEMPLATES]
 c.JupyterHub.allow_named_servers = True
-c.JupyterHub.default_url = "/services/kaos/"  # who logs in lands on the page Notebooks
+c.JupyterHub.default_url = first_page  # who logs in lands on the page Notebooks
 # Ours have 256 random bits: hashing them slowly at each request would add nothing.
 c.JupyterHub.trust_user_provided_tokens = True
 
@@ -110,7 +111,7 @@ if trust_all:
 
 # The service, and what it and its users may do. It is two to the Hub, on one port, so that access
 # to each is a right of its own: to bundles and notebooks, or to bundles, trainings and models.
-access = {"access:services!service=kaos", "access:services!service=kaos-train"}
+access = {f"access:services!service={name}" for name in SERVICES}
 service, train = (
     {
         "name": name,
@@ -122,7 +123,7 @@ service, train = (
         "oauth_client_allowed_scopes": [*sorted(access), "access:servers!user"],
         "timeout": 1 if cluster else 30,  # seconds; in a cluster it may come later than the Hub
     }
-    for name, secret in (("kaos", "service"), ("kaos-train", "service-train"))
+    for name, secret in zip(SERVICES, ("service", "service-train"), strict=True)
 )
 if not cluster:
     service["command"] = [sys.executable, "-m", "kaos_hub.service", f"--config={this_file}"]

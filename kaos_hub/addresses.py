@@ -13,7 +13,9 @@ from kaos_hub.datadir import DataDir
 PUBLIC_PORT, PROXY_API_PORT = 8000, 8001
 HUB_PORT = 8081
 SERVICE_PORT, ADMISSION_PORT = 8080, 8090
-_PREFIX = "/services/kaos"
+SERVICES = ("kaos", "kaos-train")
+"""What the Hub knows our one service as: two of its services, on one port."""
+_PREFIX = f"/services/{SERVICES[0]}"
 
 
 @dataclass(frozen=True)

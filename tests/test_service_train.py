@@ -172,15 +172,19 @@ def test_a_session_of_one_is_nothing_to_the_other(strict: RunningHub) -> None:
 
 
 def test_the_menu_has_what_one_may_use(strict: RunningHub) -> None:
-    for user, shown in (("bob", (True, False)), ("eve", (False, True)), ("mallory", (False,) * 2)):
+    for user, shown, first in (
+        ("ada", (True, True), "Notebooks"),
+        ("bob", (True, False), "Notebooks"),
+        ("eve", (False, True), "Trainings"),
+        ("mallory", (False, False), ""),
+    ):
         browser = Browser(strict)
         browser.get(f"{strict.url}/hub/login")
         form = {"username": user, "password": "x", "_xsrf": browser.xsrf("/hub/")}
-        browser.post(f"{strict.url}/hub/login?next=/hub/home", form)
-        pages = [browser.get(f"{strict.url}/hub/home")]
-        if user == "eve":
-            visit(browser)
-            pages.append(browser.get(strict.train + "/nosuchpage"))
+        landed = browser.post(f"{strict.url}/hub/login", form)
+        assert (landed.status, f"<h1>{first}</h1>" in landed.text) == (200, bool(first)), user
+        assert ("My Server" in landed.text) is (not first)  # the Hub's own home
+        pages = [landed, browser.get(f"{strict.url}/hub/home")]
         for page in pages:
             links = ('href="/services/kaos/"', 'href="/services/kaos-train/"')
             assert tuple(link in page.text for link in links) == shown, user

@@ -109,7 +109,7 @@ class Client:
         self._train = Transport(base + TRAIN_PATH, known, owner)
         self.bundles = Bundles(self._shared)
         self.notebooks = Notebooks(self._transport, Bundles(self._transport))
-        self.trainings = Trainings(self._train, self.bundles)
+        self.trainings = Trainings(self._train, Bundles(self._train))
         self.models = Models(self._train)
         # Asked as oneself: also one who was put out of a group wants to know which there are.
         self.workspaces = Workspaces(Transport(base + TRAIN_PATH, known), chosen)

@@ -11,11 +11,12 @@ from jupyterhub.services.auth import HubOAuth, _ExpiringDict
 from tornado.web import HTTPError, RequestHandler
 from traitlets import Instance, Integer, default
 
+from kaos_hub.addresses import SERVICES
 from kaos_hub.errors import Forbidden, HubUnavailable, NotAuthenticated
 from kaos_hub.models import DEFAULT_SERVER
 
-KAOS, TRAIN = "kaos", "kaos-train"
-"""Our two services of the Hub. To have access to one is the right to do what it is for: bundles and
+KAOS, TRAIN = SERVICES
+"""To have access to one is the right to do what it is for: bundles and
 notebooks, or bundles, trainings and models."""
 
 _WHAT = {KAOS: "use kaos", TRAIN: "train"}
@@ -109,7 +110,7 @@ def _access(service: str) -> str:
 def _services(scopes: set[str]) -> frozenset[str]:
     """Our services that whoever has the scopes may use."""
     everything = "access:services" in scopes
-    return frozenset(s for s in (KAOS, TRAIN) if everything or _access(s) in scopes)
+    return frozenset(s for s in SERVICES if everything or _access(s) in scopes)
 
 
 def _own_server(user: str, scopes: Iterable[str]) -> str | None:

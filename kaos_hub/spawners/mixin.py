@@ -22,6 +22,7 @@ from tornado import web
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Float, Unicode, default
 
+from kaos_hub.addresses import SERVICES
 from kaos_hub.errors import EngineUnavailable, InvalidRequest, KaosError, NotBuilt, Unavailable
 from kaos_hub.models import (
     DEFAULT_SERVER,
@@ -345,7 +346,7 @@ class KaosSpawnerMixin(Spawner):
     @default("server_token_scopes")
     def _token_may_use_the_services(self) -> list[str]:
         # The Hub leaves out what the user has not: who may not train may not from a notebook.
-        ours = [f"access:services!service={service}" for service in ("kaos", "kaos-train")]
+        ours = [f"access:services!service={service}" for service in SERVICES]
         return ["users:activity!user", "access:servers!server", *ours]
 
     # --- choices ---------------------------------------------------------------------------------
