@@ -9,8 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from kaos_hub.bundles.archive import unpack_tar, write_tar
 from kaos_hub.bundles.limits import Limits

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.ignore import DATA, SOURCE, rules_for

@@ -5,8 +5,7 @@ import string
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from kaos_hub.bundles.ignore import DATA, SOURCE
 from kaos_hub.bundles.scan import scan

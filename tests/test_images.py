@@ -11,8 +11,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from kaos_hub.errors import Unsupported
 from kaos_hub.images import (

@@ -5,8 +5,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from kaos_hub.errors import InvalidRequest, NotAuthenticated
 from kaos_hub.tickets import MAX_DIGESTS, Ticket, Tickets

@@ -15,8 +15,7 @@ from weakref import WeakValueDictionary
 from traitlets import Bool, Int, Unicode
 
 from kaos_hub import runtime_image
-from kaos_hub.engines import docker_client as engine
-from kaos_hub.engines import docker_containers as containers
+from kaos_hub.engines import docker_client as engine, docker_containers as containers
 from kaos_hub.engines.base import Build, Cause, JobSpec, Materialise, Observation, Phase, Run
 from kaos_hub.engines.docker_events import Events
 from kaos_hub.engines.docker_logs import Follower

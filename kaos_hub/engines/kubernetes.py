@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakValueDictionary
 
-from kaos_hub.engines import kubernetes_objects as objects
-from kaos_hub.engines import kubernetes_seen as seen_as
+from kaos_hub.engines import kubernetes_objects as objects, kubernetes_seen as seen_as
 from kaos_hub.engines.base import Build, Cause, JobSpec, Materialise, Observation, Phase, Run
 from kaos_hub.engines.kubernetes_api import Api
 from kaos_hub.engines.kubernetes_logs import Progress, Reader

@@ -13,8 +13,7 @@ from requests.exceptions import RequestException
 from traitlets import Integer, Unicode, default
 
 from kaos_hub import runtime_image
-from kaos_hub.errors import EngineUnavailable, KaosError, Unsupported
-from kaos_hub.errors import NotFound as Missing
+from kaos_hub.errors import EngineUnavailable, KaosError, NotFound as Missing, Unsupported
 from kaos_hub.models import NotebookSpec
 from kaos_hub.quantities import show_memory
 from kaos_hub.spawners.homes import make_home
