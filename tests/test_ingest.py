@@ -381,7 +381,7 @@ def test_ten_thousand_small_files_are_quick(desk: Desk) -> None:
     print(f"{seconds:.1f} s, {ended.memory >> 20} MiB")
     assert desk.work.tree(desk.end().root)["42/1042"] == b"1042"
     assert len(re.findall(r"^Step", ended.out, re.M)) == 100 and "Step 10000/10000" in ended.out
-    assert seconds < 100 and ended.memory < 150 << 20
+    assert seconds < 60 and ended.memory < 150 << 20
     assert desk.work.times("objects") < 1000
 
 

@@ -1,14 +1,15 @@
-"""One file of a manifest, fetched to a local one: hashed on the way, gone on with after a cut."""
+"""One file of a manifest, fetched: hashed on the way, gone on with after a cut."""
 
 import errno
 import hashlib
-import os
 import random
 import re
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import IO
 
 from urllib3.exceptions import HTTPError
 
@@ -22,6 +23,9 @@ PATIENCE = 120.0
 """Seconds without progress after which a file is given up."""
 
 _PIECE = 1 << 18
+_SMALL = 1 << 16
+"""Bytes up to which a file is held in memory: to delete it from a disk takes longer than all else.
+"""
 _LONGEST_PAUSE = 30.0
 _MOST_WAITS = 20
 """How often a server may ask for patience."""
@@ -94,26 +98,30 @@ class Part:
 
     Args:
         entry: what it shall be.
-        path: where it lies.
+        path: where it lies, if it is not small.
         room: the disk.
     """
 
     def __init__(self, entry: Entry, path: Path, room: Room) -> None:
-        self.entry, self.path, self.room = entry, path, room
+        self.entry, self.room = entry, room
+        self._path = path
         self.taken = 0
         """Bytes of room."""
         self.best = 0
         """Bytes that there have been at most."""
         self.resumed = False
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._held = bytearray()
+        self._file: IO[bytes] | None = None
         self._validator = ""
         self._total: int | None = None
         self.reset()
 
     def reset(self) -> None:
         """Begin again."""
-        os.ftruncate(self._file, 0)
-        os.lseek(self._file, 0, os.SEEK_SET)
+        self._held.clear()
+        if self._file is not None:
+            self._file.seek(0)
+            self._file.truncate()
         self._blake, self._sha = Hasher(), hashlib.sha256()
         self.resumed = False
 
@@ -212,9 +220,20 @@ class Part:
         if self.size > self.taken:
             self.room.check(self.size)
             self._take(self.size - self.taken)
+        if self._file is None and self.size > _SMALL:
+            self._file = self._path.open("w+b", buffering=0)
+            self._put(self._held)
+            self._held.clear()
+        self._put(piece)
+
+    def _put(self, piece: bytes | bytearray) -> None:
+        if self._file is None:
+            self._held += piece
+            return
         view = memoryview(piece)
         while view:
-            view = view[os.write(self._file, view) :]
+            view = view[self._file.write(view) :]
+        view.release()
 
     def verify(self) -> None:
         """Check all that the manifest says.
@@ -231,16 +250,26 @@ class Part:
                 raise Later("it was another file after the connection was cut")
             raise Wrong(f"its sha256 is {found}, and the manifest says {self.entry.sha256}")
 
+    def content(self) -> Iterator[bytes]:
+        """What is there, as often as it is asked for."""
+        if self._file is None:
+            yield bytes(self._held)
+            return
+        with self._path.open("rb", buffering=0) as file:
+            while piece := file.read(_PIECE):
+                yield piece
+
     def close(self) -> None:
-        """No more will be written."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """No more will be written. There may be more files waiting than can be open."""
+        if self._file is not None:
+            self._file.close()
 
     def drop(self) -> None:
         """It is needed no more."""
-        self.close()
-        self.path.unlink(missing_ok=True)
+        self._held = bytearray()
+        if self._file is not None:
+            self._file.close()
+            self._path.unlink(missing_ok=True)
         self.room.give(self.taken)
         self.taken = 0
 

@@ -45,13 +45,14 @@ class Shipper:
     ) -> None:
         self._sender = Sender(work)
         self._done, self._failed = done, failed
-        self._waiting: queue.SimpleQueue[Part | None] = queue.SimpleQueue()
+        # As many small files as are held in memory besides those that are being sent.
+        self._waiting: queue.Queue[Part | None] = queue.Queue(_BATCH_FILES)
         self._broken = False
         self._thread = threading.Thread(target=self._run, name="ship", daemon=True)
         self._thread.start()
 
     def add(self, part: Part) -> None:
-        """Send a file, some time soon."""
+        """Send a file, some time soon; waits while many others wait."""
         self._waiting.put(part)
 
     def finish(self) -> None:
@@ -76,9 +77,9 @@ class Shipper:
     def _ship(self, batch: list[Part]) -> None:
         try:
             if not self._broken:
-                paths = {part.digest: part.path for part in batch}
-                sizes = {part.digest: part.size for part in batch}
-                self._sender.send(sizes, lambda digest: pieces(paths[digest]))
+                parts = {part.digest: part for part in batch}
+                sizes = {digest: part.size for digest, part in parts.items()}
+                self._sender.send(sizes, lambda digest: parts[digest].content())
                 for part in batch:
                     self._done(part.entry, Content(part.digest, part.size))
         except BaseException as e:  # whatever it is, the main thread must hear of it
