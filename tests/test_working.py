@@ -12,7 +12,6 @@ from sqlalchemy import update
 
 from kaos_hub.database import Database, HoldingRow, JobRow
 from kaos_hub.service.working import LOG_LIMIT
-from kaos_hub.trainings import Trainings
 from tests.wire import digest, frame, refused, sized
 from tests.work_desk import WorkDesk, pieces, work_desk
 
@@ -23,6 +22,7 @@ ADDRESSES = [
     ("POST", "log?trial=1&attempt=1&offset=0"),
     ("POST", "missing"),
     ("POST", "objects"),
+    ("POST", "fetched"),
     ("POST", "ingested"),
     ("GET", "order"),
     ("GET", f"object/{digest(b'x')}"),
@@ -32,7 +32,7 @@ ADDRESSES = [
 
 @pytest_asyncio.fixture
 async def desk(db: Database, tmp_path: Path) -> AsyncIterator[WorkDesk]:
-    async with work_desk(db, tmp_path, Trainings(), "1Mi") as desk:
+    async with work_desk(db, tmp_path, "1Mi") as desk:
         yield desk
 
 
@@ -81,11 +81,12 @@ async def change(desk: WorkDesk, job: str, **values: object) -> None:
 async def test_trainings_and_ingests_have_their_own(desk: WorkDesk) -> None:
     train = desk.ticket(await desk.job())
     ingest = desk.ticket(await desk.job("ingest"), "ingest")
-    for ticket, mine in ((train, ("lease", "beat", "log")), (ingest, ("order", "object", "ing"))):
-        for method, path in ADDRESSES[:3] + ADDRESSES[5:8]:
+    fetching = ("order", "object", "fetched", "ing")
+    for ticket, mine in ((train, ("lease", "beat", "log")), (ingest, fetching)):
+        for method, path in ADDRESSES[:3] + ADDRESSES[5:9]:
             body = b"[]" if method == "POST" else b""
             answer = await desk.ask(method, path, ticket, body)
-            assert (answer.status == 404) is not path.startswith(mine), (path, answer.text)
+            assert (NOTHING in answer.text) is not path.startswith(mine), (path, answer.text)
 
 
 # --- objects ---
@@ -135,7 +136,7 @@ async def test_uploads_are_never_held_in_memory(db: Database, tmp_path: Path) ->
     for part in pieces(piece, times):
         hasher.update(part)
     head = f"{hasher.hexdigest()} {len(piece) * times}\n".encode()
-    async with work_desk(db, tmp_path, Trainings()) as desk:
+    async with work_desk(db, tmp_path) as desk:
         ticket = desk.ticket(await desk.job())
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         body: Iterator[bytes] = chain([head], pieces(piece, times))

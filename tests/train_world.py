@@ -2,6 +2,7 @@
 work on."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
 from tornado.testing import bind_unused_port
 from tornado.web import Application
 
@@ -42,6 +44,7 @@ class World:
         engine: started; none: the local one.
         limits: of users.
         max_workers: of all together.
+        environments: where environments lie that worlds share; making one takes seconds.
         settings: of trainings.
     """
 
@@ -55,10 +58,19 @@ class World:
         folder: Path,
         limits: Mapping[str, Mapping[str, object]] | None = None,
         max_workers: int = 0,
+        environments: Path | None = None,
         **settings: Any,
     ) -> None:
         self.db, self.folder = db, folder
         self.data = DataDir(folder / "data")
+        if environments is not None:
+            for place in (self.data.environments, self.data.path / "kernels"):
+                shared = environments / place.name
+                shared.mkdir(parents=True, exist_ok=True)
+                if not place.is_symlink():
+                    with contextlib.suppress(FileNotFoundError):
+                        place.rmdir()
+                    place.symlink_to(shared)
         self.store = FileStore(self.data.store)
         self.limits, self.max_workers, self._settings = dict(limits or {}), max_workers, settings
         self.logs = LogStore(self.data.logs)
@@ -66,11 +78,10 @@ class World:
         self._port = 0
         self.made = 0
 
-    async def start(self, port: int = 0) -> None:
-        """Begin, or begin anew."""
+    def make(self, port: int = 0) -> None:
+        """Put the parts together, of which none runs yet."""
         self.logs = LogStore(self.data.logs)
         self.engine = LocalEngine(data_dir=str(self.data.path))
-        await self.engine.start()
         ledger = Ledger(self.db, self.limits)
         self.versions = Versions(self.db, self.store, ledger, 1 << 40, 1_000_000)
         self.jobs = Jobs(
@@ -78,13 +89,18 @@ class World:
             max_workers=self.max_workers,
         )  # fmt: skip
         environments = Environments(self.db, self.engine, self.jobs, self.versions, "", 600)
-        socket, self._port = bind_unused_port() if not self._port else _bind(self._port)
-        url = f"http://127.0.0.1:{self._port}{PREFIX}"
+        url = f"http://127.0.0.1:{port}{PREFIX}"
         tools = Tools(
             self.db, self.engine, self.jobs, environments, self.versions, ledger, self.logs,
             self.store.url,
         )  # fmt: skip
         self.trainings = Trainings(tools, Settings(url=url, **self._settings))
+
+    async def start(self) -> None:
+        """Begin, or begin anew."""
+        socket, self._port = _bind(self._port) if self._port else bind_unused_port()
+        self.make(self._port)
+        await self.engine.start()
         tickets = Tickets(self.data.secret("tickets"))
         parts = WorkParts(self.db, self.versions, self.trainings, tickets)
         app = Application(
@@ -179,8 +195,6 @@ class World:
 
 
 def _bind(port: int) -> tuple[Any, int]:
-    from tornado.netutil import bind_sockets
-
     return bind_sockets(port, "127.0.0.1")[0], port
 
 

@@ -5,6 +5,7 @@ import http.client
 import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -14,14 +15,13 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application
 
 from kaos_hub.database import Database, JobRow, now
-from kaos_hub.ledger import Ledger
 from kaos_hub.service.web import log_request
 from kaos_hub.service.working import WorkParts, work_rules
-from kaos_hub.stores.file import FileStore
 from kaos_hub.tickets import Tickets
-from kaos_hub.trainings import Trainings
+from kaos_hub.trainings import Settings, Tools, Trainings
 from kaos_hub.versions import Versions
 from tests.hub import Answer
+from tests.train_world import World
 
 KEY = "the key of the tests' tickets"
 PREFIX = "/services/kaos/"
@@ -32,13 +32,12 @@ class WorkDesk:
 
     Args:
         db: what the service works with.
-        versions: the same.
-        trainings: the same.
+        logs: the same.
         port: where it listens.
     """
 
-    def __init__(self, db: Database, versions: Versions, trainings: Trainings, port: int) -> None:
-        self.db, self.versions, self.trainings, self._port = db, versions, trainings, port
+    def __init__(self, db: Database, logs: LogStore, port: int) -> None:
+        self.db, self.logs, self._port = db, logs, port
 
     async def job(self, kind: str = "train", owner: str = "user:ada", **more: Any) -> str:
         """The id of a new job that runs."""
@@ -75,12 +74,11 @@ class WorkDesk:
 
 
 @asynccontextmanager
-async def work_desk(
-    db: Database, directory: Path, trainings: Trainings, storage: str = "1Gi"
-) -> AsyncIterator[WorkDesk]:
+async def work_desk(db: Database, directory: Path, storage: str = "1Gi") -> AsyncIterator[WorkDesk]:
     """A desk for as long as it is used."""
-    ledger = Ledger(db, {"default": {"storage": storage}})
-    versions = Versions(db, FileStore(directory / "store"), ledger, 1 << 30, 1000)
+    world = World(db, directory, limits={"default": {"storage": storage}})
+    world.make()
+    versions, trainings = world.versions, world.trainings
     app = Application(
         work_rules(PREFIX, WorkParts(db, versions, trainings, Tickets(KEY))),
         streams=set(), loose_ends=set(), log_function=log_request,
@@ -88,7 +86,7 @@ async def work_desk(
     server, (socket, port) = HTTPServer(app), bind_unused_port()
     server.add_socket(socket)
     try:
-        yield WorkDesk(db, versions, trainings, port)
+        yield WorkDesk(db, logs, port)
     finally:
         server.stop()
         await server.close_all_connections()
