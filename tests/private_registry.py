@@ -19,12 +19,14 @@ from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from kaos_hub.registry import Reference, Registries
+from tests.cluster import kubectl
 from tests.hub import free_port, wait_until
 
 PASSWORDS = {"pusher": "canary-pusher", "reader": "canary-reader"}
@@ -45,6 +47,11 @@ http:
 def program() -> str:
     """The registry's program; empty if there is none."""
     return shutil.which("docker-registry") or shutil.which("registry") or ""
+
+
+needed = pytest.mark.skipif(
+    not program(), reason="no docker-registry to start (Debian's docker-registry)"
+)
 
 
 class Authority:
@@ -135,6 +142,12 @@ def _listens(process: "subprocess.Popen[str]", address: str, said: list[str]) ->
     return False
 
 
+def auths() -> list[str]:
+    """Users and passwords as they go over the wire."""
+    pairs = [f"{user}:{password}" for user, password in PASSWORDS.items()]
+    return [base64.b64encode(pair.encode()).decode() for pair in pairs]
+
+
 def docker_config(address: str, user: str, password: str = "") -> str:
     """What `docker login` writes. The password is there to be found as it is, too."""
     password = password or PASSWORDS[user]
@@ -199,6 +212,22 @@ def trusted_by_node(address: str, ca: Path) -> Iterator[None]:
         yield
     finally:
         shutil.rmtree(folder)
+
+
+needs_node = pytest.mark.skipif(
+    node_certificates() is None,
+    reason="this machine's containerd looks nowhere for certificates (config_path)",
+)
+
+
+def login_secret(namespace: str, name: str, config: str) -> None:
+    """A secret with a login, as `kubectl create secret docker-registry` makes it."""
+    secret = {
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson",
+        "metadata": {"name": name, "namespace": namespace},
+        "stringData": {".dockerconfigjson": config},
+    }  # fmt: skip
+    kubectl("apply", "-f", "-", give=json.dumps(secret))
 
 
 # --- an index of packages ---

@@ -44,9 +44,7 @@ from tests.test_hostile_builds import SEARCH
 
 __all__ = ["cluster", "make", "name"]
 
-pytestmark = pytest.mark.skipif(
-    not private.program(), reason="no docker-registry to start (Debian's docker-registry)"
-)
+pytestmark = private.needed
 Make = Callable[..., KubernetesEngine]
 HERE = "127.0.0.1"
 NOWHERE = "127.0.0.1:1"
@@ -213,11 +211,6 @@ def apply(namespace: str, kind: str, name: str, **content: Any) -> None:
     kubectl("apply", "-f", "-", give=json.dumps(body | content))
 
 
-def login_secret(namespace: str, name: str, config: str) -> None:
-    kind = "kubernetes.io/dockerconfigjson"
-    apply(namespace, "Secret", name, type=kind, stringData={".dockerconfigjson": config})
-
-
 @pytest.fixture(scope="module")
 def parts(cluster: str, directory: Path, ca: Authority) -> Iterator[Parts]:
     host = this_machine()
@@ -233,10 +226,10 @@ def parts(cluster: str, directory: Path, ca: Authority) -> Iterator[Parts]:
         apply(cluster, "ConfigMap", "ca", data={"ca.crt": ca.certificate.read_text()})
         other = Authority(directory, "other").certificate.read_text()
         apply(cluster, "ConfigMap", "other-ca", data={"ca.crt": other})
-        login_secret(cluster, "push", docker_config(closed, "pusher"))
-        login_secret(cluster, "bases", docker_config(closed, "reader"))
-        login_secret(cluster, "pull", docker_config(closed, "reader"))
-        login_secret(cluster, "wrong", docker_config(closed, "pusher", "canary-wrong"))
+        private.login_secret(cluster, "push", docker_config(closed, "pusher"))
+        private.login_secret(cluster, "bases", docker_config(closed, "reader"))
+        private.login_secret(cluster, "pull", docker_config(closed, "reader"))
+        private.login_secret(cluster, "wrong", docker_config(closed, "pusher", "canary-wrong"))
         yield parts
 
 
@@ -257,16 +250,10 @@ def told(namespace: str, name: str) -> str:
     return found + kubectl("get", "events", "-n", namespace, "-o", "json", about)
 
 
-needs_node = pytest.mark.skipif(
-    private.node_certificates() is None,
-    reason="this machine's containerd looks nowhere for certificates (config_path)",
-)
-
-
 class TestOnACluster:
     pytestmark = needs_kubernetes
 
-    @needs_node
+    @private.needs_node
     async def test_from_a_private_base_to_a_pod(
         self, make: Make, name: str, parts: Parts, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -297,7 +284,9 @@ class TestOnACluster:
             await engine.submit(job(name, Run(("echo", "runs"), seen.result["image"])))
             assert (await end(engine, name)).phase is Phase.SUCCEEDED
             assert texts(await output(engine, name)) == ["runs"]
-        assert "canary-" not in said + told(parts.namespace, name)
+        said += told(parts.namespace, name)
+        assert "canary-" not in said
+        assert not [auth for auth in private.auths() if auth in said]
 
     @pytest.mark.parametrize(
         ("more", "base", "cause", "words"),
@@ -333,7 +322,7 @@ class TestOnACluster:
         assert cause is Cause.TRANSFER or f"KubernetesEngine.{setting}" in why
         assert "canary" not in f"{seen}{lines}{why}{told(parts.namespace, name)}"
 
-    @needs_node
+    @private.needs_node
     async def test_a_node_without_certificate_and_one_without_password(
         self, make: Make, name: str, parts: Parts
     ) -> None:

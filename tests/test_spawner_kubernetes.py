@@ -17,9 +17,12 @@ import pytest
 from blake3 import blake3
 
 from kaos_hub.models import Mount, NotebookSpec, Pool
+from kaos_hub.registry import Reference, Registries, Ways
+from tests import private_registry as private
 from tests.desk import events, hub_at_desk
+from tests.engine_cluster import registry
 from tests.hub import Answer, wait_until
-from tests.pods import Line, images, kubectl, namespace, needs_cluster, this_machine
+from tests.pods import BASE, Line, images, kubectl, namespace, needs_cluster, this_machine
 
 pytestmark = [pytest.mark.kubernetes, needs_cluster]
 
@@ -530,6 +533,34 @@ def test_admins_profile_adds_and_cannot_exceed(place, tmp_path: Path):
         reported = wait_until(lambda: desk.released, 60)[0]
         assert "it was put off its machine" in reported.reason, reported
         assert "ephemeral" in reported.reason
+
+
+@private.needed
+@private.needs_node
+def test_image_of_a_registry_with_a_login(place, space, tmp_path: Path):
+    config = 'c.KaosKubeSpawner.image_pull_secrets = ["pull"]\n'
+    host, ca = this_machine(), private.Authority(tmp_path)
+    login = {"pusher": private.PASSWORDS["pusher"]}.popitem()
+    with private.serving(tmp_path, host, ca.issue(host)) as address:
+        image = f"{address}/users/image:1"
+        cluster = Ways({"docker.io": registry()}, [registry()])
+        ours = Registries(Ways(ca=str(ca.certificate), logins={address: login}))
+        private.copy(Registries(cluster), BASE, ours, Reference.parse(image))
+        kubeconfig = place[0].environment["KUBECONFIG"]
+        with (
+            private.trusted_by_node(address, ca.certificate),
+            another_hub(place, tmp_path / "hub", config, kubeconfig) as (hub, desk),
+        ):
+            stock = desk.decide
+            desk.decide = lambda asked: stock(asked).model_copy(update={"image": image})
+            why, messages = told(hub, "locked-out")
+            assert f"not let into the registry of image {image}" in why, (why, messages)
+            private.login_secret(space.name, "pull", private.docker_config(address, "reader"))
+            hub.launch("let-in")
+            pod = space.get("pod", workload(hub, "let-in"))
+            assert pod["spec"]["containers"][0]["image"] == image
+            assert "canary-" not in json.dumps(pod) + hub.log.read_text() + why
+            hub.end("let-in")
 
 
 def test_cluster_that_is_away_buries_nobody(place, tmp_path: Path):
