@@ -1,22 +1,30 @@
 """What every engine promises to programs of ours that run beside a user's code."""
 
 import asyncio
+import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
 
 from kaos_hub import runtime_image
+from kaos_hub.bridge import bridge
 from kaos_hub.datadir import DataDir
 from kaos_hub.engines.base import Cause, Engine, JobSpec, Phase, Run
 from kaos_hub.engines.kubernetes import KubernetesEngine
 from kaos_hub.engines.local import LocalEngine
-from kaos_hub.models import Pool, Resources
+from kaos_hub.models import Lease, Pool, Resources
 from kaos_hub.tickets import Tickets
+from tests import trial_desk
+from tests.pods import this_machine
 from tests.test_engine_contract import (
     IMAGE,
     KUBERNETES,
@@ -29,10 +37,15 @@ from tests.test_engine_contract import (
     setup,
     texts,
 )
+from tests.trial_desk import Desk
 
 __all__ = ["cluster", "name", "setup"]
 
 DATA = {"a.csv": "1,2\n", "b.csv": "3,4\n"}
+POOL = Pool(
+    node_selector={"kubernetes.io/os": "linux"},
+    tolerations=[{"key": "gpu", "operator": "Exists"}],
+)
 LOOK = """
 import json, os, stat, sys
 root = os.environ.get("KAOS_ROOT", "")
@@ -108,6 +121,7 @@ def worker(setup: Setup, engine: Engine, name: str, folder: Path, program: str) 
         ),
         scratch=("/kaos", "/pfs", "/opt/program"),
         ticket=True,
+        pool=POOL,
     )
     return JobSpec(name, "user:ada", work, deadline=60)
 
@@ -121,22 +135,33 @@ async def told(engine: Engine, name: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("sandbox", [True, False])
-async def test_a_worker_finds_all_that_it_needs_and_leaves_nothing(
-    setup: Setup, name: str, engine: Engine, tmp_path: Path, sandbox: bool
+async def everywhere(
+    setup: Setup, engine: Engine, name: str, check: Callable[[Engine, str], Awaitable[None]]
 ) -> None:
-    if not sandbox:
-        if setup.kind != "local":
-            pytest.skip("only the local engine has a sandbox that may be missing")
-        engine = setup.engine(use_sandbox=False)
-    spec = worker(setup, engine, name, tmp_path / "given", LOOK)
+    """Check something; where there may be a sandbox or not, with and without."""
+    await check(engine, "one")
+    if isinstance(engine, LocalEngine):
+        await engine.remove(name)
+        await check(setup.engine(use_sandbox=False), "two")
+
+
+async def test_a_worker_finds_all_that_it_needs_and_leaves_nothing(
+    setup: Setup, name: str, engine: Engine, tmp_path: Path
+) -> None:
+    async def check(engine: Engine, folder: str) -> None:
+        await finds_everything(setup, name, engine, tmp_path / folder)
+
+    await everywhere(setup, engine, name, check)
+
+
+async def finds_everything(setup: Setup, name: str, engine: Engine, given: Path) -> None:
+    spec = worker(setup, engine, name, given, LOOK)
     await asyncio.gather(*(engine.submit(spec) for _ in range(3)))
     seen = await told(engine, name)
     ticket = Tickets(DataDir(setup.data).secret("tickets")).check(seen.pop("ticket"))
     assert ticket.workload == name
     if isinstance(engine, LocalEngine) and not engine.sandboxed:
         seen.setdefault("refused", "Read-only file system")
-        (tmp_path / "given" / "digits" / "c.csv").unlink(missing_ok=True)
     assert seen == {
         "mode": "-rw-------",
         "left": False,
@@ -172,30 +197,6 @@ async def test_what_nobody_deleted_is_swept(
         break
     await engine.cancel(name)
     assert (await engine.observe(name)).cause is Cause.CANCELLED
-
-
-REACH = """
-import urllib.error, urllib.request
-try:
-    urllib.request.urlopen("{url}/work/v1/order", timeout=20)
-except urllib.error.HTTPError as e:
-    print("{{" + f'"status": {{e.code}}' + "}}", flush=True)
-"""
-
-
-@pytest.mark.parametrize("setup", [KUBERNETES], indirect=True)
-async def test_a_pod_of_a_pool_reaches_the_service(setup: Setup, name: str, tmp_path: Path) -> None:
-    engine = setup.engine()
-    await engine.start()
-    assert setup.server
-    spec = worker(setup, engine, name, tmp_path / "given", REACH.format(url=setup.server.url))
-    pool = Pool(
-        node_selector={"kubernetes.io/os": "linux"},
-        tolerations=[{"key": "gpu", "operator": "Exists"}],
-    )
-    await engine.submit(replace(spec, work=replace(spec.work, pool=pool)))
-    # The way there is what is asked for; this server knows nothing of work.
-    assert await told(engine, name) == {"status": 404}
 
 
 @pytest.mark.parametrize("setup", [KUBERNETES], indirect=True)
@@ -274,15 +275,14 @@ handle = os.pidfd_open(os.getppid())
 stolen = [n for n in range(64) if libc.syscall(438, handle, n, 0) >= 0]
 print(json.dumps({"found": found, "attached": attached, "stolen": stolen, "seen": len(pids)}))
 """
-GUARD = """
-import ctypes, hashlib, json, os, subprocess, sys
-libc = ctypes.CDLL(None)
-libc.prctl(4, 0, 0, 0, 0)
-with open("/kaos/ticket") as file:
-    ticket = file.read()
-os.unlink("/kaos/ticket")
-decoy = lambda letter: "kaos1." + 40 * letter + "." + 64 * "0"
-with open("/kaos/left", "w") as file:
+TRAIN = """#!/usr/bin/env python3
+import hashlib, json, os, subprocess, sys
+os.mkdir(sys.argv[1])
+with open(sys.argv[1] + "/model", "w") as file:
+    file.write(open(os.environ["KAOS_DATA"] + "/a.csv").read())
+def decoy(letter):
+    return "kaos1." + 40 * letter + "." + 64 * "0"
+with open(os.environ["KAOS_OUT"] + "/left", "w") as file:
     file.write(decoy("f"))
 keep = "import sys; kept = sys.stdin.readline(); print('kept', flush=True); sys.stdin.read()"
 other = subprocess.Popen([sys.executable, "-c", keep], stdin=subprocess.PIPE,
@@ -290,27 +290,95 @@ other = subprocess.Popen([sys.executable, "-c", keep], stdin=subprocess.PIPE,
 other.stdin.write(decoy("m") + "\\n")
 other.stdin.flush()
 other.stdout.readline()
-search = subprocess.run([sys.executable, "/kaos/source/search.py"], capture_output=True, text=True)
+if os.path.exists("search.py"):
+    exec(open("search.py").read())
+print(json.dumps([hashlib.sha256(decoy(c).encode()).hexdigest() for c in "fem"]), flush=True)
 other.kill()
-digest = lambda text: hashlib.sha256(text.encode()).hexdigest()
-said = json.loads(search.stdout or '{}') | {"complaint": search.stderr, "ticket": digest(ticket)}
-print(json.dumps(said | {"decoys": [digest(decoy(c)) for c in "fem"]}), flush=True)
 """
 
 
-@pytest.mark.parametrize(
-    "setup", [pytest.param("docker", marks=needs_docker), KUBERNETES], indirect=True
-)
-async def test_a_users_code_cannot_get_at_the_ticket(
+class _AnyTicket(RequestHandler):
+    """Whoever has a ticket is let in; which one, is remembered."""
+
+    async def prepare(self) -> None:
+        self.desk.tickets.add(self.request.headers["Authorization"].partition(" ")[2])
+        self.request.headers["Authorization"] = f"Bearer {trial_desk.TICKET}"
+        await super().prepare()
+
+
+@contextmanager
+def desk_for(setup: Setup) -> Iterator[tuple[Desk, str]]:
+    """A desk that gives out one trial, and its URL as containers and pods reach it."""
+    names = ("lease", "beat", "log", "missing", "objects")
+    with trial_desk.open_desk() as desk:
+        kinds = [getattr(trial_desk, f"_{name.title()}") for name in names]
+        rules = [
+            (f"/services/kaos/work/v1/{name}", type(name, (_AnyTicket, kind), {}), {"desk": desk})
+            for name, kind in zip(names, kinds, strict=True)
+        ]
+        server = []
+        sockets = bind_sockets(0, "0.0.0.0")
+
+        def start() -> None:
+            server.append(HTTPServer(Application(rules), max_body_size=1 << 30))
+            server[0].add_sockets(sockets)
+
+        desk.tickets = set()  # type: ignore[attr-defined]
+        desk.waiting.append(Lease(trial=1, attempt=1, params={"a": 1}, deadline=50))
+        desk.call(start)
+        host = {"local": lambda: "127.0.0.1", "docker": bridge, "kubernetes": this_machine}
+        yield desk, f"http://{host[setup.kind]()}:{sockets[0].getsockname()[1]}/services/kaos/"
+        desk.call(server[0].stop)
+
+
+def trials(setup: Setup, engine: Engine, spec: JobSpec, folder: Path, url: str) -> JobSpec:
+    """Have the worker's own program run a trial; where users are apart, a hostile one."""
+    model = folder / "code" / "model"
+    model.mkdir(parents=True)
+    (model / "train").write_text(TRAIN)
+    if setup.kind != "local":
+        (model / "search.py").write_text(SEARCH)
+    environment = {
+        "KAOS_WORK_URL": url,
+        "KAOS_DATA": "/kaos/data",
+        "KAOS_CONTEXT": "model",
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+    }
+    mounts = (setup.tree(engine, model.parent, "/kaos/source"), *spec.work.mounts[1:])
+    work = replace(
+        spec.work,
+        module="kaos_hub.inside.trials",
+        command=(),
+        environment=environment,
+        mounts=mounts,
+    )
+    return replace(spec, work=work)
+
+
+async def test_the_worker_runs_trials_that_cannot_get_at_its_ticket(
     setup: Setup, name: str, engine: Engine, tmp_path: Path
 ) -> None:
-    given = tmp_path / "given"
-    spec = worker(setup, engine, name, given, GUARD)
-    (given / "source" / "search.py").write_text(SEARCH)
-    mounts = (setup.tree(engine, given / "source", "/kaos/source"), *spec.work.mounts[1:])
-    await engine.submit(replace(spec, work=replace(spec.work, mounts=mounts)))
-    seen = await told(engine, name)
-    assert not seen["complaint"]
-    assert set(seen["decoys"]) == set(seen["found"]), "the search finds what it can reach, no more"
-    assert seen["ticket"] not in seen["found"]
-    assert (seen["attached"], seen["stolen"]) == (False, [])
+    async def check(engine: Engine, folder: str) -> None:
+        await runs_a_trial(setup, name, engine, tmp_path / folder)
+
+    await everywhere(setup, engine, name, check)
+
+
+async def runs_a_trial(setup: Setup, name: str, engine: Engine, given: Path) -> None:
+    with desk_for(setup) as (desk, url):
+        spec = worker(setup, engine, name, given, "")
+        await engine.submit(trials(setup, engine, spec, given, url))
+        seen = await end(engine, name)
+        lines = texts(await output(engine, name))
+        assert seen.phase is Phase.SUCCEEDED, (seen, lines)
+        left = desk.ends[1]
+        assert (left.by, left.exit_code, left.reason) == ("itself", 0, ""), desk.text()
+        assert desk.files(left)["model"] == DATA["a.csv"].encode()
+        (ticket,) = desk.tickets  # type: ignore[attr-defined]
+    assert Tickets(DataDir(setup.data).secret("tickets")).check(ticket).workload == name
+    if setup.kind == "local":
+        return
+    search, decoys = (json.loads(line) for line in desk.text().splitlines())
+    assert set(decoys) == set(search["found"]), "it finds what it can reach, no more"
+    assert hashlib.sha256(ticket.encode()).hexdigest() not in search["found"]
+    assert (search["attached"], search["stolen"]) == (False, [])
