@@ -5,7 +5,6 @@ import http.client
 import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -15,11 +14,10 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application
 
 from kaos_hub.database import Database, JobRow, now
+from kaos_hub.logs import LogStore
 from kaos_hub.service.web import log_request
 from kaos_hub.service.working import WorkParts, work_rules
 from kaos_hub.tickets import Tickets
-from kaos_hub.trainings import Settings, Tools, Trainings
-from kaos_hub.versions import Versions
 from tests.hub import Answer
 from tests.train_world import World
 
@@ -42,8 +40,8 @@ class WorkDesk:
     async def job(self, kind: str = "train", owner: str = "user:ada", **more: Any) -> str:
         """The id of a new job that runs."""
         row = JobRow(
-            id=token_hex(8), kind=kind, owner=owner, key=token_hex(8), work={}, deadline=3600,
-            created=now(), **{"state": "RUNNING", **more},
+            id=token_hex(8), kind=kind, owner=owner, work={}, deadline=3600, created=now(),
+            **{"key": token_hex(8), "state": "RUNNING", **more},
         )  # fmt: skip
         await self.db.run(lambda session: session.add(row))
         return row.id
@@ -86,7 +84,7 @@ async def work_desk(db: Database, directory: Path, storage: str = "1Gi") -> Asyn
     server, (socket, port) = HTTPServer(app), bind_unused_port()
     server.add_socket(socket)
     try:
-        yield WorkDesk(db, logs, port)
+        yield WorkDesk(db, world.logs, port)
     finally:
         server.stop()
         await server.close_all_connections()
