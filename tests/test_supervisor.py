@@ -63,7 +63,7 @@ def supervisor(processes: Processes, name: str = NAME) -> int:
 def started(processes: Processes, name: str = NAME) -> list[int]:
     """The processes that a workload started and that live."""
     result = processes.path(name) / "result.json"
-    return [p.pid for p in marked(f"KAOS_RESULT={result}".encode())]
+    return [p.pid for p in marked(f"KAOS_WORKLOAD={result.parent}".encode())]
 
 
 async def test_its_result_is_kept(processes: Processes) -> None:
@@ -89,7 +89,9 @@ async def test_the_environment_is_as_given(processes: Processes) -> None:
     await processes.submit(NAME, ["env"], ENV | {"A": "b c"})
     lines = await texts(processes)
     result = processes.path(NAME) / "result.json"
-    assert sorted(lines) == sorted([f"PATH={os.defpath}", "A=b c", f"KAOS_RESULT={result}"])
+    assert sorted(lines) == sorted(
+        [f"PATH={os.defpath}", "A=b c", f"KAOS_RESULT={result}", f"KAOS_WORKLOAD={result.parent}"]
+    )
 
 
 async def test_secrets_are_for_nobody_else(processes: Processes) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 
 from kaos_hub.engines.base import Cause, Observation, Phase
 from kaos_hub.engines.files import held, write_json
+from kaos_hub.engines.supervisor import MARK
 from kaos_hub.errors import EngineUnavailable, InvalidName
 from kaos_hub.processes import marked, send
 
@@ -85,7 +86,7 @@ class Processes:
         Args:
             name: lower-case letters, digits, ``-``, ``_`` and ``.``.
             argv: the command; its first word is looked for in the PATH of ``env``.
-            env: the whole environment, but for ``KAOS_RESULT``, which is added.
+            env: the whole environment, but for ``KAOS_RESULT`` and ``KAOS_WORKLOAD``.
             cwd: where it starts; by default ``/``.
             deadline: seconds until it is ended with cause ``deadline``; none or 0 is never.
             cap: bytes of output kept. The work goes on when they are full.
@@ -304,7 +305,7 @@ def _knock(control: Path) -> None:
 
 def _sweep(path: Path) -> None:
     """End what a killed supervisor could not: processes with its mark in their environment."""
-    mark = f"KAOS_RESULT={path / 'result.json'}".encode()
+    mark = f"{MARK}={path}".encode()
     for _ in range(100):
         left = marked(mark)
         if not left:

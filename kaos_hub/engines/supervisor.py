@@ -33,6 +33,8 @@ from kaos_hub.engines.files import take, write_json
 from kaos_hub.processes import Process, descendants, send
 from kaos_hub.stamping import CappedLog, Stamper, stamp
 
+MARK = "KAOS_WORKLOAD"
+"""Variable with the workload's directory: by it processes are found that outlive a supervisor."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _CHUNK = 1 << 16
 _LEFTOVER_GRACE = 2.0
@@ -205,8 +207,8 @@ class Supervisor:
                 what = f"in {self._spec['cwd']}"
                 os.chdir(self._spec["cwd"])
                 what = self._spec["argv"][0]
-            env = self._spec["env"] | {"KAOS_RESULT": str(self._dir / "result.json")}
-            os.execvpe(self._spec["argv"][0], self._spec["argv"], env)  # noqa: S606
+            ours = {"KAOS_RESULT": str(self._dir / "result.json"), MARK: str(self._dir)}
+            os.execvpe(self._spec["argv"][0], self._spec["argv"], self._spec["env"] | ours)  # noqa: S606
         except (OSError, ValueError) as e:
             why = getattr(e, "strerror", None) or e
             os.write(failed, f"cannot start {what}: {why}".encode(errors="replace"))
