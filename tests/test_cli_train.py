@@ -224,17 +224,14 @@ def test_a_thousand_trials_are_twenty_lines_in_a_pipe() -> None:
 
 
 def test_comparison_of_a_repetition() -> None:
-    """A row per metric; a trial without any has one, too."""
-    compared = [
-        {"trial": 1, "state": "SUCCEEDED", "same_output": True,
-         "metrics": [{"metric": "loss", "before": 0.5, "after": 0.5}]},
-        {"trial": 2, "state": "FAILED", "same_output": False},
-    ]  # fmt: skip
-    rows = train_show.comparison_rows(TrialComparison.model_validate(each) for each in compared)
-    assert list(rows) == [
-        (1, "SUCCEEDED", "the same", "loss", "0.5", "0.5"),
-        (2, "FAILED", "differs", "-", "-", "-"),
+    """Only what differs is told, also what is missing now."""
+    metrics = [
+        {"metric": "loss", "before": 0.5, "after": 0.5},
+        {"metric": "acc", "before": 1, "after": None},
     ]
+    compared = {"trial": 1, "state": "FAILED", "same_output": True, "metrics": metrics}
+    rows = train_show.differences([TrialComparison.model_validate(compared)])
+    assert list(rows) == [(1, "FAILED", "acc", "1", "-")]
 
 
 def test_goals_and_failures() -> None:

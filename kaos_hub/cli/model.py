@@ -46,7 +46,11 @@ def list_models(session: Session, named: bool, limit: int) -> None:
     if session.json:
         show_json(models)
     elif not models:
-        session.note("No models yet. A training leaves them: kaos train deploy -s DIR -d DIR")
+        session.note(
+            "No model has a name yet. Give one: kaos model name MODEL NAME"
+            if named
+            else "No models yet. A training leaves them: kaos train deploy -s DIR -d DIR"
+        )
     else:
         show_table(
             ("model", "name", "source", "data", "params", "metrics", "size", "who", "age"),

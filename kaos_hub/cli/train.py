@@ -9,7 +9,7 @@ from kaos_hub.cli.base import Group, Session, pass_session
 from kaos_hub.cli.output import show_json, show_log_lines, show_table
 from kaos_hub.cli.selection import TRAININGS, select_training, training_selection
 from kaos_hub.cli.train_show import (
-    comparison_rows,
+    differences,
     list_row,
     show_training,
     show_trial,
@@ -123,15 +123,21 @@ def _more(session: Session, found: "Training", seen: int, filtered: bool) -> Non
 
 
 def _compared(session: Session, found: "Training") -> None:
-    """Of a repetition, beside what it repeats."""
+    """Of a repetition: what differs from what it repeats."""
     if not (found.reproduces and found.state.ended):
         return
     try:
-        rows = comparison_rows(session.client.trainings.comparison(found.id))
+        compared = session.client.trainings.comparison(found.id)
     except (Conflict, NotFound):
         return  # what it repeats was deleted
-    session.note(f"Beside {found.reproduces}, which it repeats:")
-    show_table(("trial", "state", "output", "metric", "before", "after"), rows)
+    same = sum(each.same_output for each in compared)
+    rows = list(differences(compared))
+    session.note(
+        f"It repeats {found.reproduces}: {same} of {len(compared)} trials left the very same files,"
+        f" {'and no metric differs.' if not rows else 'and these metrics differ:'}"
+    )
+    if rows:
+        show_table(("trial", "state", "metric", "before", "after"), rows)
 
 
 @train.command()

@@ -385,7 +385,7 @@ def _later(plan: _Plan) -> Iterator[str]:
     if "source" in plan.folders:
         yield "build what the source asks for, unless that is there already"
     slots, params = request.slots, plan.folders.get("params")
-    trials = f"{params.lists:,} trials" if params else "the trials"
+    trials = _size(params) if params else "the trials"
     if params is None and plan.used("params") is None and not request.params:
         trials, slots = "one trial", 1
     held = Resources(cpu=request.cpu, memory=request.memory, gpu=request.gpu)

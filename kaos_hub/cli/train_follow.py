@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _TAIL = 30
 """Lines of a trial's log that are shown when it failed."""
+_LOOK = 0.5
+"""Seconds between two looks at what makes no events."""
 _ACTIVE = ("QUEUED", "SUBMITTED", "RUNNING")
 
 
@@ -78,7 +81,7 @@ def summary(found: "Training") -> str:
     """A training in one sentence, with what to do next."""
     reason = f": {found.reason}" if found.reason else ""
     if found.state == "WAITING":
-        return f"Training {found.id} waits{reason or ' for what is missing'}"
+        return f"Training {found.id} {found.reason or 'waits for what is missing'}"
     best = ""
     if found.best and found.goal:
         best = f" Best is trial {found.best.trial}: {found.goal.metric} {found.best.score:g}."
@@ -93,7 +96,6 @@ def _follow(session: Session, found: "Training") -> "Training":
     logs: dict[str, Log] = {
         "INGESTING": lambda: trainings.ingest_logs(found.id, follow=True),
         "BUILDING": lambda: trainings.build_logs(found.id, follow=True),
-        "WAITING": lambda: trainings.build_logs(found.id, follow=True),
     }
     if single:
         logs["TRAINING"] = lambda: trainings.logs(found.id, 1, follow=True)
@@ -101,7 +103,9 @@ def _follow(session: Session, found: "Training") -> "Training":
 
     def watch(tell: Tell) -> None:
         nonlocal last
-        last = trainings.follow(found.id, on_event=_steps(tell), done=_done)
+        last = _until_it_waits(session, found, tell)
+        if not _done(last):
+            last = trainings.follow(found.id, on_event=_steps(tell), done=_done)
 
     with display_for(session, found.name, tuple(logs)) as display:
         for happening in happenings(watch, logs):
@@ -110,6 +114,27 @@ def _follow(session: Session, found: "Training") -> "Training":
         for line in _explanation(session, last, display.log_shown, single):
             say(clean_line(line) if on_terminal() else line, raw=True)
     return last
+
+
+@dataclass(frozen=True)
+class _Preparing:
+    """What is built or fetched already for a training that waits for the rest of its inputs."""
+
+    state: str
+    reason: str
+    progress: int
+
+
+def _until_it_waits(session: Session, found: "Training", tell: Tell) -> "Training":
+    """Look at a training that waits until nothing more is done for it meanwhile."""
+    while found.state == "WAITING" and not _done(found):
+        for stage in found.stages:
+            if stage.state == "RUNNING":
+                state = {"build": "BUILDING", "ingest": "INGESTING"}.get(stage.name, "WAITING")
+                tell(_Preparing(state, found.reason, stage.progress))
+        time.sleep(_LOOK)
+        found = session.client.trainings.get(found.id)
+    return found
 
 
 def _steps(tell: Tell) -> "Callable[[TrainingEvent], object]":

@@ -76,7 +76,7 @@ def metrics(
     session: Session, training: str | None, job: str | None, index: int | None,
     trial: int | None, as_csv: bool,
 ) -> None:  # fmt: skip
-    """Show what trials said of themselves, moment by moment. Also while they run.
+    """Show the metrics of trials, moment by moment, also while they run; then what they left.
 
     \b
     Example:
@@ -84,7 +84,7 @@ def metrics(
         kaos train metrics -i 1 --csv
     """
     chosen, number = select_training(session, training, job, index)
-    points = list(session.client.trainings.points(chosen, trial or number))
+    points = session.client.trainings.history(chosen, trial or number)
     if session.json:
         show_json(points)
     elif as_csv:

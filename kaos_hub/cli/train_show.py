@@ -168,12 +168,10 @@ def with_trials(found: "Training", rows: "Iterable[Trial]") -> dict[str, Any]:
     return document
 
 
-def comparison_rows(compared: "Iterable[TrialComparison]") -> Iterator[tuple[object, ...]]:
-    """Rows of trial, state, output, metric, before and after."""
+def differences(compared: "Iterable[TrialComparison]") -> Iterator[tuple[object, ...]]:
+    """Rows of trial, state, metric, before and after, for each metric that is another one now."""
     for each in compared:
-        same = "the same" if each.same_output else "differs"
         for metric in each.metrics:
-            before, after = figure(metric.before), figure(metric.after)
-            yield each.trial, each.state, same, metric.metric, before, after
-        if not each.metrics:
-            yield each.trial, each.state, same, "-", "-", "-"
+            if metric.before != metric.after:
+                before, after = figure(metric.before), figure(metric.after)
+                yield each.trial, each.state, metric.metric, before, after

@@ -44,8 +44,10 @@ def lay_out(path: Path, kind: BundleKind) -> Laid:
     """The folder that holds a file of params or a manifest; a folder is one already.
 
     Raises:
-        InvalidBundle: there is no such file, or params that are a folder.
+        InvalidBundle: there is no such file.
     """
+    if path.is_dir() and kind is BundleKind.PARAMS and (path / PARAMS_FILE).is_file():
+        path = path / PARAMS_FILE  # as they were fetched
     if path.is_dir():
         if kind is BundleKind.PARAMS:
             raise InvalidBundle(f"{path} is a folder; hyperparameters are one file of JSON")

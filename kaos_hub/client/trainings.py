@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 PARTS = ("code", "data", "params", "model")
 """What an archive of a training can hold, each in a folder of that name."""
 Trials = list[Trial]
+Points = list[MetricPoint]
 Comparisons = list[TrialComparison]
 _SORTS = ("number", "score", "state", "started", "finished", "duration")
 _PAGE = 1000
@@ -196,6 +197,18 @@ class Trainings:
             if line:
                 yield parse(MetricPoint, json.loads(line))
 
+    def history(self, training: str, trial: int | None = None) -> Points:
+        """All metrics: what trials said while they ran, then what they left in their output."""
+        said = list(self.points(training, trial))
+        known = {(point.trial, name) for point in said for name in point.values}
+        trials = self.trials(training) if trial is None else [self.trial(training, trial)]
+        for each in trials:
+            left = {k: v for k, v in each.metrics.items() if (each.number, k) not in known}
+            if left:
+                at = each.finished or each.started or each.created
+                said.append(MetricPoint(trial=each.number, at=at, values=left))
+        return said
+
     def metrics(self, training: str, trial: int | None = None) -> Any:
         """The same as a table: a row per moment, a column per metric.
 
@@ -204,7 +217,7 @@ class Trainings:
         """
         rows = [
             {"trial": point.trial, "step": point.step, "at": point.at, **point.values}
-            for point in self.points(training, trial)
+            for point in self.history(training, trial)
         ]
         if importlib.util.find_spec("pandas") is None:
             return rows
