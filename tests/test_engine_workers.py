@@ -123,7 +123,8 @@ def worker(setup: Setup, engine: Engine, name: str, folder: Path, program: str) 
         ticket=True,
         pool=POOL,
     )
-    return JobSpec(name, "user:ada", work, deadline=60)
+    # A year, as workers of trainings get.
+    return JobSpec(name, "user:ada", work, deadline=366 * 24 * 3600)
 
 
 async def told(engine: Engine, name: str) -> dict[str, Any]:
@@ -213,7 +214,7 @@ async def test_what_a_worker_is_as_a_pod(setup: Setup, tmp_path: Path) -> None:
     limits = main["resources"]["limits"]
     assert limits["example.com/gpu"] == "2" and "nvidia.com/gpu" not in limits
     sizes = {v["name"]: v.get("emptyDir", {}).get("sizeLimit") for v in body["spec"]["volumes"]}
-    assert 1 << 30 < int(sizes["scratch"]) < int(limits["ephemeral-storage"])
+    assert 1 << 30 == int(sizes["scratch"]) < int(limits["ephemeral-storage"])
     assert "ticket" not in {m["name"] for m in main["volumeMounts"]}
 
 

@@ -116,8 +116,8 @@ class Run:
     scratch: tuple[str, ...] = ()
     """Where it sees empty directories that it may write to. They are gone with the workload."""
     storage: int = 0
-    """Bytes that these may hold, all together; 0: as the engine is set. Some way beyond them an
-    engine may end the workload, so it had better see to that itself."""
+    """Bytes that these may hold, all together; 0: as the engine is set. Not all engines see to it;
+    those that do end the workload for more, so it had better end some way before by itself."""
     ticket: bool = False
     """Whether the workload's own ticket is in the file :data:`TICKET` when it starts. Its program
     reads and deletes the file before it runs anything of a user's."""

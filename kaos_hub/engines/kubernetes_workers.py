@@ -16,7 +16,6 @@ from kaos_hub.runtime_image import ROOT
 
 _KIND = re.compile(rf"kaos-({JobKind.TRAIN}|{JobKind.INGEST})-")
 _SCRATCH, _FILLED = "/scratch", "/filled"
-_SPARE = 256 << 20
 
 
 def wants_ticket(spec: JobSpec) -> bool:
@@ -63,7 +62,7 @@ class WorkerPods(Pods):
         s = self._s
         ours = [*PYTHON[:2], "-u", *PYTHON[2:], work.module] if work.module else []
         # Beside the scratch directories there are its trees and what it writes elsewhere.
-        storage = s.storage + (self._room(work) if work.storage else 0)
+        storage = s.storage + work.storage
         return {
             "name": "main",
             "image": work.image,
@@ -75,8 +74,8 @@ class WorkerPods(Pods):
         }
 
     def _room(self, work: Run) -> int:
-        """Bytes of its scratch directories. It is to stop by itself before it is put off."""
-        return work.storage + max(work.storage // 4, _SPARE) if work.storage else self._s.storage
+        """Bytes of its scratch directories."""
+        return work.storage or self._s.storage
 
     # --- what it sees ---
 

@@ -42,6 +42,8 @@ _LEFTOVER_GRACE = 2.0
 _GIVE_UP = 30.0
 """Seconds after SIGKILL until a process counts as unkillable (stuck in the kernel) and is left."""
 _RESULT_LIMIT = 1 << 20
+_LONGEST_SLEEP = 3600.0
+"""Seconds. The system cannot be asked to wait for more than some weeks at once."""
 
 
 def _prctl(option: int, value: int) -> None:
