@@ -76,7 +76,9 @@ class Hosts:
         found = [str(one) for one in addresses if self.allows(one)]
         if not found:
             shown = "" if host == str(addresses[0]) else f" is {addresses[0]}, which"
-            raise Wrong(f"{host}{shown} is not a public address; the admin can allow it")
+            raise Wrong(
+                f"{host}{shown} is not a public address; the admin can allow it (manifest_networks)"
+            )
         with self._lock:
             self._known[host, port] = (time.monotonic() + _KEPT, found)
         return found
