@@ -1,36 +1,353 @@
-"""Trainings with the real worker on the local engine, over both databases."""
+"""Trainings with the real worker on the local engine: from a request to models."""
 
+import asyncio
+import io
+import json
+import os
+import signal
+import subprocess
+import tarfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from kaos_hub.database import Database
-from kaos_hub.models import BundleKind
-from tests.train_world import ADA, world
+import pytest
+from sqlalchemy import select
+
+from kaos_hub.database import Database, JobRow
+from kaos_hub.errors import Conflict, NotFound, Unsupported
+from kaos_hub.models import BundleKind, TrainingRequest, TrialState
+from kaos_hub.trainings.provenance import dot
+from tests.train_world import ADA, World, world
 
 TRAIN = """#!/bin/sh
-echo "hello $KAOS_TRIAL"
-cat "$KAOS_PARAMS"
+echo "trial $KAOS_TRIAL"
 mkdir -p "$1/metrics" "$1/model"
-cat "$KAOS_DATA/x.txt" > "$1/model/weights"
+cat "$KAOS_DATA/x.txt" "$KAOS_PARAMS" > "$1/model/weights"
 echo "{\\"score\\": $KAOS_TRIAL}" > "$1/metrics/metrics.json"
 """
+SLOW = "#!/bin/sh\necho begun\nsleep 60\n"
+FAILS = '#!/bin/sh\n[ "$KAOS_TRIAL" = 2 ] && { echo "no such thing" >&2; exit 3; }\nexit 0\n'
+
+Make = Callable[..., AbstractAsyncContextManager[World]]
 
 
-async def test_a_whole_run(db: Database, tmp_path: Path) -> None:
-    async with world(db, tmp_path) as w:
-        await w.source(TRAIN)
-        await w.files(BundleKind.DATA, "numbers", x_txt="1 2 3")
-        await w.params({"a": [1, 2], "b": ["x", "y"]})
-        asked = await w.request(
-            source="code",
-            data="numbers",
-            params="grid",
-            slots=2,
-            goal={"metric": "score", "direction": "max"},
-        )
-        print(asked)
+@pytest.fixture(scope="session")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Environments that all worlds share."""
+    return tmp_path_factory.mktemp("environments")
+
+
+@pytest.fixture
+def make(db: Database, tmp_path: Path, environments: Path) -> Make:
+    """Makes a world over the database."""
+    return partial(world, db, tmp_path, environments=environments)
+
+
+@pytest.fixture
+async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
+    """A SQLite database, for what does not depend on the kind."""
+    database = Database(f"sqlite:///{tmp_path}/kaos.sqlite")
+    await database.migrate()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def quick(sqlite: Database, tmp_path: Path, environments: Path) -> Make:
+    """Makes a world over SQLite."""
+    return partial(world, sqlite, tmp_path, environments=environments)
+
+
+async def content(pieces: AsyncIterator[bytes]) -> dict[str, bytes]:
+    """The files of an archive."""
+    data = b"".join([piece async for piece in pieces])
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        return {
+            member.name: file.read()
+            for member in archive
+            if (file := archive.extractfile(member)) is not None
+        }
+
+
+async def given(w: World, train: str, params: Any = None, **more: Any) -> Any:
+    """A training of a script, with some data."""
+    await w.source(train)
+    await w.files(BundleKind.DATA, "numbers", x_txt="1 2 3")
+    if params is not None:
+        more["params"] = (await w.params(params)).digest
+    return await w.request(source="code", data="numbers", **more)
+
+
+async def test_from_a_request_to_models_and_again(make: Make) -> None:
+    async with make() as w:
+        goal = {"metric": "score", "direction": "max"}
+        asked = await given(w, TRAIN, {"a": [1, 2], "b": ["x", "y"]}, slots=2, goal=goal)
+        assert (asked.state, asked.trials.total) == ("QUEUED", 4)
         done = await w.until(asked.id)
-        print(done)
-        for t in await w.trainings.trials(ADA, asked.id):
-            print(t)
-            print(await w.text(asked.id, t.number))
-        assert done.state == "SUCCEEDED"
+        assert (done.state, done.reason, done.best.trial) == ("SUCCEEDED", "", 4)
+        assert [stage.state for stage in done.stages] == ["SUCCEEDED", "SUCCEEDED"]
+        assert await w.text(asked.id, 3) == "trial 3\n"
+        trials = await w.trainings.trials(ADA, asked.id, "score")
+        assert [t.number for t in trials] == [4, 3, 2, 1]
+        assert {json.dumps(t.params) for t in trials} == {
+            json.dumps({"a": a, "b": b}) for a in (1, 2) for b in "xy"
+        }
+
+        model = await w.trainings.name_model(ADA, "ada", f"{asked.id}.2", "digits")
+        assert (model.name, model.params) == ("digits@v1", {"a": 1, "b": "y"})
+        assert await w.trainings.model(ADA, "digits@v1") == model
+        assert [m.trial for m in await w.trainings.models(ADA, named=True)] == [2]
+        assert len(await w.trainings.models(ADA, limit=3)) == 3
+        with pytest.raises(Conflict, match="digits@v1"):
+            await w.trainings.delete(ADA, "ada", asked.id)
+        origin = await w.trainings.provenance(ADA, "digits")
+        assert (origin.source.name, origin.data.name, origin.engine) == ("code", "numbers", "local")
+        assert "digits@v1" in dot(origin) and '\\"y\\"' in dot(origin)
+
+        one = await content(await w.trainings.archive(ADA, asked.id, 2))
+        assert set(one) == {
+            "code/Dockerfile", "code/model/train", "data/x.txt", "params/params.json",
+            "model/metrics/metrics.json", "model/model/weights",
+        }  # fmt: skip
+        assert json.loads(one["params/params.json"]) == {"a": 1, "b": "y"}
+        everything = await content(await w.trainings.archive(ADA, asked.id, None, ["model"]))
+        assert {name.split("/")[1] for name in everything} == set("1234")
+        assert await content(await w.trainings.model_archive(ADA, "digits")) == {
+            name.removeprefix("model/"): data
+            for name, data in one.items()
+            if name.startswith("model/")
+        }
+
+        again = (await w.trainings.reproduce(ADA, "bob", asked.id)).training
+        assert again is not None and (again.reproduces, again.author) == (asked.id, "bob")
+        assert (await w.until(again.id)).state == "SUCCEEDED"
+        compared = await w.trainings.comparison(ADA, again.id)
+        assert [c.same_output for c in compared] == [True] * 4
+        assert [(m.before, m.after) for m in compared[2].metrics] == [(3.0, 3.0)]
+
+        await w.trainings.delete_model(ADA, "digits")
+        await w.trainings.delete(ADA, "ada", asked.id)
+        with pytest.raises(NotFound):
+            await w.trainings.get(ADA, asked.id)
+        with pytest.raises(NotFound):
+            await w.trainings.get("user:bob", again.id)
+        assert not list(w.data.logs.glob(f"*{asked.id}*"))
+
+
+async def test_what_is_not_given_is_the_current_input(make: Make) -> None:
+    async with make() as w:
+        with pytest.raises(Exception, match="nothing to train with"):
+            await w.request()
+        first = await w.source(TRAIN)
+        waiting = await w.request(source="code", slots=3)
+        assert waiting.state == "WAITING" and "waits for data" in waiting.reason
+
+        async def builds() -> bool:
+            return (await w.trainings.get(ADA, waiting.id)).stages[0].state != "QUEUED"
+
+        await w.see(builds)
+        with pytest.raises(Conflict, match="waits for data already"):
+            await w.request()
+        old = await w.files(BundleKind.DATA, "numbers", x_txt="old")
+        going = await w.request(data="numbers")
+        assert (going.id, going.slots) == (waiting.id, 3)
+        assert (await w.until(going.id)).state == "SUCCEEDED"
+
+        new = await w.files(BundleKind.DATA, "numbers", x_txt="new")
+        second = await w.source(TRAIN + "# changed\n")
+        together = await w.request(source=second.digest, data=new.digest)
+        assert (together.source.version, together.data.version) == (2, 2)
+        selected = await w.request(source=first.digest)
+        assert (selected.source.version, selected.data.version) == (1, 2)
+        inputs = await w.trainings.inputs(ADA)
+        assert (inputs.source.digest, inputs.data.digest) == (first.digest, new.digest)
+
+        shown = {"source": first.digest, "data": old.digest}
+        with pytest.raises(Conflict, match="current data is no longer") as e:
+            await w.request(expected=shown)
+        assert e.value.details == {"kind": "data"}
+        dry = {"data": old.digest, "expected": shown, "dry_run": True}
+        await asyncio.gather(*(w.until(t.id) for t in (together, selected)))
+        answer = await w.trainings.request(ADA, "ada", TrainingRequest.model_validate(dry))
+        assert answer.training is None
+        assert answer.inputs.data is not None and answer.inputs.data.digest == old.digest
+        assert answer.actions[0] == "nothing to build"
+        assert (await w.trainings.inputs(ADA)).data.digest == new.digest
+
+
+async def test_a_source_that_nobody_continues_makes_room(quick: Make, tmp_path: Path) -> None:
+    async with quick() as w:
+        first, second = await w.source(TRAIN), await w.source(FAILS)
+        waiting = await w.request(source=first.digest)
+        newer = await w.request(source=second.digest)
+        assert (await w.trainings.get(ADA, waiting.id)).state == "CANCELLED"
+        assert (await w.trainings.get(ADA, newer.id)).state == "WAITING"
+        (tmp_path / "notebook" / "model").mkdir(parents=True)
+        (tmp_path / "notebook" / "Dockerfile").write_text("FROM python:3.11-slim\n")
+        await w.commit(BundleKind.SOURCE, "notebook", tmp_path / "notebook")
+        with pytest.raises(Unsupported, match="kaos notebook deploy -s DIR"):
+            await w.request(source="notebook")
+        await w.trainings.kill(ADA, "ada", newer.id)
+        killed = await w.until(newer.id)
+        assert (killed.state, killed.stages[1].state) == ("CANCELLED", "SKIPPED")
+
+
+async def test_a_failed_trial_does_not_stop_the_rest_unless_told(quick: Make) -> None:
+    async with quick() as w:
+        asked = await given(w, FAILS, {"a": [1, 2, 3]})
+        done = await w.until(asked.id)
+        assert (done.state, done.trials.succeeded, done.trials.failed) == ("SUCCEEDED", 2, 1)
+        assert done.reason.startswith("1 of 3 trials failed; the first, 2: ")
+        failed = await w.trainings.trial(ADA, asked.id, 2)
+        assert (failed.state, failed.exit_code, failed.attempt) == ("FAILED", 3, 1)
+        assert "no such thing" in await w.text(asked.id, 2)
+        stopped = await w.until((await w.request(stop_on_failure=True)).id)
+        assert (stopped.state, stopped.trials.cancelled) == ("FAILED", 1)
+
+
+async def begun(w: World, training: str, trials: int = 1, times: int = 1) -> None:
+    """Wait until so many trials run, and the first has said so that many times."""
+
+    async def look() -> bool:
+        running = (await w.trainings.get(ADA, training)).trials.running >= trials
+        return running and (await w.text(training)).count("begun") == times
+
+    await w.see(look)
+
+
+def end_workers(which: str = "kaos_hub.inside.trials") -> None:
+    """Kill our worker programs without a word."""
+    seen = subprocess.run(["pgrep", "-f", which], capture_output=True, text=True)
+    for pid in seen.stdout.split():
+        os.kill(int(pid), signal.SIGKILL)
+
+
+async def test_a_killed_workers_trial_is_tried_once_more(quick: Make) -> None:
+    async with quick() as w:
+        asked = await given(w, SLOW)
+        await begun(w, asked.id)
+        end_workers(str(w.data.path))
+        await begun(w, asked.id, times=2)
+        reason = (await w.trainings.trial(ADA, asked.id, 1)).reason
+        assert reason.startswith("second attempt; at the first, its worker was lost")
+        end_workers(str(w.data.path))
+        done = await w.until(asked.id)
+        assert done.state == "FAILED" and done.reason.startswith("lost twice: ")
+        assert (await w.text(asked.id)).count("begun") == 2
+
+
+async def test_killing_one_trial_and_all(quick: Make) -> None:
+    async with quick() as w:
+        asked = await given(w, SLOW, {"a": [1, 2, 3]}, slots=2)
+        await begun(w, asked.id, 2)
+        await w.trainings.kill(ADA, "ada", asked.id, 3)
+        await w.trainings.kill(ADA, "bob", asked.id, 1)
+
+        async def ended() -> bool:
+            return (await w.trainings.trial(ADA, asked.id, 1)).state.ended
+
+        await w.see(ended)
+        assert (await w.trainings.trial(ADA, asked.id, 1)).reason == "killed by bob"
+        assert (await w.trainings.trial(ADA, asked.id, 2)).state == "RUNNING"
+        with pytest.raises(Conflict, match="not ended"):
+            await w.trainings.delete(ADA, "ada", asked.id)
+        await w.trainings.kill(ADA, "ada", asked.id)
+        done = await w.until(asked.id)
+        assert (done.state, done.reason) == ("CANCELLED", "killed by ada")
+        assert done.trials.cancelled == 3
+        assert "begun" in await w.text(asked.id)
+
+
+async def test_killing_a_build(quick: Make, tmp_path: Path) -> None:
+    async with quick() as w:
+        folder = tmp_path / "slow"
+        (folder / "model").mkdir(parents=True)
+        (folder / "Dockerfile").write_text("FROM python:3.11-slim\nCOPY . /opt/program\n")
+        (folder / "model" / "train").write_text(TRAIN)
+        (folder / "model" / "requirements.txt").write_text(f"no-such @ file://{tmp_path}/x.whl\n")
+        (tmp_path / "x.whl").mkdir()
+        await w.commit(BundleKind.SOURCE, "slow", folder)
+        await w.files(BundleKind.DATA, "numbers", x_txt="1")
+        asked = await w.request(source="slow", data="numbers")
+        await w.until(asked.id, "BUILDING")
+        await w.trainings.kill(ADA, "ada", asked.id)
+        done = await w.until(asked.id)
+        assert (done.state, done.reason) == ("CANCELLED", "killed by ada")
+        assert done.stages[0].state == "CANCELLED"
+        failed = await w.until((await w.request()).id)
+        assert failed.state == "FAILED" and failed.reason.startswith("The build failed: ")
+        assert failed.trials.cancelled == 1
+
+
+async def test_the_service_killed_again_and_again_runs_each_trial_once(quick: Make) -> None:
+    """Drivers are gone without a word, the server with them; workers go on, and are found again."""
+    async with quick() as w:
+        train = '#!/bin/sh\necho "trial $KAOS_TRIAL"\nsleep 0.2\ntouch "$1.x"; mkdir "$1"\n'
+        asked = await given(w, train, {"a": list(range(24))}, slots=3)
+        for patience in (0.0, 0.1, 0.4, 0.7, 1.1, 0.3, 0.9, 1.3):
+            await asyncio.sleep(patience)
+            await w.stop()
+            await asyncio.sleep(patience / 3)
+            await w.start()
+        done = await w.until(asked.id)
+        assert (done.state, done.trials.succeeded) == ("SUCCEEDED", 24), done
+        trials = await w.trainings.trials(ADA, asked.id)
+        assert {t.attempt for t in trials} == {1}
+        texts = [await w.text(asked.id, n) for n in range(1, 25)]
+        assert texts == [f"trial {n}\n" for n in range(1, 25)]
+
+
+async def test_workers_keep_to_limits_and_users_take_turns(quick: Make) -> None:
+    limits = {"user:ada": {"trials": 1}}
+    async with quick(limits=limits, max_workers=2) as w:
+        train = "#!/bin/sh\nsleep 0.3\n"
+        asked = await given(w, train, {"a": [1, 2, 3, 4, 5, 6]}, slots=4)
+        also = await w.request(user="bob", params="grid", slots=4)
+        most, reasons = {"ada": 0, "bob": 0}, set()
+        async with asyncio.timeout(60):
+            while True:
+                seen = {r.author: r for r in await w.trainings.list(ADA)}
+                for author, row in seen.items():
+                    most[author] = max(most[author], row.trials.running)
+                reasons |= {job.reason for job in await queued(w)}
+                if all(row.state.ended for row in seen.values()):
+                    break
+                await asyncio.sleep(0.02)
+        assert most["ada"] == 1
+        assert 1 <= most["bob"] <= 2
+        assert any("ada may have 1 trials at once" in reason for reason in reasons)
+        assert any("2 of 2 workers run" in reason for reason in reasons), reasons
+        for training in (asked, also):
+            assert (await w.trainings.get(ADA, training.id)).state == "SUCCEEDED"
+
+
+async def queued(w: World) -> list[Any]:
+    """Jobs that wait for their turn."""
+    query = select(JobRow).where(JobRow.state == "QUEUED")
+    return await w.db.run(lambda session: list(session.scalars(query)))
+
+
+async def test_what_a_trial_logs_is_seen_live(quick: Make) -> None:
+    async with quick() as w:
+        train = (
+            "#!/usr/bin/env python3\nimport time\nfrom kaos_hub import log\n"
+            "for step in range(3000):\n    log(loss=1 / (step + 1), step=step)\n"
+            "time.sleep(3)\nlog(loss=float('nan'), final=7)\n"
+        )
+        asked = await given(w, train, goal={"metric": "loss", "direction": "min"})
+        seen: list[dict[str, Any]] = []
+        async with asyncio.timeout(60):
+            await w.until(asked.id, "TRAINING")
+            async for _, piece in await w.trainings.points(ADA, asked.id, 1, follow=True):
+                seen += [json.loads(line) for line in piece.splitlines()]
+                if not (await w.trainings.trial(ADA, asked.id, 1)).state.ended:
+                    assert (await w.trainings.trial(ADA, asked.id, 1)).metrics
+        done = await w.until(asked.id)
+        trial = await w.trainings.trial(ADA, asked.id, 1)
+        assert trial.state == TrialState.SUCCEEDED, trial
+        assert trial.metrics == {"loss": 1 / 3000, "final": 7.0}
+        assert seen[0]["values"] == {"loss": 1.0} and seen[-1]["values"] == {"final": 7.0}
+        assert done.best is not None and done.metrics == ["final", "loss"]

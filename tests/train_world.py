@@ -4,7 +4,7 @@ work on."""
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -186,6 +186,13 @@ class World:
                     return seen
                 assert not seen.state.ended, f"{seen.state}: {seen.reason}"
                 await asyncio.sleep(0.05)
+
+    async def see(self, look: Callable[[], Awaitable[Any]], seconds: float = 60) -> Any:
+        """Look again and again until there is something."""
+        async with asyncio.timeout(seconds):
+            while not (seen := await look()):  # noqa: ASYNC110 - it may be of anything
+                await asyncio.sleep(0.05)
+        return seen
 
     async def text(self, training: str, trial: int = 1, owner: str = ADA) -> str:
         """The output of a trial, without its stamps."""
