@@ -1,23 +1,21 @@
 """The program that runs trials, as a real process, against a real server of its protocol."""
 
+import itertools
 import json
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kaos_hub.models import EndedBy, Lease, TrialEnd
-from tests.hub import ROOT
-from tests.trial_desk import EMPTY, TICKET, Desk, Worker, open_desk
+from tests.trial_desk import EMPTY, Desk, Worker, open_desk
 
 PYTHON = f"#!{sys.executable}\n"
 
@@ -34,9 +32,10 @@ def worker(desk: Desk, tmp_path: Path) -> Iterator[Worker]:
     """A worker that is not started yet."""
     made = Worker(tmp_path / "root", desk)
     yield made
-    if made.process is not None:
-        made.process.kill()
-        made.process.wait()
+    if made.process is not None and made.process.poll() is None:
+        # Not killed: it ends what it started.
+        made.process.terminate()
+        made.process.communicate(timeout=60)
 
 
 def ours(mark: str) -> list[str]:
@@ -77,7 +76,8 @@ def contract():
     seen = {name: value for name, value in os.environ.items() if name.startswith("KAOS_")}
     files = [os.path.join(a, f) for a, _, fs in os.walk(root + "/pfs/hyper") for f in fs]
     write(out + "/model/weights", "w")
-    write(out + "/seen.json", json.dumps({"env": seen, "argv": sys.argv, "hyper": files, "ls": os.listdir()}))
+    saw = {"env": seen, "argv": sys.argv, "hyper": files, "ls": os.listdir()}
+    write(out + "/seen.json", json.dumps(saw))
     write(kaos_out + "/model/more", "m")
     write(kaos_out + "/model/weights", "the other")
     os.mkdir(out + "/empty")
@@ -154,8 +154,10 @@ def many_files():
     for n in range(50):
         os.makedirs("%s/%d" % (out, n))
         for m in range(1000):
-            with open("%s/%d/%d" % (out, n, m), "w") as file:
-                file.write("%d.%d" % (n, m) if m % 10 == 0 else "")
+            if m % 10 == 0:
+                write("%s/%d/%d" % (out, n, m), "%d.%d" % (n, m))
+            else:
+                os.link("%s/%d/0" % (out, n), "%s/%d/%d" % (out, n, m))
 
 def big_file():
     os.makedirs(out)
@@ -165,8 +167,8 @@ def big_file():
 
 def metrics_of_files():
     write(out + "/metrics/metrics_a.json", json.dumps(
-        {"loss": 0.5, "accuracy": "0.75", "n": 3, "report": {"precision": 1}, "list": [1], "text": "good",
-         "yes": True, "none": None, "nan": float("nan"), "huge": 10**400}))
+        {"loss": 0.5, "accuracy": "0.75", "n": 3, "report": {"precision": 1}, "list": [1],
+         "text": "good", "yes": True, "none": None, "nan": float("nan"), "huge": 10**400}))
     write(kaos_out + "/metrics/my_metrics.json", json.dumps({"loss": 7, "other": "1e3"}))
     write(out + "/metrics/metrics_broken.json", "{")
     write(out + "/metrics/metrics_list.json", "[1]")
@@ -187,8 +189,9 @@ def metrics_live():
 def metrics_flood():
     began = time.monotonic()
     pipe = os.open(os.environ["KAOS_METRICS"], os.O_WRONLY)
+    line = b'{"values": {"loss": %d}, "step": %d}\n'
     for n in range(0, 400000, 50):
-        os.write(pipe, b"".join(b'{"values": {"loss": %d}, "step": %d}\n' % (m, m) for m in range(n, n + 50)))
+        os.write(pipe, b"".join(line % (m, m) for m in range(n, n + 50)))
     print("took", time.monotonic() - began)
 
 def removes_its_pipe():
@@ -282,7 +285,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
             lease = Lease(trial=number, attempt=1, params={"do": do}, deadline=60)
             desk.waiting.append(lease)
         worker.start()
-        said = worker.finish()
+        said = worker.finish(timeout=200)
         assert set(desk.ends) == set(range(1, len(DOINGS) + 1))
         assert ours(f"left in {worker.root}") == []
         print(said)
@@ -383,7 +386,7 @@ def test_output_of_other_shapes(gallery: Gallery) -> None:
     assert output is not None
     assert output.files == 50_000
     assert gallery.files("many_files")["7/990"] == b"7.990"
-    assert gallery.files("big_file") == {"big": str((1 << 30))}
+    assert gallery.files("big_file") == {"big": str(1 << 30)}
 
 
 def test_metrics(gallery: Gallery) -> None:
@@ -411,7 +414,7 @@ def test_a_flood_of_metrics(gallery: Gallery) -> None:
     assert max(len(beat.points) for beat in beats) <= 1000
     assert points[-1].step == 399_999
     assert 500 < len(points) < 20_000
-    gaps = [b.step - a.step for a, b in zip(points, points[1:], strict=False)]  # type: ignore[operator]
+    gaps = [b.step - a.step for a, b in itertools.pairwise(points)]  # type: ignore[operator]
     assert max(gaps) < 20_000
     assert min(gaps) > 0
     assert (end.finished - end.started).total_seconds() < 15
@@ -480,3 +483,236 @@ def test_any_program(worker: Worker, program: bytes, mode: int) -> None:
     (code / "helper.py").touch()
     end = worker.run()
     assert (end.by, end.exit_code, end.reason) == (EndedBy.ITSELF, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        (None, "there is no file called train in .*; that is what a trial runs"),
+        (b"#!/opt/nowhere/python -u\n", "train line 1: there is no /opt/nowhere/python here.*"),
+        (b"\x7fELF nonsense", "train is a program for another kind of machine"),
+    ],
+)
+def test_what_cannot_be_started(
+    worker: Worker, desk: Desk, program: bytes | None, reason: str
+) -> None:
+    worker.code.joinpath("train.py").touch()
+    if program is not None:
+        worker.train(program)
+    end = worker.run()
+    assert re.fullmatch(reason, end.reason), end.reason
+    assert (end.by, end.exit_code) == (EndedBy.NOT_STARTED, 127)
+    if program is None:
+        assert "no file called train" in desk.text()
+
+
+# --- ended from outside ---
+
+STUBBORN = """#!/bin/sh
+trap 'echo asked' TERM
+mkdir "$1"; echo half > "$1/checkpoint"
+touch "$KAOS_OUT/begun"
+while :; do sleep 0.05; done
+"""
+
+
+def test_a_deadline_and_a_trial_that_ignores_it(worker: Worker, desk: Desk) -> None:
+    """Asked first, killed after ten seconds, and what it left is kept as partial."""
+    worker.train(STUBBORN)
+    began = time.monotonic()
+    end = worker.run(deadline=1)
+    assert 11 <= time.monotonic() - began < 20
+    assert (end.by, end.reason) == (EndedBy.DEADLINE, "its deadline of 1 s passed")
+    assert "asked\n" in desk.text()
+    assert desk.files(end)["checkpoint"] == b"half\n"
+    assert end.output is not None
+    assert end.output.partial
+
+
+def test_cancelled_and_the_next_one_runs(worker: Worker, desk: Desk) -> None:
+    worker.train('#!/bin/sh\n[ "$KAOS_TRIAL" = 2 ] || { echo waits; exec sleep 1000; }\n')
+    desk.waiting += [Lease(trial=n, attempt=1, params=None, deadline=60) for n in (1, 2)]
+    worker.start()
+    wait_until(lambda: desk.text() == "waits\n")
+    desk.cancel = True
+    worker.finish()
+    assert (desk.ends[1].by, desk.ends[1].reason) == (EndedBy.CANCELLED, "cancelled")
+    assert (desk.ends[2].by, desk.ends[2].exit_code) == (EndedBy.ITSELF, 0)
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 20) -> None:
+    """Wait for something to be so."""
+    until = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("where", ["$1", "$HOME", "$KAOS_OUT/..", "$PWD"])
+def test_too_much_on_the_disk(worker: Worker, desk: Desk, where: str) -> None:
+    """Wherever it writes: ended; kept is only what fits."""
+    worker.environment = {"KAOS_STORAGE": str(10 << 20)}
+    worker.train(
+        f"""#!/bin/sh
+trap '' TERM
+mkdir "$1"; echo small > "$1/small"
+while :; do dd if=/dev/zero bs=1M count=4 status=none >> "{where}/much"; sleep 0.05; done
+"""
+    )
+    end = worker.run()
+    assert end.by is EndedBy.STORAGE
+    assert end.reason.startswith("it wrote more than the 10Mi that a trial may")
+    if where == "$1":
+        assert end.output is None
+        assert "its output could not be kept: 'much' has" in end.reason
+    else:
+        assert desk.files(end) == {"small": b"small\n"}
+
+
+def test_told_to_end(worker: Worker, desk: Desk) -> None:
+    """Nobody is told: whoever ended us knows. And nothing stays."""
+    worker.train(f"#!/bin/sh\nsetsid sh -c 'sleep 1000; : left in {worker.root}' & sleep 1000\n")
+    desk.waiting.append(Lease(trial=1, attempt=1, params=None, deadline=60))
+    process = worker.start()
+    wait_until(lambda: bool(ours(f"left in {worker.root}") and len(desk.requests) == 1))
+    process.terminate()
+    assert "told to end" in worker.finish(143)
+    assert ours(f"left in {worker.root}") == []
+    assert desk.ends == {}
+
+
+# --- the service on bad days ---
+
+
+def test_the_service_is_away_and_comes_back(worker: Worker, desk: Desk) -> None:
+    """The trial goes on, and all that it said and left arrives, once."""
+    worker.train(
+        PYTHON
+        + """
+import os, sys, time
+from kaos_hub import log
+print("before", flush=True)
+for n in range(30):
+    print(n)
+    log(step=n, loss=n)
+    time.sleep(0.1)
+os.makedirs(sys.argv[1])
+with open(sys.argv[1] + "/weights", "wb") as file:
+    file.write(b"w" * 3_000_000)
+"""
+    )
+    desk.waiting.append(Lease(trial=1, attempt=1, params=None, deadline=60))
+    worker.start()
+    wait_until(lambda: "before" in desk.text())
+    desk.go()
+    time.sleep(4)
+    assert desk.ends == {}
+    desk.listen()
+    assert "the service cannot be reached" in worker.finish()
+    end = desk.ends[1]
+    assert (end.by, end.exit_code, end.metrics) == (EndedBy.ITSELF, 0, {"loss": 29.0})
+    assert desk.text() == "before\n" + "".join(f"{n}\n" for n in range(30))
+    assert sorted(p.step for p in desk.points[1]) == [float(n) for n in range(30)]  # type: ignore[type-var]
+    assert desk.files(end) == {"weights": "3000000"}
+
+
+def test_answers_get_lost(worker: Worker, desk: Desk) -> None:
+    """The same lease is given again, an end that is told twice counts once."""
+    worker.train('#!/bin/sh\necho "$KAOS_TRIAL"\n')
+    desk.lose_answers = 3
+    worker.run(None, None)
+    assert sorted(desk.ends) == [1, 2]
+    assert (desk.text(1), desk.text(2)) == ("1\n", "2\n")
+    assert desk.running is None
+
+
+def test_the_job_is_over(worker: Worker, desk: Desk) -> None:
+    """A dead ticket: no use in going on. Another's 404 means nothing."""
+    worker.train(f"#!/bin/sh\nsleep 1000 # left in {worker.root}\n")
+    desk.waiting.append(Lease(trial=1, attempt=1, params=None, deadline=60))
+    worker.start()
+    wait_until(lambda: desk.running is not None)
+    desk.dead = True
+    assert "the job is over" in worker.finish()
+    assert ours(str(worker.root)) == []
+
+
+def test_what_the_service_will_not_keep(worker: Worker, desk: Desk) -> None:
+    """A limit of the ledger: the trial failed for want of storage, and the next one runs."""
+    worker.train('#!/bin/sh\nmkdir "$1"; echo x > "$1/x"\n')
+    desk.full = "That would be 11Gi of the 10Gi that you may store."
+    end = worker.run(None, None)
+    assert (end.by, end.output) == (EndedBy.STORAGE, None)
+    assert end.reason == f"its output could not be kept: {desk.full}"
+    assert sorted(desk.ends) == [1, 2]
+
+
+def test_a_service_that_lost_objects_gets_them_again(worker: Worker, desk: Desk) -> None:
+    worker.train("#!/bin/sh\n[ $KAOS_TRIAL = 1 ] || exec sleep 1\n")
+    desk.waiting += [Lease(trial=n, attempt=1, params=None, deadline=60) for n in (1, 2)]
+    worker.start()
+    wait_until(lambda: 1 in desk.ends)
+    desk.objects.clear()
+    desk.sizes.clear()
+    worker.finish()
+    assert desk.files(desk.ends[2]) == {}
+
+
+# --- kaos_hub.log ---
+
+
+def test_an_installed_kaos_hub_wins(worker: Worker, desk: Desk, tmp_path: Path) -> None:
+    """The stand-in steps back, but for one too old to know `log`."""
+    worker.train(
+        # not the one of these tests, which has kaos_hub
+        f"""#!{Path(sys.executable).resolve()}
+import os, sys
+sys.path.append("{tmp_path}/" + os.environ["KAOS_TRIAL"])  # as packages of a site: after others
+import kaos_hub
+kaos_hub.log(x=1)
+from kaos_hub import log
+print(getattr(kaos_hub, "__version__", "lent"))
+"""
+    )
+    for number, text in (
+        (2, "__version__ = '0'\n"),
+        (3, "__version__ = '9'\ndef log(**values): print('new', values)\n"),
+    ):
+        (tmp_path / f"{number}/kaos_hub").mkdir(parents=True)
+        (tmp_path / f"{number}/kaos_hub/__init__.py").write_text(text)
+    worker.environment = {"PYTHONPATH": "/nowhere"}
+    worker.run(None, None, None)
+    assert [desk.text(n) for n in (1, 2, 3)] == ["lent\n", "lent\n", "new {'x': 1}\n9\n"]
+    assert [desk.ends[n].metrics for n in (1, 2, 3)] == [{"x": 1.0}, {"x": 1.0}, {}]
+
+
+def test_log_outside_of_a_trial(tmp_path: Path) -> None:
+    """It does nothing, and imports next to nothing."""
+    code = (
+        "import sys; from kaos_hub import log; log(loss=1, step=2); log({'a b': '3'});"
+        "print(sorted(m for m in sys.modules if m.startswith(('kaos_hub', 'pydantic'))))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={"KAOS_METRICS": str(tmp_path / "nowhere" / "metrics")},
+    ).stdout  # fmt: skip
+    assert said == "['kaos_hub', 'kaos_hub.live']\n"
+    metrics = tmp_path / "metrics"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"KAOS_METRICS": str(metrics)})
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [(line["values"], line.get("step")) for line in lines] == [
+        ({"loss": 1.0}, 2.0),
+        ({"a b": 3.0}, None),
+    ]
+
+
+def test_the_ticket_is_gone_before_anything_runs(worker: Worker, desk: Desk) -> None:
+    worker.train('#!/bin/sh\n! [ -e "$KAOS_OUT/../ticket" ]\n')
+    assert worker.run().exit_code == 0
+    assert desk.requests[0] == "lease"
+
+
+def test_a_worker_that_is_told_nonsense(worker: Worker) -> None:
+    worker.environment = {"KAOS_WORK_URL": "nowhere"}
+    worker.start()
+    assert "error: KAOS_WORK_URL is 'nowhere'" in worker.finish(1)

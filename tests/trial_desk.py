@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from tornado.web import Application, RequestHandler, stream_request_body
 
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.walk import load
+from kaos_hub.errors import MissingObjects
 from kaos_hub.models import (
     Beat,
     BeatAnswer,
@@ -79,6 +79,8 @@ class Desk:
             self.told += 1
             end = request.ended
             if self.running is not None and end.trial == self.running.trial:
+                if end.output is not None and end.output.digest not in self.sizes:
+                    raise MissingObjects
                 if end.output is not None:
                     self.files(end)
                 self.ends.setdefault(end.trial, end)
@@ -169,7 +171,11 @@ class _Handler(RequestHandler):
 
 class _Lease(_Handler):
     def post(self) -> None:
-        answer = self.desk.lease(self.said(LeaseRequest))
+        try:
+            answer = self.desk.lease(self.said(LeaseRequest))
+        except MissingObjects as e:
+            self.refuse(e.status, e.code, e.message)
+            return
         if self.desk.lose_answers:
             self.desk.lose_answers -= 1
             self.request.connection.stream.close()
@@ -315,14 +321,6 @@ class Worker:
         self.start()
         self.finish()
         return self.desk.ends[1]
-
-    def wait_for(self, path: str, timeout: float = 20) -> Path:
-        """Wait until the trial has made a file."""
-        until = time.monotonic() + timeout
-        while not (found := self.root / path).exists():
-            assert time.monotonic() < until, f"{path} was not made"
-            time.sleep(0.01)
-        return found
 
 
 EMPTY = tree.EMPTY

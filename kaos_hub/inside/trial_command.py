@@ -54,11 +54,17 @@ def command(code: Path, out: str, private: Path) -> Command:
         shutil.copyfile(file, copy)
         copy.chmod(0o755)
         return Command(str(copy), (_RUN, out))
-    return by_shell(out)
+    return by_shell(code, out)
 
 
-def by_shell(out: str) -> Command:
-    """What shells do with a text that says no interpreter: they run it themselves."""
+def by_shell(code: Path, out: str) -> Command:
+    """What shells do with a text that says no interpreter: they run it themselves.
+
+    Raises:
+        NotStarted: it is no text.
+    """
+    if _head(code / TRAIN).startswith(_ELF):
+        raise NotStarted(f"{TRAIN} is a program for another kind of machine")
     return Command(SHELL, (SHELL, _RUN, out))
 
 

@@ -133,19 +133,29 @@ def signature(folder: Path) -> Signature:
 
 
 def used(places: Iterable[Path]) -> int:
-    """Bytes on the disk of all that lies in these places, as far as one may look."""
-    total, linked = 0, set[tuple[int, int]]()
-    ahead = [str(place) for place in places]
+    """Bytes on the disk of these files and folders, as far as one may look."""
+    linked = set[tuple[int, int]]()
+    total, ahead = 0, list[str]()
+    for place in places:
+        with contextlib.suppress(OSError):
+            total += _counted(os.lstat(place), str(place), ahead, linked)
     while ahead:
         with contextlib.suppress(OSError), os.scandir(ahead.pop()) as listing:
             for entry in listing:
                 with contextlib.suppress(OSError):
                     status = entry.stat(follow_symlinks=False)
-                    if stat.S_ISDIR(status.st_mode):
-                        ahead.append(entry.path)
-                    elif status.st_nlink > 1:
-                        if (status.st_dev, status.st_ino) in linked:
-                            continue
-                        linked.add((status.st_dev, status.st_ino))
-                    total += status.st_blocks * 512
+                    total += _counted(status, entry.path, ahead, linked)
     return total
+
+
+def _counted(
+    status: os.stat_result, path: str, ahead: list[str], linked: set[tuple[int, int]]
+) -> int:
+    """Bytes of one entry; a folder is to be looked into."""
+    if stat.S_ISDIR(status.st_mode):
+        ahead.append(path)
+    elif status.st_nlink > 1:
+        if (status.st_dev, status.st_ino) in linked:
+            return 0
+        linked.add((status.st_dev, status.st_ino))
+    return status.st_blocks * 512

@@ -152,7 +152,7 @@ class Process:
             if e.errno != _ENOEXEC:
                 raise explained(code, command.program, e) from None
             # A text without an interpreter.
-            shell = by_shell(command.arguments[-1])
+            shell = by_shell(code, command.arguments[-1])
             try:
                 self._pid = _spawn(shell, environment, into)
             except OSError as again:
