@@ -17,8 +17,9 @@ A ticket lets in as long as its job is active. To whoever has none, nothing of t
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from sqlalchemy import select
@@ -55,6 +56,10 @@ LOG_LIMIT = 4 << 20
 _MISSING_LIMIT = 128 << 20
 """Bytes: a million digests with their sizes."""
 
+_FRESH = 2.0
+"""Seconds for which a job that was active is believed to be so."""
+_MOST_SEEN = 10_000
+
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
@@ -66,28 +71,32 @@ class WorkParts:
     versions: "Versions"
     trainings: "Trainings"
     tickets: Tickets
+    seen: dict["Worker", float] = field(default_factory=dict)
+    """When workers were last found to be of active jobs."""
 
 
 @dataclass(frozen=True)
 class Worker:
     """The job behind a ticket."""
 
-    job: str
-    kind: str
-    owner: str
     workload: str
+    kind: JobKind
+    job: str
 
 
-def find_worker(session: Session, workload: str) -> Worker | None:
-    """The active job that runs as this workload."""
+def worker_of(workload: str, kinds: tuple[JobKind, ...]) -> Worker | None:
+    """The job of one of these kinds that runs as this workload, if it is one of such a job's."""
     job_id = workload.rpartition("-")[2]
-    query = select(JobRow.kind, JobRow.owner, JobRow.state).where(JobRow.id == job_id)
-    found = session.execute(query).first()
-    if found is None or found.state not in ACTIVE_JOBS:
-        return None
-    if workload_name(found.kind, job_id) != workload:
-        return None
-    return Worker(job_id, found.kind, found.owner, workload)
+    fitting = (kind for kind in kinds if workload_name(kind, job_id) == workload)
+    return next((Worker(workload, kind, job_id) for kind in fitting), None)
+
+
+def find_owner(session: Session, worker: Worker) -> str | None:
+    """Whose the worker's job is, as long as it is active."""
+    query = select(JobRow.owner).where(
+        JobRow.id == worker.job, JobRow.kind == worker.kind, JobRow.state.in_(ACTIVE_JOBS)
+    )
+    return session.scalar(query)
 
 
 class WorkHandler(BodyHandler):
@@ -119,14 +128,32 @@ class WorkHandler(BodyHandler):
             ticket = self.parts.tickets.check(given.strip() if scheme.lower() == "bearer" else "")
         except NotAuthenticated:
             raise _nothing() from None
-        found = await self.parts.db.run(lambda session: find_worker(session, ticket.workload))
-        if found is None or found.kind not in self.kinds:
+        self._worker = worker_of(ticket.workload, self.kinds)
+        if self._worker is None:
             raise _nothing()
-        self._worker = found
+        # Leases must be quick. Whoever was alive just now need not be asked for here: what he asks
+        # is done in a transaction that looks for itself.
+        if time.monotonic() - self.parts.seen.get(self._worker, float("-inf")) > _FRESH:
+            await self.owner()
         self.check_announced(self.limit)
-        return self.reader()
+        return await self.reader()
 
-    def reader(self) -> BodyReader | None:
+    async def owner(self) -> str:
+        """Whose the job is.
+
+        Raises:
+            NotFound: it is not active (any more).
+        """
+        owner = await self.parts.db.run(lambda session: find_owner(session, self.worker))
+        if owner is None:
+            raise _nothing()
+        seen = self.parts.seen
+        while len(seen) >= _MOST_SEEN:
+            del seen[next(iter(seen))]
+        seen[self.worker] = time.monotonic()
+        return owner
+
+    async def reader(self) -> BodyReader | None:
         """What takes the body."""
         return JsonReader(self.limit)
 
@@ -186,7 +213,7 @@ class LogHandler(WorkHandler):
     route_name = "/work/v1/log"
     limit = LOG_LIMIT
 
-    def reader(self) -> BodyReader:
+    async def reader(self) -> BodyReader:
         return RawReader(self.limit)
 
     async def post(self) -> None:
@@ -208,7 +235,7 @@ class MissingHandler(WorkHandler):
     async def post(self) -> None:
         """What the owner lacks; limits are checked here, before bytes move."""
         wanted = await self.said(MissingRequest)
-        self.answer(await self.parts.versions.missing(self.worker.owner, wanted))
+        self.answer(await self.parts.versions.missing(await self.owner(), wanted))
 
 
 class ObjectsHandler(WorkHandler):
@@ -219,8 +246,8 @@ class ObjectsHandler(WorkHandler):
     # what really bounds it is the owner's storage limit, while it runs, too
     limit = 1 << 50
 
-    def reader(self) -> BodyReader:
-        return ObjectReader(self.parts.versions.receive(self.worker.owner), self.settings)
+    async def reader(self) -> BodyReader:
+        return ObjectReader(self.parts.versions.receive(await self.owner()), self.settings)
 
     async def post(self) -> None:
         """The objects went into the store while they came."""
@@ -234,7 +261,7 @@ class OrderHandler(WorkHandler):
     route_name = "/work/v1/order"
     kinds = (JobKind.INGEST,)
 
-    def reader(self) -> BodyReader | None:
+    async def reader(self) -> BodyReader | None:
         return None
 
     async def get(self) -> None:
