@@ -266,6 +266,8 @@ class TrainingRow(Table):
     owner: Mapped[str] = mapped_column(String(255))
     name: Mapped[str] = mapped_column(String(64))
     author: Mapped[str] = mapped_column(String(255))
+    # from inside which notebook it was asked for, if from any
+    notebook: Mapped[str | None] = mapped_column(String(64))
     # what it is made of
     source_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     data_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))

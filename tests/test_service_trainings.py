@@ -229,6 +229,7 @@ def test_submitted_from_inside_a_notebook(hub: RunningHub) -> None:
     said = kernel.run(FROM_INSIDE.format(files=SOURCE), 150)
     found: dict[str, Any] = json.loads(said)
     assert (found["state"], found["owner"], found["author"]) == ("SUCCEEDED", "user:iris", "iris")
+    assert found["notebook"] == "lab"
     assert found["best"] == {"trial": 1, "score": 0.5}
     log = hub.ask_train("GET", f"/trainings/{found['id']}/trials/1/log", token)
     assert log.text.endswith(" said 42\n")

@@ -62,6 +62,7 @@ def show_training(found: "Training") -> None:
         ("name", found.name),
         ("owner", found.owner),
         ("asked for by", found.author),
+        *([("from notebook", found.notebook)] if found.notebook else []),
         ("state", found.state),
         ("reason", found.reason),
         *((stage.name, show_stage(stage)) for stage in found.stages),

@@ -138,6 +138,7 @@ class Training(Model):
     name: str
     owner: Owner
     author: str
+    notebook: str | None = Field(None, description="from inside which it was asked for")
     state: TrainingState
     reason: str = Field("", description="why it is in this state, for people")
     progress: int = Field(0, ge=0, le=100, description="per cent of the present stage")

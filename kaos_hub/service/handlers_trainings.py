@@ -109,7 +109,8 @@ def _number(call: Call) -> int:
 
 async def request(call: Call) -> TrainingAnswer:
     """Record what is wanted; fetching, building and training follow by themselves."""
-    return await call.core.trainings.request(call.owner, call.caller.user, call.body)
+    owner, caller = call.owner, call.caller
+    return await call.core.trainings.request(owner, caller.user, call.body, caller.notebook)
 
 
 async def list_trainings(call: Call) -> list[Training]:
@@ -192,7 +193,9 @@ async def delete(call: Call) -> TrainingGone:
 
 async def reproduce(call: Call) -> TrainingAnswer:
     """Once more, with the very same."""
-    return await call.core.trainings.reproduce(call.owner, call.caller.user, call.path["id"])
+    owner, caller = call.owner, call.caller
+    training = call.path["id"]
+    return await call.core.trainings.reproduce(owner, caller.user, training, caller.notebook)
 
 
 async def comparison(call: Call) -> list[TrialComparison]:

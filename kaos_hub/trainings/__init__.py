@@ -45,8 +45,10 @@ class Trainings(Looking, Naming, Working):
     Every method raises :class:`~kaos_hub.errors.NotFound` for what is not the owner's.
     """
 
-    async def request(self, owner: str, user: str, wanted: TrainingRequest) -> TrainingAnswer:
-        """Train, or (dry run) say what that would do.
+    async def request(
+        self, owner: str, user: str, wanted: TrainingRequest, notebook: str | None = None
+    ) -> TrainingAnswer:
+        """Train, or (dry run) say what that would do; ``notebook``: from inside which.
 
         Raises:
             NotFound: a bundle that the owner does not have.
@@ -59,6 +61,7 @@ class Trainings(Looking, Naming, Working):
             await self._requests.check_source(chosen.source)
             params = await self._requests.params(chosen)
             row = self._requests.draft(owner, user, wanted, chosen)
+            row.notebook = notebook
             actions = await self._requests.plan(owner, chosen, params, row)
             model = None
             if not wanted.dry_run:
@@ -87,7 +90,9 @@ class Trainings(Looking, Naming, Working):
             self._driver.wake(training)
         return done[0]
 
-    async def reproduce(self, owner: str, user: str, training: str) -> TrainingAnswer:
+    async def reproduce(
+        self, owner: str, user: str, training: str, notebook: str | None = None
+    ) -> TrainingAnswer:
         """Run a training again with the very same inputs, parameters and environment.
 
         Raises:
@@ -96,6 +101,7 @@ class Trainings(Looking, Naming, Working):
 
         def write(session: Session, row: TrainingRow) -> TrainingAnswer:
             new = self._requests.again(session, row, user)
+            new.notebook = notebook
             session.flush()
             return TrainingAnswer(
                 training=as_model(session, new),

@@ -184,6 +184,7 @@ def _as_model(
         name=row.name,
         owner=row.owner,
         author=row.author,
+        notebook=row.notebook,
         state=TrainingState(row.state),
         reason=row.reason,
         progress=row.progress,

@@ -201,7 +201,8 @@ class Requests:
             if getattr(wanted, field) != TrainingRequest.model_fields[field].default:
                 for column in columns:
                     setattr(row, column, getattr(draft, column))
-        for column in ("source_id", "data_id", "manifest_id", "params_id", "state", "reason"):
+        now = "source_id data_id manifest_id params_id state reason notebook"
+        for column in now.split():
             setattr(row, column, getattr(draft, column))
         self._check(row)
         return row

@@ -59,6 +59,7 @@ def upgrade() -> None:
         sa.Column("owner", sa.String(length=255), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("author", sa.String(length=255), nullable=False),
+        sa.Column("notebook", sa.String(length=64), nullable=True),
         sa.Column("source_id", sa.Integer(), nullable=True),
         sa.Column("data_id", sa.Integer(), nullable=True),
         sa.Column("manifest_id", sa.Integer(), nullable=True),
