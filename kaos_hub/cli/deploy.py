@@ -9,7 +9,7 @@ import click
 
 from kaos_hub.cli.base import Command, Session, pass_session
 from kaos_hub.cli.output import show, show_json
-from kaos_hub.cli.submitting import is_submitted, prepare, reference_to, submit, would_send
+from kaos_hub.cli.submitting import prepare, reference_to, submit, submitted_as, would_send
 from kaos_hub.errors import InvalidName, RestartRequired
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def deploy(
         # Whether the notebook could be had at all is asked before anything is sent.
         session.client.notebooks.request(plan.request.model_copy(update={"dry_run": True}))
     for role, folder in plan.folders.items():
-        digest = submit(session, session.client.notebooks.bundles, folder)
-        plan.request = plan.request.model_copy(update={role: digest})
+        version = submit(session, session.client.notebooks.bundles, folder)
+        plan.request = plan.request.model_copy(update={role: version.digest})
     answer = _deploy(session, plan.request, yes)
     follow_to_the_end(session, answer.notebook, detach, not no_browser, answer.actions)
 
@@ -169,7 +169,7 @@ def _show_plan(session: Session, plan: _Plan) -> None:
     actions, new = [], False
     for role, folder in plan.folders.items():
         bundles = session.client.notebooks.bundles
-        if is_submitted(bundles, folder):
+        if submitted_as(bundles, folder):
             request = request.model_copy(update={role: folder.scan.root})
             actions.append(f"use {role} bundle {folder.name} as it was submitted before")
         else:

@@ -12,7 +12,7 @@ from kaos_hub.errors import InvalidBundle
 
 if TYPE_CHECKING:
     from kaos_hub.client.bundles import Bundles, Folder
-    from kaos_hub.models import BundleKind
+    from kaos_hub.models import BundleKind, BundleVersion
 
 _SKIPPED_SHOWN = 5
 
@@ -38,8 +38,8 @@ def prepare(session: Session, bundles: "Bundles", path: Path, kind: "BundleKind"
     return folder
 
 
-def submit(session: Session, bundles: "Bundles", folder: "Folder") -> str:
-    """Submit a folder with a bar, say which version it is. Returns its digest."""
+def submit(session: Session, bundles: "Bundles", folder: "Folder") -> "BundleVersion":
+    """Submit a folder with a bar, and say which version it is."""
     try:
         with Bar(f"Sending {folder.name}", not session.quiet) as bar:
             version = bundles.submit(folder, progress=bar)
@@ -47,7 +47,7 @@ def submit(session: Session, bundles: "Bundles", folder: "Folder") -> str:
         say("Interrupted. Deploy it again: only what has not arrived yet is sent.")
         raise click.exceptions.Exit(130) from None
     session.note(f"{folder.kind.capitalize()}: {version.name}@v{version.version}, {extent(folder)}")
-    return version.digest
+    return version
 
 
 def extent(folder: "Folder") -> str:
@@ -58,10 +58,10 @@ def extent(folder: "Folder") -> str:
     return f"{files:,} file{'s' * (files != 1)}, {show_memory(folder.scan.size)}"
 
 
-def is_submitted(bundles: "Bundles", folder: "Folder") -> bool:
-    """Whether the folder, as it is, is a version already."""
+def submitted_as(bundles: "Bundles", folder: "Folder") -> "BundleVersion | None":
+    """The version that the folder, as it is, is already."""
     known = bundles.list(kind=folder.kind, name=folder.name, limit=1000)
-    return any(version.digest == folder.scan.root for version in known)
+    return next((version for version in known if version.digest == folder.scan.root), None)
 
 
 def would_send(bundles: "Bundles", folder: "Folder") -> str:

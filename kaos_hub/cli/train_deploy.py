@@ -1,68 +1,22 @@
 """``kaos train deploy``: check everything, show what is used, ask, send, follow."""
 
 import shlex
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from kaos_hub.cli.base import Command, Session, pass_session
-from kaos_hub.cli.output import age, show, show_json, show_table
-from kaos_hub.cli.submitting import (
-    extent,
-    is_submitted,
-    prepare,
-    reference_to,
-    submit,
-    would_send,
-)
+from kaos_hub.cli.output import age, show, show_json
+from kaos_hub.cli.submitting import submit, submitted_as, would_send
+from kaos_hub.cli.train_inputs import SHOWN, Plan, make_plan, show_inputs, size_of
 from kaos_hub.errors import Conflict, InvalidBundle, InvalidRequest, LimitExceeded, NotFound
 
 if TYPE_CHECKING:
-    from kaos_hub.client.bundles import Folder
-    from kaos_hub.models import (
-        BundleKind,
-        BundleLink,
-        BundleVersion,
-        Inputs,
-        TrainingAnswer,
-        TrainingRequest,
-    )
+    from kaos_hub.models import BundleVersion, TrainingAnswer
 
-ROLES = ("source", "data", "manifest", "params")
-_SHOWN = ("source", "data", "params")
-_NOTHING = {
-    "source": "none yet: the training will wait for one (-s DIR)",
-    "data": "none yet: the training will wait for some (-d DIR or -m MANIFEST)",
-    "params": "none: one trial",
-}
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
-
-
-@dataclass
-class _Plan:
-    """What is going to be trained."""
-
-    request: "TrainingRequest"
-    inputs: "Inputs"
-    """The current ones, as they were when they were shown."""
-    folders: dict[str, "Folder"] = field(default_factory=dict)
-    """By role, those that are to be submitted."""
-
-    def given(self, role: str) -> bool:
-        """Whether the command names this input; a manifest is where data come from."""
-        roles = ("data", "manifest") if role == "data" else (role,)
-        return any(getattr(self.request, r) or r in self.folders for r in roles)
-
-    def used(self, role: str) -> "BundleVersion | None":
-        """The current input that is used because none is given."""
-        if self.given(role) or (role == "params" and self.request.without_params):
-            return None
-        version: BundleVersion | None = getattr(self.inputs, role)
-        return version
 
 
 def _options(function: AnyFunction) -> AnyFunction:
@@ -131,12 +85,13 @@ def deploy(
         kaos train deploy -m mnist/data_manifest
     """
     from kaos_hub.cli.train_follow import follow_training
+    from kaos_hub.client.submission import reference
 
     _check_pairs(source, data, manifest, params, notebook, options["without_params"])
     _refuse_notebook(source, data)
     given = {"source": source, "data": data, "manifest": manifest, "params": params}
-    plan = _plan(session, given, notebook, options)
-    _show_inputs(session, plan)
+    plan = make_plan(session, given, notebook, options)
+    show_inputs(session, plan)
     if dry_run:
         _show_plan(session, plan)
         return
@@ -144,8 +99,8 @@ def deploy(
     if plan.folders:
         _ask_first(session, plan)
     for role, folder in plan.folders.items():
-        digest = submit(session, session.client.bundles, folder)
-        plan.request = plan.request.model_copy(update={role: digest})
+        version = submit(session, session.client.bundles, folder)
+        plan.request = plan.request.model_copy(update={role: reference(version)})
     answer = _request(session, plan)
     assert answer.training is not None
     follow_training(session, answer.training, detach, answer.actions)
@@ -179,130 +134,14 @@ def _refuse_notebook(source: str | None, data: str | None) -> None:
     )
 
 
-def _plan(
-    session: Session,
-    given: dict[str, str | None],
-    notebook: str | None,
-    options: dict[str, Any],
-) -> _Plan:
-    """Everything that can be checked without sending: options, files line by line, folders."""
-    from kaos_hub.client.submission import parse_goal
-    from kaos_hub.models import BundleKind, Inputs, TrainingRequest, parse_request
-
-    wanted = {name: value for name, value in options.items() if value is not None}
-    if "goal" in wanted:
-        wanted["goal"] = parse_goal(wanted["goal"]).model_dump(mode="json")
-    plan = _Plan(parse_request(TrainingRequest, wanted), Inputs())
-    # The small files first: they are where mistakes are, and reading data may take a while.
-    for role in reversed(ROLES):
-        argument = given[role]
-        if argument is None:
-            continue
-        kind, path = BundleKind(role), Path(argument)
-        if path.is_dir() or (path.is_file() and role in ("manifest", "params")):
-            plan.folders[role] = prepare(session, session.client.bundles, path, kind)
-        else:
-            what = "file" if role in ("manifest", "params") else "folder"
-            update = {role: reference_to(argument, what)}
-            plan.request = plan.request.model_copy(update=update)
-    if notebook is not None:
-        _promote(session, plan, notebook)
-    plan.inputs = session.client.trainings.inputs()
-    _expect(plan)
-    return plan
-
-
-def _promote(session: Session, plan: _Plan, name: str) -> None:
-    """The source that a notebook was last saved or deployed with; its data, unless others are
-    given."""
-    from kaos_hub.models import BundleKind
-
-    found = session.client.notebooks.get(name)
-    if found.source is None:
-        raise InvalidRequest(
-            f"notebook {name} has no source bundle to train with; deploy it with one:"
-            f" kaos notebook deploy -n {name} -s DIR"
-        )
-    links = {BundleKind.SOURCE: found.source}
-    if found.data is not None and not plan.given("data"):
-        links[BundleKind.DATA] = found.data
-    for kind, link in links.items():
-        if session.client.workspaces.current:
-            plan.folders[kind.value] = _carried(session, kind, link)
-        else:
-            update = {kind.value: link.digest}
-            plan.request = plan.request.model_copy(update=update)
-
-
-def _carried(session: Session, kind: "BundleKind", link: "BundleLink") -> "Folder":
-    """A bundle of one's own notebook, to be submitted to the workspace: a group has its own."""
-    place = tempfile.TemporaryDirectory(prefix="kaos-")
-    target = Path(place.name) / "bundle"
-    session.client.notebooks.bundles.get(kind, link.name, link.version, target)
-    folder = session.client.bundles.prepare(target, kind, link.name)
-    return replace(folder, keeps=place)
-
-
-def _expect(plan: _Plan) -> None:
-    """Have the service refuse if what is shown to the person is no longer so."""
-    from kaos_hub.models import Shown
-
-    digests = {role: used.digest for role in _SHOWN if (used := plan.used(role))}
-    plan.request = plan.request.model_copy(update={"expected": Shown(**digests)})
-    if not any(plan.given(role) or plan.used(role) for role in ("source", "data")):
-        raise InvalidRequest(
-            "there is nothing to train with yet; give a source and data: kaos train deploy -s DIR"
-            " -d DIR"
-        )
-
-
-def _show_inputs(session: Session, plan: _Plan) -> None:
-    if session.quiet:
-        return
-    rows = [row for role in _SHOWN for row in _rows(plan, role)]
-    show_table(("input", "bundle", "", "who", "when"), rows, err=True)
-
-
-def _rows(plan: _Plan, role: str) -> Iterator[tuple[object, ...]]:
-    """How an input is shown: what is given now, or which bundle is used since nothing is."""
-    given = False
-    for each in ("data", "manifest") if role == "data" else (role,):
-        folder, reference = plan.folders.get(each), getattr(plan.request, each)
-        if folder:
-            given = True
-            yield each, folder.name, _size(folder), "you", "now"
-        elif reference:
-            given = True
-            yield each, reference[:19], "as it was submitted", "", ""
-    if given:
-        return
-    used = plan.used(role)
-    if used is None:
-        left_out = role == "params" and plan.request.without_params
-        yield role, "-", "left out: one trial" if left_out else _NOTHING[role], "", ""
-        return
-    how = "used last"
-    if role == "data" and (manifest := plan.inputs.manifest):
-        how += f", fetched by {manifest.name}@v{manifest.version}"
-    yield role, f"{used.name}@v{used.version}", how, used.author, f"{age(used.created)} ago"
-
-
-def _size(folder: "Folder") -> str:
-    if folder.kind == "params":
-        return f"{folder.lists:,} trial{'s' * (folder.lists != 1)}"
-    if folder.kind == "manifest":
-        return f"{folder.lists:,} file{'s' * (folder.lists != 1)} to fetch"
-    return extent(folder)
-
-
-def _confirm(session: Session, plan: _Plan, yes: bool) -> None:
+def _confirm(session: Session, plan: Plan, yes: bool) -> None:
     """Ask whether what was used last is what is meant; in a script, what was said counts."""
-    used = [role for role in _SHOWN if plan.used(role)]
+    used = [role for role in SHOWN if plan.used(role)]
     if used and session.can_ask:
         session.confirm(f"Train with the {' and '.join(used)} used last?", yes, "-y")
 
 
-def _ask_first(session: Session, plan: _Plan) -> None:
+def _ask_first(session: Session, plan: Plan) -> None:
     """Whether the training could be had at all, asked before anything is sent."""
     from kaos_hub.errors import InvalidResources
 
@@ -318,11 +157,11 @@ def _ask_first(session: Session, plan: _Plan) -> None:
         return
 
 
-def _request(session: Session, plan: _Plan) -> "TrainingAnswer":
+def _request(session: Session, plan: Plan) -> "TrainingAnswer":
     try:
         return session.client.trainings.request(plan.request)
     except Conflict as e:
-        moved = [text for role in _SHOWN if (text := _moved(session, plan, role))]
+        moved = [text for role in SHOWN if (text := _moved(session, plan, role))]
         if not moved:
             raise
         raise Conflict(
@@ -332,7 +171,7 @@ def _request(session: Session, plan: _Plan) -> "TrainingAnswer":
         ) from None
 
 
-def _moved(session: Session, plan: _Plan, role: str) -> str | None:
+def _moved(session: Session, plan: Plan, role: str) -> str | None:
     """What became of an input that was shown, if it is another one now."""
     before = plan.used(role)
     now: BundleVersion | None = getattr(session.client.trainings.inputs(), role)
@@ -345,16 +184,18 @@ def _moved(session: Session, plan: _Plan, role: str) -> str | None:
     return f"the {role} shown was {was}; now it is {now.name}@v{now.version} ({who})"
 
 
-def _show_plan(session: Session, plan: _Plan) -> None:
+def _show_plan(session: Session, plan: Plan) -> None:
     """What a deploy would do: what would be sent, then what the service would do with it."""
+    from kaos_hub.client.submission import reference
     from kaos_hub.models import TrainingAnswer
 
     bundles = session.client.bundles
     request = plan.request.model_copy(update={"dry_run": True})
     actions, new = [], []
     for role, folder in plan.folders.items():
-        if is_submitted(bundles, folder):
-            request = request.model_copy(update={role: folder.scan.root})
+        known = submitted_as(bundles, folder)
+        if known:
+            request = request.model_copy(update={role: reference(known)})
             actions.append(f"use {role} bundle {folder.name} as it was submitted before")
         else:
             actions.append(would_send(bundles, folder))
@@ -374,7 +215,7 @@ def _show_plan(session: Session, plan: _Plan) -> None:
         show(f"- {action}")
 
 
-def _later(plan: _Plan) -> Iterator[str]:
+def _later(plan: Plan) -> Iterator[str]:
     """What follows on sending. Of bundles that it does not have the service can say no more."""
     from kaos_hub.cli.output import resources
     from kaos_hub.models import Resources
@@ -385,7 +226,7 @@ def _later(plan: _Plan) -> Iterator[str]:
     if "source" in plan.folders:
         yield "build what the source asks for, unless that is there already"
     slots, params = request.slots, plan.folders.get("params")
-    trials = _size(params) if params else "the trials"
+    trials = size_of(params) if params else "the trials"
     if params is None and plan.used("params") is None and not request.params:
         trials, slots = "one trial", 1
     held = Resources(cpu=request.cpu, memory=request.memory, gpu=request.gpu)

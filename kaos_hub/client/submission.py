@@ -9,6 +9,7 @@ from kaos_hub.client.notebooks import Bundle, folder_in
 from kaos_hub.errors import InvalidRequest
 from kaos_hub.models import (
     BundleKind,
+    BundleLink,
     BundleVersion,
     Direction,
     Goal,
@@ -31,6 +32,11 @@ def parse_goal(text: str | Goal) -> Goal:
     return parse_request(Goal, {"metric": metric, "direction": direction})
 
 
+def reference(version: BundleVersion | BundleLink) -> str:
+    """How a version is named in a request: by its name, for two names may mean one content."""
+    return f"{version.name}@v{version.version}"
+
+
 def prepare(
     bundles: Bundles,
     given: Bundle | Params,
@@ -45,7 +51,7 @@ def prepare(
     if isinstance(given, Mapping):
         return bundles.prepare(lay_out_params(given), kind)
     if isinstance(given, BundleVersion):
-        return given.digest
+        return reference(given)
     path = _file_in(given, kind)
     return str(given) if path is None else bundles.prepare(path, kind, None, progress)
 
@@ -54,11 +60,11 @@ def submit(
     bundles: Bundles, request: TrainingRequest, ready: Mapping[str, Folder | str]
 ) -> TrainingRequest:
     """The request with all of its inputs, which are submitted."""
-    digests = {
-        role: each if isinstance(each, str) else bundles.submit(each).digest
+    named = {
+        role: each if isinstance(each, str) else reference(bundles.submit(each))
         for role, each in ready.items()
     }
-    return request.model_copy(update=digests)
+    return request.model_copy(update=named)
 
 
 def _file_in(given: Bundle | Params, kind: BundleKind) -> Path | None:
