@@ -19,7 +19,7 @@ from kaos_hub.inside.trial_places import Place, Places
 from kaos_hub.inside.trial_process import Ending, Process, Waker
 from kaos_hub.inside.trial_reason import last_line, reason
 from kaos_hub.inside.trial_settings import Settings
-from kaos_hub.inside.trial_watch import Heart, StorageWatch
+from kaos_hub.inside.trial_watch import Hand, Heart, StorageWatch
 from kaos_hub.models import Beat, BeatAnswer, EndedBy, Lease, Output, TrialEnd
 from kaos_hub.quantities import show_memory
 
@@ -40,6 +40,7 @@ class Bench:
     sender: trial_upload.Sender
     new_link: Callable[[], Link]
     tell: Callable[[str], object]
+    hands: tuple[Hand, Hand]
 
 
 class Trial:
@@ -124,7 +125,7 @@ class Trial:
             bench.settings.storage,
             lambda: process.end(EndedBy.STORAGE, grace=0),
         )
-        self._watch.start()
+        bench.hands[1].give(self._watch.run)
 
     def _start_heart(self) -> None:
         if self._heart is None:
@@ -137,7 +138,7 @@ class Trial:
                 on_cancel=lambda: cancel(EndedBy.CANCELLED),
                 on_gone=self._on_gone,
             )
-            self._heart.start()
+            self._bench.hands[0].give(self._heart.run)
 
     def _on_gone(self) -> None:
         self._gone = True

@@ -276,12 +276,27 @@ _ORDINARY = [
 ]
 
 
+def _has_its_own_processes() -> bool:
+    """Whether all processes that we can see are this one and an init: a container."""
+    pids = {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208
+    return pids <= {1, os.getpid()}
+
+
+_CONTAINED = _has_its_own_processes()
+"""Asked before any trial begins: all processes that come later are theirs."""
+
+
 def _kill_all() -> None:
     """SIGKILL to everything that the trial has started and that lives."""
-    if os.getpid() == 1:
-        # The first process of a container: all others are the trial's, and none can fork away.
-        with contextlib.suppress(ProcessLookupError):
+    if _CONTAINED:
+        # All but ourselves and the init, at one stroke: nothing forks away from it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(-1, signal.SIGKILL)
         return
-    for process in descendants(os.getpid()):
+    left = descendants(os.getpid())
+    # Whole groups at one stroke: what forks and dies without end is gone when we look at it.
+    for group in {process.group for process in left} - {os.getpgrp(), 0}:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+    for process in left:
         send(process, signal.SIGKILL)

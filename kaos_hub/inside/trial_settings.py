@@ -56,13 +56,21 @@ def read(environ: Mapping[str, str]) -> Settings:
     return Settings(
         url=url,
         root=root,
-        code=Path(f"{root}{environ.get('KAOS_CODE') or '/opt/program'}"),
+        code=_code(Path(f"{root}{environ.get('KAOS_CODE') or '/opt/program'}"), context),
         context=context,
         data=f"{root}{data}" if data else None,
         storage=int(environ.get("KAOS_STORAGE") or _STORAGE),
         log_limit=int(environ.get("KAOS_LOG_LIMIT") or _LOG),
         environment=_users(environ),
     )
+
+
+def _code(told: Path, context: Path | None) -> Path:
+    """Where the code is. An image may have it in another directory: that which we start in."""
+    here = Path.cwd()
+    if context is None and not (told / "train").exists() and (here / "train").exists():
+        return here
+    return told
 
 
 def _users(environ: Mapping[str, str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +25,28 @@ _MEASURE = 2.0
 """Seconds between two looks at all files; more if a look takes long."""
 
 
-class Heart(threading.Thread):
+class Hand(threading.Thread):
+    """A thread that waits for something to do.
+
+    Made before any trial: one that holds all the processes there may be cannot keep it from us.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self._work = queue.SimpleQueue[Callable[[], None]]()
+        self.start()
+
+    def run(self) -> None:
+        """Do one thing after the other, for ever."""
+        while True:
+            self._work.get()()
+
+    def give(self, do: Callable[[], None]) -> None:
+        """Have something done, after what was given before."""
+        self._work.put(do)
+
+
+class Heart:
     """Tells the service that a trial lives, and what it has said since.
 
     Args:
@@ -44,13 +66,19 @@ class Heart(threading.Thread):
         on_cancel: Callable[[], object],
         on_gone: Callable[[], object],
     ) -> None:
-        super().__init__(name="heart", daemon=True)
         self._link, self._lease, self._metrics, self._log = link, lease, metrics, log
         self._on_cancel, self._on_gone = on_cancel, on_gone
-        self._stopped = threading.Event()
+        self._stopped, self._done = threading.Event(), threading.Event()
 
     def run(self) -> None:
         """Beat until stopped."""
+        try:
+            self._run()
+        finally:
+            self._link.close()
+            self._done.set()
+
+    def _run(self) -> None:
         pause, due = LOG, time.monotonic() + BEAT
         while not self._stopped.wait(pause):
             try:
@@ -66,7 +94,6 @@ class Heart(threading.Thread):
             except (Trouble, Refused):
                 # The trial goes on; what could not be told waits.
                 pause = min(pause * 2, _LONGEST_PAUSE)
-        self._link.close()
 
     def _beat(self) -> None:
         points = self._metrics.take()
@@ -82,13 +109,12 @@ class Heart(threading.Thread):
     def stop(self) -> None:
         """Stop; what it is saying right now may not take long."""
         self._stopped.set()
-        self.join(_LAST_WORD)
-        if self.is_alive():
+        if not self._done.wait(_LAST_WORD):
             self._link.abort()
-            self.join()
+            self._done.wait()
 
 
-class StorageWatch(threading.Thread):
+class StorageWatch:
     """Looks how much a trial has written.
 
     Args:
@@ -100,7 +126,6 @@ class StorageWatch(threading.Thread):
     def __init__(
         self, places: Callable[[], list[Path]], limit: int, on_over: Callable[[], object]
     ) -> None:
-        super().__init__(name="storage", daemon=True)
         self._places, self._limit, self._on_over = places, limit, on_over
         self._stopped = threading.Event()
 

@@ -26,6 +26,7 @@ from kaos_hub.inside.trial_places import Places
 from kaos_hub.inside.trial_process import Unkillable, Waker
 from kaos_hub.inside.trial_settings import Settings
 from kaos_hub.inside.trial_upload import Sender
+from kaos_hub.inside.trial_watch import Hand
 from kaos_hub.models import EndedBy, Lease, LeaseAnswer, LeaseRequest, TrialEnd
 
 _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
@@ -54,6 +55,7 @@ class Worker:
             sender=Sender(link, say),
             new_link=lambda: Link(settings.url, ticket),
             tell=say,
+            hands=(Hand("heart"), Hand("storage")),
         )
         self._trial: Trial | None = None
 
