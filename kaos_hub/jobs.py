@@ -10,7 +10,6 @@ what is already there. So a restart is nothing but driving every active row agai
 import asyncio
 import contextlib
 import logging
-import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from secrets import token_hex
@@ -21,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from kaos_hub import ledger as ledgers
 from kaos_hub.database import ACTIVE_JOBS, Database, JobRow, now
+from kaos_hub.endings import ATTEMPTS, Explain, progress, why
 from kaos_hub.engines.base import (
     Cause,
     Engine,
@@ -37,11 +37,6 @@ from kaos_hub.logs import LogStore
 from kaos_hub.models import Job, JobKind, JobState, Resources
 
 log = logging.getLogger(__name__)
-
-Explain = Callable[[JobRow, list[str]], str]
-_STEP = re.compile(rb"(?:\[(\d+)/(\d+)\] )?S(?:tep|TEP) (\d+)/(\d+) ?:")
-ATTEMPTS = 3
-"""How often a job is tried when the infrastructure, not the user's work, failed."""
 
 
 def workload_name(kind: str, job_id: str) -> str:
@@ -335,9 +330,9 @@ class Jobs:
                 # a full disk costs the rest of the log, not the job
                 log.error("job %s: its log cannot be kept: %s", row.id, e)
                 return
-            steps = _STEP.findall(piece)
-            if steps:
-                await self._note(row.id, progress=_progress(*steps[-1]))
+            done = progress(piece)
+            if done is not None:
+                await self._note(row.id, progress=done)
 
     async def _drain(self, row: JobRow) -> None:
         with contextlib.suppress(Unavailable, TimeoutError):
@@ -352,29 +347,9 @@ class Jobs:
         if lost and row.attempt < ATTEMPTS and row.kind != JobKind.TRAIN:
             await self._again(row, seen)
             return
-        reason = await self._why(row, seen)
+        reason = await why(row, seen, self._logs, self._explain)
         cause = Cause.LOST if lost and seen.cause is Cause.NONE else seen.cause
         await self._finish(row, JobState.FAILED, reason, finished=seen.finished, cause=cause)
-
-    async def _why(self, row: JobRow, seen: Observation) -> str:
-        if seen.cause is Cause.DEADLINE:
-            return f"took longer than the {row.deadline} s allowed, and was ended"
-        if seen.cause is Cause.OUT_OF_MEMORY:
-            return "ran out of memory; ask for more, or need less"
-        if row.kind == JobKind.TRAIN and seen.phase in (Phase.LOST, Phase.ABSENT):
-            return f"was lost: {seen.message or 'the machine or engine went away'}"
-        if row.kind == JobKind.TRAIN and seen.cause.infrastructure:
-            return seen.message
-        if seen.phase in (Phase.LOST, Phase.ABSENT):
-            return f"was lost {ATTEMPTS} times: {seen.message or 'the machine or engine went away'}"
-        if seen.cause.infrastructure:
-            return f"failed {ATTEMPTS} times: {seen.message}"
-        if seen.cause in (Cause.STORAGE, Cause.CONFIGURATION):
-            return seen.message
-        if row.kind == JobKind.BUILD:
-            lines = await self._logs.lines(row.id)
-            return await asyncio.to_thread(self._explain, row, lines)
-        return seen.message or f"ended with exit code {seen.exit_code}"
 
     async def _again(self, row: JobRow, seen: Observation) -> None:
         """Infrastructure failed: forget the workload, and queue once more, later."""
@@ -435,12 +410,6 @@ class Jobs:
         event = self._changed.pop(job_id, None)
         if event is not None:
             event.set()
-
-
-def _progress(stage: bytes, stages: bytes, step: bytes, steps: bytes) -> int:
-    """Per cent of a build, from "[1/2] STEP 3/4" or "Step 3/4"."""
-    done = (int(step) - 1) / max(int(steps), 1)
-    return min(99, int(100 * (int(stage or 1) - 1 + done) / max(int(stages or 1), 1)))
 
 
 def as_model(row: JobRow) -> Job:

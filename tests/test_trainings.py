@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import tarfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import select
@@ -351,3 +353,81 @@ async def test_what_a_trial_logs_is_seen_live(quick: Make) -> None:
         assert trial.metrics == {"loss": 1 / 3000, "final": 7.0}
         assert seen[0]["values"] == {"loss": 1.0} and seen[-1]["values"] == {"final": 7.0}
         assert done.best is not None and done.metrics == ["final", "loss"]
+
+
+class Files(SimpleHTTPRequestHandler):
+    """A folder over HTTP, which remembers what was asked of it."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        super().do_GET()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing on the terminal."""
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The URL at which a folder is served."""
+    Files.asked.clear()
+    handler = partial(Files, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+async def test_data_is_fetched_by_a_manifest(make: Make, tmp_path: Path) -> None:
+    web = tmp_path / "web"
+    web.mkdir()
+    for name in "abc":
+        (web / name).write_text(name * 10)
+    with serving(web) as url:
+
+        def lines(*names: str) -> str:
+            return "".join(
+                json.dumps({"url": f"{url}/{n}", "path": f"/x/{n}"}) + "\n" for n in names
+            )
+
+        async with make(allow=("127.0.0.0/8",)) as w:
+            train = '#!/bin/sh\ncat "$KAOS_DATA"/x/*; ls /pfs/data 2>/dev/null\n'
+            await w.source(train)
+            await w.files(BundleKind.MANIFEST, "sets", list_jsonl=lines("a", "b"))
+            asked = await w.request(source="code", manifest="sets")
+            done = await w.until(asked.id)
+            assert (done.state, done.reason) == ("SUCCEEDED", "")
+            assert [stage.state for stage in done.stages] == ["SUCCEEDED"] * 3
+            assert done.data is not None and (done.data.name, done.data.version) == ("sets", 1)
+            assert (await w.text(asked.id)).startswith("aaaaaaaaaabbbbbbbbbb")
+            assert b"Step 1/2" in b"".join(
+                [piece async for _, piece in await w.trainings.ingest_log(ADA, asked.id)]
+            )
+            inputs = await w.trainings.inputs(ADA)
+            assert (inputs.data.name, inputs.manifest.name) == ("sets", "sets")
+
+            same = await w.until((await w.request(manifest="sets")).id)
+            assert same.stages[0].state == "SKIPPED"
+            await w.files(BundleKind.MANIFEST, "sets", list_jsonl=lines("a", "b", "c"))
+            Files.asked.clear()
+            more = await w.until((await w.request(manifest="sets")).id)
+            assert (more.state, more.data.version) == ("SUCCEEDED", 2)
+            assert set(Files.asked) == {"/c"}
+
+            await w.files(BundleKind.MANIFEST, "broken", list_jsonl=lines("a", "nowhere"))
+            failed = await w.until((await w.request(manifest="broken")).id)
+            assert failed.state == "FAILED" and "list.jsonl:2" in failed.reason
+            assert failed.stages[0].state == "FAILED"
+
+
+async def test_private_addresses_are_not_fetched_from(quick: Make, tmp_path: Path) -> None:
+    with serving(tmp_path) as url:
+        async with quick() as w:
+            await w.source(TRAIN)
+            line = json.dumps({"url": f"{url}/a", "path": "a"})
+            await w.files(BundleKind.MANIFEST, "sets", list_jsonl=line)
+            failed = await w.until((await w.request(source="code", manifest="sets")).id)
+            assert failed.state == "FAILED" and "127.0.0.1" in failed.reason
+            assert Files.asked == []
