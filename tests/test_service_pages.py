@@ -151,7 +151,7 @@ def test_spans_are_said_in_one_unit(seconds: float, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.2, "1 s"), (59, "59 s"), (60, "1 min"), (125, "2 min 5 s"), (11_400, "3 h 10 min")],
+    [(0.2, "1 s"), (60, "1 min"), (125, "2 min 5 s"), (7200, "2 h"), (11_400, "3 h 10 min")],
 )
 def test_how_long_a_stage_took(seconds: float, said: str) -> None:
     assert took(seconds) == said

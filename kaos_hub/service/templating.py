@@ -16,7 +16,7 @@ from jupyterhub.utils import url_escape_path, url_path_join
 
 from kaos_hub.models import DEFAULT_SERVER, IdlePolicy, Resources
 from kaos_hub.quantities import show_memory
-from kaos_hub.service.trials_table import seconds_of, show_number, show_value
+from kaos_hub.service.trials_table import seconds_of, show_number, show_size, show_value
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -181,7 +181,8 @@ def took(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if rest else f"{hours} h"
 
 
 def show_resources(resources: Resources) -> str:
@@ -223,5 +224,5 @@ _FILTERS: dict[str, Callable[..., str | bool | float | None]] = {
     "number": show_number,
     "value": show_value,
     "seconds": seconds_of,
-    "memory": show_memory,
+    "size": show_size,
 }

@@ -208,6 +208,6 @@ def _metric_columns(training: Training, sort: str) -> list[Column]:
     ]
 
 
-def show_output(trial: Trial) -> str:
-    """How much it left."""
-    return show_memory(trial.output.size) if trial.output else ""
+def show_size(size: int) -> str:
+    """How large files are: ``14 B``, ``1.5Mi``."""
+    return f"{size} B" if size < 1024 else show_memory(size)
