@@ -36,6 +36,12 @@ def test_without_the_scope_nobody_is_let_in(scopes: list[str]) -> None:
         known(*scopes)
 
 
+def test_a_notebooks_token_is_told_to_start_again() -> None:
+    model = {"name": "ada", "kind": "user", "scopes": [USE, "access:servers!server=ada/mnist"]}
+    with pytest.raises(Forbidden, match=r"notebook 'mnist' may not train.*=kaos-train.*restarts"):
+        caller_of(model, service="kaos-train", cookie=False)
+
+
 def test_services_own_nothing() -> None:
     with pytest.raises(Forbidden, match="a service's"):
         known(USE, kind="service")

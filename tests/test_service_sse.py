@@ -107,6 +107,27 @@ async def test_an_error_in_a_stream_is_its_last_event() -> None:
         yield sse.Message("notebook", "{}", 1)
         raise NotFound("it was deleted")
 
-    pieces = [piece async for piece in _encoded(broken())]
+    async def may_listen() -> None:
+        """Everybody."""
+
+    pieces = [piece async for piece in _encoded(broken(), may_listen)]
     assert len(pieces) == 2
     assert b"event: error" in pieces[1] and b"it was deleted" in pieces[1]
+
+
+async def test_who_may_listen_no_more_hears_no_more() -> None:
+    asked = 0
+
+    async def ticking() -> AsyncIterator[sse.Message]:
+        while True:
+            yield sse.Message("training", "{}")
+
+    async def put_out() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 3:
+            raise NotFound("You are not in a group called 'vision'.")
+
+    pieces = [piece async for piece in _encoded(ticking(), put_out)]
+    assert len(pieces) == 4
+    assert b"event: error" in pieces[3] and b"vision" in pieces[3]

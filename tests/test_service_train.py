@@ -1,8 +1,10 @@
 """``kaos-train``, the second service of the Hub: who may train, and whose things are meant."""
 
 import hashlib
+import json
 import secrets
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -13,7 +15,8 @@ from kaos_hub.service.auth import Caller, Right
 from kaos_hub.service.login import Logins
 from kaos_hub.service.owners import Owners
 from kaos_hub.service.routes import Route
-from tests.hub import Browser, RunningHub, request, running_hub, wait_until
+from tests.hub import Answer, Browser, RunningHub, request, running_hub, wait_until
+from tests.kernels import Kernel
 from tests.wire import digest, frame, refused, sized, tree
 
 KAOS, TRAIN = "access:services!service=kaos", "access:services!service=kaos-train"
@@ -124,6 +127,52 @@ def test_a_servers_own_token_may_what_its_user_may(strict: RunningHub) -> None:
         assert (TRAIN in own[0]["scopes"], KAOS in own[0]["scopes"]) == (trains, True)
 
 
+# --- from inside a notebook ---
+
+SOURCE = {
+    "Dockerfile": "FROM python:3.13-slim\nWORKDIR /opt/program\nCOPY model .\n",
+    "model/train": "#!/bin/sh\nread line < $KAOS_DATA/a.txt\necho said $line\n"
+    'mkdir -p "$1/metrics"; echo \'{"loss": 0.5}\' > "$1/metrics/metrics.json"\n',
+}
+
+FROM_INSIDE = """
+import os, pathlib, json
+for name, text in {files!r}.items():
+    path = pathlib.Path("sent", name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+os.makedirs("numbers", exist_ok=True)
+pathlib.Path("numbers/a.txt").write_text("42\\n")
+from kaos_hub.client import Client
+made = Client().trainings.deploy("sent", "numbers", goal="loss:min")
+print(made.wait(timeout=120).model_dump_json())
+"""
+
+
+def test_submitted_from_inside_a_notebook(strict: RunningHub) -> None:
+    """With nothing but what the notebook has by itself; somebody may watch, on the other side."""
+    token = strict.token("ada")
+    assert strict.ask("POST", "/notebooks", token, {"name": "lab"}).status == 202
+
+    def running() -> Answer | None:
+        answer = strict.ask("GET", "/notebooks/lab", token)
+        return answer if answer.json["state"] == "RUNNING" else None
+
+    notebook = wait_until(running, 90, "the notebook").json
+    kernel = Kernel(notebook["url"], token)
+    said = kernel.run(FROM_INSIDE.format(files=SOURCE), 150)
+    found: dict[str, Any] = json.loads(said)
+    assert (found["state"], found["owner"], found["author"]) == ("SUCCEEDED", "user:ada", "ada")
+    assert found["notebook"] == "lab"
+    assert found["best"] == {"trial": 1, "score": 0.5}
+    log = strict.ask_train("GET", f"/trainings/{found['id']}/trials/1/log", token)
+    assert log.text.endswith(" said 42\n")
+    ended = "from kaos_hub.client import Client\ntry:\n    Client().trainings.kill({id!r})\n"
+    ended += "except Exception as e: print(type(e).__name__)"
+    assert kernel.run(ended.format(id=found["id"])).strip() == "Forbidden"
+    strict.ask("DELETE", "/notebooks/lab", token)
+
+
 # --- browsers ---
 
 
@@ -220,10 +269,10 @@ def test_one_login_is_enough_for_both(strict: RunningHub) -> None:
 
 @pytest.fixture(scope="module")
 def teams(hub: RunningHub) -> dict[str, str]:
-    """Tokens: ada and bob are in vision and in a group with an odd name, carl is not."""
-    hub.put_into("vision", "ada", "bob")
-    hub.put_into("Größe: 50%", "ada")
-    return {user: hub.token(user) for user in ("ada", "bob", "carl")}
+    """Tokens: amy and ben are in sailing and in a group with an odd name, cleo is not."""
+    hub.put_into("sailing", "amy", "ben")
+    hub.put_into("Größe: 50%", "amy")
+    return {user: hub.token(user) for user in ("amy", "ben", "cleo")}
 
 
 def submit(hub: RunningHub, token: str, content: bytes, owner: str) -> dict[str, object]:
@@ -237,38 +286,38 @@ def submit(hub: RunningHub, token: str, content: bytes, owner: str) -> dict[str,
 
 
 def test_members_share_what_a_group_owns(hub: RunningHub, teams: dict[str, str]) -> None:
-    owner, content = "group:vision", b"what all of us use"
-    made = submit(hub, teams["ada"], content, owner)
-    assert (made["owner"], made["author"]) == (owner, "ada")
+    owner, content = "group:sailing", b"what all of us use"
+    made = submit(hub, teams["amy"], content, owner)
+    assert (made["owner"], made["author"]) == (owner, "amy")
     for url in (hub.api, f"{hub.train}/api/v1"):
         one = f"{url}/bundles/data/shared/current"
         for headers, query in (({"X-Kaos-Owner": owner}, ""), ({}, f"?owner={quote(owner)}")):
-            assert request("GET", one + query, teams["bob"], headers=headers).json == made
-        archive = request("GET", f"{one}/archive?owner={owner}", teams["bob"])
+            assert request("GET", one + query, teams["ben"], headers=headers).json == made
+        archive = request("GET", f"{one}/archive?owner={owner}", teams["ben"])
         assert content in archive.body
-    # it is not ada's own, and what a group holds is nothing that a member holds
+    # it is not amy's own, and what a group holds is nothing that a member holds
     asked = {"objects": sized(content)}
-    assert hub.ask_train("GET", "/bundles", teams["ada"]).json == []
-    assert hub.ask_train("POST", "/bundles/missing", teams["ada"], asked).json["missing"]
-    assert not hub.ask_train("POST", "/bundles/missing", teams["bob"], asked, owner).json["missing"]
-    whoami = hub.ask_train("GET", "/whoami", teams["bob"], owner=owner).json
-    assert (whoami["user"], whoami["owner"]) == ("bob", owner)
+    assert hub.ask_train("GET", "/bundles", teams["amy"]).json == []
+    assert hub.ask_train("POST", "/bundles/missing", teams["amy"], asked).json["missing"]
+    assert not hub.ask_train("POST", "/bundles/missing", teams["ben"], asked, owner).json["missing"]
+    whoami = hub.ask_train("GET", "/whoami", teams["ben"], owner=owner).json
+    assert (whoami["user"], whoami["owner"]) == ("ben", owner)
     assert whoami["usage"]["storage"] > len(content)
 
 
 def test_a_group_may_be_called_anything(hub: RunningHub, teams: dict[str, str]) -> None:
     owner = "group:Größe: 50%"
-    assert submit(hub, teams["ada"], b"odd", owner)["owner"] == owner
+    assert submit(hub, teams["amy"], b"odd", owner)["owner"] == owner
     path = f"/bundles?owner={quote(owner)}"
-    assert len(hub.ask_train("GET", path, teams["ada"]).json) == 1
-    workspaces = hub.ask_train("GET", "/workspaces", teams["ada"]).json
+    assert len(hub.ask_train("GET", path, teams["amy"]).json) == 1
+    workspaces = hub.ask_train("GET", "/workspaces", teams["amy"]).json
     assert workspaces == [
-        {"owner": "user:ada", "name": "ada"},
+        {"owner": "user:amy", "name": "amy"},
         {"owner": owner, "name": "Größe: 50%"},
-        {"owner": "group:vision", "name": "vision"},
+        {"owner": "group:sailing", "name": "sailing"},
     ]
-    assert hub.ask_train("GET", "/workspaces", teams["carl"]).json == [
-        {"owner": "user:carl", "name": "carl"}
+    assert hub.ask_train("GET", "/workspaces", teams["cleo"]).json == [
+        {"owner": "user:cleo", "name": "cleo"}
     ]
 
 
@@ -280,55 +329,55 @@ def test_strangers_cannot_tell_whether_a_group_exists(
     for route in shared:
         path = route.path.format(**dict.fromkeys(route.parameters, "1"))
         said = set()
-        for name in ("vision", "nosuch"):
+        for name in ("sailing", "nosuch"):
             answer = hub.ask_train(
-                route.method, path, teams["carl"], b"" if route.reader else None, f"group:{name}"
+                route.method, path, teams["cleo"], b"" if route.reader else None, f"group:{name}"
             )
             message = refused(answer, 404, "not_found")
             assert "You are not in a group called" in message, (route.method, path)
             said.add(message.replace(name, "NAME"))
         assert len(said) == 1
-    for owner, code in (("user:ada", 404), ("vision", 400), ("group:", 400), ("team:x", 400)):
-        assert hub.ask_train("GET", "/bundles", teams["carl"], owner=owner).status == code
-    assert hub.ask_train("GET", "/bundles", teams["carl"], owner="user:carl").json == []
+    for owner, code in (("user:amy", 404), ("sailing", 400), ("group:", 400), ("team:x", 400)):
+        assert hub.ask_train("GET", "/bundles", teams["cleo"], owner=owner).status == code
+    assert hub.ask_train("GET", "/bundles", teams["cleo"], owner="user:cleo").json == []
 
 
 def test_who_was_put_out_writes_nothing_more(hub: RunningHub, teams: dict[str, str]) -> None:
-    hub.put_into("vision", "dan")
-    dan, owner = hub.token("dan"), "group:vision"
+    hub.put_into("sailing", "dan")
+    dan, owner = hub.token("dan"), "group:sailing"
     assert hub.ask_train("GET", "/bundles", dan, owner=owner).status == 200
-    assert hub.hub_api("DELETE", "/groups/vision/users", {"users": ["dan"]}).status == 200
+    assert hub.hub_api("DELETE", "/groups/sailing/users", {"users": ["dan"]}).status == 200
     answer = hub.ask_train("POST", "/objects", dan, frame(b"too late"), owner)
     assert "not in a group" in refused(answer, 404, "not_found")
     refused(hub.ask_train("GET", "/bundles", dan, owner=owner), 404, "not_found")
 
 
 def test_notebooks_are_nobodys_but_ones_own(hub: RunningHub, teams: dict[str, str]) -> None:
-    headers = {"X-Kaos-Owner": "group:vision"}
-    answer = request("GET", f"{hub.api}/notebooks", teams["bob"], headers=headers)
+    headers = {"X-Kaos-Owner": "group:sailing"}
+    answer = request("GET", f"{hub.api}/notebooks", teams["ben"], headers=headers)
     assert answer.json == []
-    answer = hub.ask("GET", "/notebooks?owner=group:vision", teams["bob"])
+    answer = hub.ask("GET", "/notebooks?owner=group:sailing", teams["ben"])
     assert "owner" in refused(answer, 400, "invalid_request")
 
 
 @pytest.mark.asyncio
 async def test_groups_are_remembered_for_reading_only() -> None:
-    now, asked = {"vision"}, []
+    now, asked = {"sailing"}, []
 
     async def ask(user: str) -> frozenset[str]:
         asked.append(user)
         return frozenset(now)
 
-    owners, ada = Owners(ask), Caller("ada")
+    owners, amy = Owners(ask), Caller("amy")
     for _ in range(3):
-        assert await owners.meant(ada, "group:vision") == "group:vision"
-    assert await owners.meant(ada, "") == await owners.meant(ada, "user:ada") == "user:ada"
-    assert asked == ["ada"]
+        assert await owners.meant(amy, "group:sailing") == "group:sailing"
+    assert await owners.meant(amy, "") == await owners.meant(amy, "user:amy") == "user:amy"
+    assert asked == ["amy"]
     now.clear()
-    with pytest.raises(NotFound, match="'vision'"):
-        await owners.meant(ada, "group:vision", fresh=True)
-    with pytest.raises(NotFound, match="'vision'"):  # and that is known to readers at once
-        await owners.meant(ada, "group:vision")
+    with pytest.raises(NotFound, match="'sailing'"):
+        await owners.meant(amy, "group:sailing", fresh=True)
+    with pytest.raises(NotFound, match="'sailing'"):  # and that is known to readers at once
+        await owners.meant(amy, "group:sailing")
     with pytest.raises(InvalidRequest):
-        await owners.meant(ada, "group:" + "x" * 301)
-    assert asked == ["ada", "ada"]
+        await owners.meant(amy, "group:" + "x" * 301)
+    assert asked == ["amy", "amy"]

@@ -4,7 +4,6 @@ import io
 import json
 import tarfile
 import urllib.request
-from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -15,8 +14,7 @@ from kaos_hub.service.login import Logins
 from kaos_hub.service.openapi import openapi
 from kaos_hub.service.routes import Route
 from tests.history import write
-from tests.hub import Answer, RunningHub, request, wait_until
-from tests.kernels import Kernel
+from tests.hub import RunningHub, request
 from tests.training_history import bundles, inputs, training, trials_of
 from tests.wire import digest, frame, refused, tree
 
@@ -193,50 +191,6 @@ def test_a_notebooks_token_ends_and_deletes_nothing(hub: RunningHub, rex: str) -
             said = refused(hub.ask_train(route.method, path, token), 403, "forbidden")
             assert "token of notebook 'lab'" in said
     assert hub.ask_train("DELETE", f"/trainings/{OLD}", rex).json == {"deleted": OLD}
-
-
-SOURCE = {
-    "Dockerfile": "FROM python:3.13-slim\nWORKDIR /opt/program\nCOPY model .\n",
-    "model/train": "#!/bin/sh\nread line < $KAOS_DATA/a.txt\necho said $line\n"
-    'mkdir -p "$1/metrics"; echo \'{"loss": 0.5}\' > "$1/metrics/metrics.json"\n',
-}
-
-FROM_INSIDE = """
-import os, pathlib, json
-for name, text in {files!r}.items():
-    path = pathlib.Path("sent", name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-os.makedirs("numbers", exist_ok=True)
-pathlib.Path("numbers/a.txt").write_text("42\\n")
-from kaos_hub.client import Client
-made = Client().trainings.deploy("sent", "numbers", goal="loss:min")
-print(made.wait(timeout=120).model_dump_json())
-"""
-
-
-def test_submitted_from_inside_a_notebook(hub: RunningHub) -> None:
-    """With nothing but what the notebook has by itself; somebody may watch, on the other side."""
-    token = hub.token("iris")
-    assert hub.ask("POST", "/notebooks", token, {"name": "lab"}).status == 202
-
-    def running() -> Answer | None:
-        answer = hub.ask("GET", "/notebooks/lab", token)
-        return answer if answer.json["state"] == "RUNNING" else None
-
-    notebook = wait_until(running, 90, "the notebook").json
-    kernel = Kernel(notebook["url"], token)
-    said = kernel.run(FROM_INSIDE.format(files=SOURCE), 150)
-    found: dict[str, Any] = json.loads(said)
-    assert (found["state"], found["owner"], found["author"]) == ("SUCCEEDED", "user:iris", "iris")
-    assert found["notebook"] == "lab"
-    assert found["best"] == {"trial": 1, "score": 0.5}
-    log = hub.ask_train("GET", f"/trainings/{found['id']}/trials/1/log", token)
-    assert log.text.endswith(" said 42\n")
-    ended = "from kaos_hub.client import Client\ntry:\n    Client().trainings.kill({id!r})\n"
-    ended += "except Exception as e: print(type(e).__name__)"
-    assert kernel.run(ended.format(id=found["id"])).strip() == "Forbidden"
-    hub.ask("DELETE", "/notebooks/lab", token)
 
 
 # --- OpenAPI ---

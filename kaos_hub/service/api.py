@@ -1,13 +1,14 @@
 """The one handler of the REST API: it checks, parses, calls the route's endpoint and answers."""
 
+import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
 from tornado.web import HTTPError
 
-from kaos_hub.errors import InvalidRequest, KaosError
+from kaos_hub.errors import HubUnavailable, InvalidRequest, KaosError
 from kaos_hub.models import Model, parse_request
 from kaos_hub.service import sse
 from kaos_hub.service.auth import Caller
@@ -124,7 +125,17 @@ class ApiHandler(BodyHandler):
         # Headers go out at once: a client must see that it is connected before anything happens.
         self.write(sse.COMMENT)
         await self.flush()
-        await self.stream(_encoded(events.messages))
+        await self.stream(_encoded(events.messages, self._look_again))
+
+    async def _look_again(self) -> None:
+        """Streams may last for days: who was put out of a group hears no more of it.
+
+        Raises:
+            NotFound: the caller is not in it any more.
+        """
+        if self.caller is not None and self._whose not in (None, self.caller.owner):
+            with contextlib.suppress(HubUnavailable):
+                await self.core.owners.meant(self.caller, str(self._whose))
 
 
 class UnknownAddress(Handler):
@@ -134,11 +145,14 @@ class UnknownAddress(Handler):
         raise HTTPError(404, f"{self.request.path} is not part of this API")
 
 
-async def _encoded(messages: AsyncIterator[sse.Message]) -> AsyncIterator[bytes]:
+async def _encoded(
+    messages: AsyncIterator[sse.Message], look_again: Callable[[], Awaitable[None]]
+) -> AsyncIterator[bytes]:
     """Messages as bytes. An error becomes the last message: the status line is long sent."""
     stream = sse.with_keepalive(messages)
     try:
         async for message in stream:
+            await look_again()
             yield sse.COMMENT if message is None else message.encode()
     except KaosError as e:
         yield sse.Message("error", json.dumps(e.body())).encode()

@@ -89,17 +89,23 @@ def caller_of(model: dict[str, Any], *, service: str, cookie: bool) -> Caller:
         Forbidden: the token lacks the right to use this service, or is another service's.
     """
     scopes = set(model.get("scopes") or ())
-    services = _services(scopes)
+    user, services = str(model.get("name")), _services(scopes)
+    own = _own_server(user, scopes)
     if service not in services:
-        raise Forbidden(
-            f"This token may not {_WHAT.get(service, 'use this')}: it lacks the scope"
-            f" {_access(service)}. Run `kaos login`, or ask the admin for that scope."
-        )
+        raise _no_access(service, own)
     if model.get("kind", "user") != "user":
         raise Forbidden("Only users have bundles and notebooks; this token is a service's.")
-    user = str(model["name"])
-    own = _own_server(user, scopes)
     return Caller(user, bool(model.get("admin")), own, cookie, services)
+
+
+def _no_access(service: str, notebook: str | None) -> Forbidden:
+    whose = "This token" if notebook is None else f"The token of notebook {notebook!r}"
+    todo = "Run `kaos login`, or ask the admin for that scope."
+    if notebook is not None:
+        # It was given what its user had when it started.
+        todo = "Ask the admin for that scope; who has it restarts the notebook."
+    lacks = f"it lacks the scope {_access(service)}"
+    return Forbidden(f"{whose} may not {_WHAT.get(service, 'use this')}: {lacks}. {todo}")
 
 
 def _access(service: str) -> str:
