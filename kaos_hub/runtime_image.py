@@ -32,8 +32,8 @@ COMMAND = f"{ROOT}/bin/kaos-notebook"
 """The command of a notebook's container."""
 
 _PACKAGE = Path(__file__).parent
-# What notebooks and workers need of kaos_hub: the SDK, the command line and what runs inside. A change of the
-# service is no new runtime.
+# What notebooks and workers need of kaos_hub: the SDK, the command line and what runs inside. A
+# change of the service is no new runtime.
 _PARTS = (
     "__init__.py",
     "py.typed",
