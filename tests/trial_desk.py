@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from blake3 import blake3
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -40,6 +42,7 @@ from kaos_hub.models import (
 )
 from tests.hub import ROOT
 
+EMPTY = tree.EMPTY
 TICKET = "a-ticket"
 _KEPT_WHOLE = 1 << 20
 
@@ -323,4 +326,40 @@ class Worker:
         return self.desk.ends[1]
 
 
-EMPTY = tree.EMPTY
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    """A service."""
+    with open_desk() as opened:
+        yield opened
+
+
+@pytest.fixture
+def worker(desk: Desk, tmp_path: Path) -> Iterator[Worker]:
+    """A worker that is not started yet."""
+    made = Worker(tmp_path / "root", desk)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        # Not killed: it ends what it started.
+        made.process.terminate()
+        made.process.communicate(timeout=60)
+
+
+def ours(mark: str) -> list[str]:
+    """Command lines of living processes with this in them."""
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if mark in line:
+            found.append(line)
+    return found
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 20) -> None:
+    """Wait for something to be so."""
+    until = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)

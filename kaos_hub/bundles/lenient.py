@@ -89,7 +89,7 @@ class _Keeper:
         self._links: dict[str, str] = {}
         self._skipped: list[str] = []
         self._uncounted = 0
-        self._buffer = memoryview(bytearray(CHUNK))
+        self._buffer = memoryview(b"")
         self._kept = Kept(nodes={})
 
     def skip(self, problem: str) -> None:
@@ -223,6 +223,8 @@ class _Keeper:
         try:
             status = os.fstat(descriptor)
             self._meter.file(path, status.st_size)
+            # Most folders here are empty: those need no buffer.
+            self._buffer = self._buffer or memoryview(bytearray(CHUNK))
             hasher = tree.Hasher()
             while got := os.readv(descriptor, [self._buffer]):
                 hasher.update(self._buffer[:got])

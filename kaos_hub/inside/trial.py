@@ -148,14 +148,13 @@ class Trial:
 
     def _explain(self, ending: Ending) -> None:
         self._by, self._code = ending.by, ending.code
-        limit = show_memory(self._bench.settings.storage)
-        said = {
-            EndedBy.CANCELLED: "cancelled",
-            EndedBy.DEADLINE: f"its deadline of {self._lease.deadline} s passed",
-            EndedBy.STORAGE: f"it wrote more than the {limit} that a trial may",
-        }
-        if ending.by in said:
-            self._reason = said[ending.by]
+        if ending.by is EndedBy.CANCELLED:
+            self._reason = "cancelled"
+        elif ending.by is EndedBy.DEADLINE:
+            self._reason = f"its deadline of {self._lease.deadline} s passed"
+        elif ending.by is EndedBy.STORAGE:
+            limit = show_memory(self._bench.settings.storage)
+            self._reason = f"it wrote more than the {limit} that a trial may"
         elif ending.code and self._memory.last_end() is not None:
             self._by = EndedBy.OUT_OF_MEMORY
             self._reason = "out of memory: it needed more than it may have; give it more (--memory)"
@@ -185,8 +184,8 @@ class Trial:
             self._lose(e)
             return None
         self.kept = kept
-        beside = sorted(set(self._bench.places.pfs_out.glob("*")) - {place.out, folders[0]})
-        said = [f"{path.name!r} lies beside the output directory, not in it" for path in beside]
+        beside = self._bench.places.beside({place.out.name, folders[0].name})
+        said = [f"{name!r} lies beside the output directory, not in it" for name in beside]
         skipped = [*kept.skipped, *said][:MOST_SKIPPED]
         return Output(
             digest=kept.root,

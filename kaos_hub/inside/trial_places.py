@@ -1,5 +1,6 @@
 """Where a trial finds and leaves things, made anew for each."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -170,6 +171,12 @@ class Places:
         if train.is_file() and not train.is_symlink():
             train.chmod(0o755)
             self._copied = folders.signature(self.code)
+
+    def beside(self, known: set[str]) -> list[str]:
+        """Names of what lies in the folder of outputs, without the known ones."""
+        with contextlib.suppress(OSError):
+            return sorted(_names(self.pfs_out) - known)
+        return []
 
     def written(self) -> list[Path]:
         """All that a trial may have written to."""

@@ -134,7 +134,7 @@ class Process:
             waited = time.monotonic() - began
             if waited > grace + GIVE_UP:
                 raise Unkillable
-            if waited >= grace:
+            if waited >= grace or self._status is not None:
                 _kill_all()
             select.select([self._waker.read], [], [], _ROUND)
             self._waker.clear()

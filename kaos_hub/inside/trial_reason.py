@@ -11,6 +11,9 @@ _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _GROUP = re.compile(r" +[|+] ?(.*)")
 """Before each line of the traceback of an exception group."""
+_ERROR = re.compile(
+    r"\W*(?:[\w.$]*(?:error|exception|fatal|panic)\w*\b|thread '.*' panicked)", re.IGNORECASE
+)
 _NEAR_THE_END = 20
 """Lines that may follow the traceback of what ended a trial: of threads, of clean-up."""
 
@@ -31,7 +34,13 @@ def reason(tail: str, code: Path, exit_code: int) -> str:
         return found[:LONGEST]
     if not lines:
         return f"exit code {exit_code}; it printed nothing"
-    return f"exit code {exit_code}: {lines[-1].strip()}"[:LONGEST]
+    return f"exit code {exit_code}: {_telling(lines)}"[:LONGEST]
+
+
+def _telling(lines: Sequence[str]) -> str:
+    """The last line; but many languages say one more thing after the error, or where it was."""
+    errors = [line for line in lines[-_NEAR_THE_END:] if _ERROR.match(line)]
+    return (errors or lines)[-1].strip()
 
 
 def last_line(tail: str) -> str:
