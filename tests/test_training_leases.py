@@ -270,7 +270,14 @@ async def test_whatever_happens_the_counts_are_right_and_no_trial_ends_twice(db:
                 taken = await desk.take(job)
                 if taken is not None and dice.random() < 0.5:
                     end = ended(*taken, code=dice.choice([0, 0, 1]))
-                    assert await desk.end(job, end)
+                    given = (job, end, None, lambda name: 7)
+                    if dice.random() < 0.5:
+                        news, after = await desk.do(leases.end_and_take, *given)
+                        assert after is None or (after[1].trial, after[1].attempt) != taken
+                        assert after == await desk.do(leases.take, job)
+                    else:
+                        news = await desk.do(leases.end, *given)
+                    assert news
                     told.append((job, end))
         for number in range(1, 31):
             trial = await desk.trial(number) if step % 50 == 0 else None

@@ -63,9 +63,15 @@ def leased(session: Session, job_id: str, number: int, attempt: int) -> TrialRow
 
 def take(session: Session, job_id: str) -> tuple[str, Lease] | None:
     """The trial that the worker is to run, with its training: the one it has, or the next."""
-    job, row = worker_of(session, job_id)
-    running = select(TrialRow).where(TrialRow.job == job_id, TrialRow.state == TrialState.RUNNING)
-    trial = session.scalar(running)
+    return _take(session, *worker_of(session, job_id))
+
+
+def _take(
+    session: Session, job: JobRow, row: TrainingRow, free: bool = False
+) -> tuple[str, Lease] | None:
+    """``free``: its own trial has just ended, so it has none."""
+    running = select(TrialRow).where(TrialRow.job == job.id, TrialRow.state == TrialState.RUNNING)
+    trial = None if free else session.scalar(running)
     if trial is None:
         wanted = row.state == TrainingState.TRAINING and not row.kill_reason
         if not wanted or job.cancel_requested:
@@ -74,7 +80,7 @@ def take(session: Session, job_id: str) -> tuple[str, Lease] | None:
         if trial is None:
             return None
         move(row, trial, TrialState.RUNNING, trial.reason)
-        trial.job, trial.started, row.losses = job_id, now(), 0
+        trial.job, trial.started, row.losses = job.id, now(), 0
         row.started = row.started or trial.started
     lease = Lease(
         trial=trial.number, attempt=trial.attempt, params=trial.params, deadline=row.deadline
@@ -91,6 +97,17 @@ def _next(session: Session, row: TrainingRow) -> TrialRow | None:
     return session.scalar(query.order_by(TrialRow.number).limit(1))
 
 
+def end_and_take(
+    session: Session, job_id: str, told: TrialEnd, left: Output | None, log_size: LogSize
+) -> tuple[str | None, tuple[str, Lease] | None]:
+    """:func:`end` and :func:`take` at once."""
+    job, row = worker_of(session, job_id)
+    # what is changed is written once, at the end: a thousand short trials are a thousand of these
+    with session.no_autoflush:
+        ended = _end(session, job, row, told, left, log_size)
+        return ended, _take(session, job, row, free=ended is not None)
+
+
 def end(
     session: Session, job_id: str, told: TrialEnd, left: Output | None, log_size: LogSize
 ) -> str | None:
@@ -103,14 +120,25 @@ def end(
         left: its output, found to be there.
         log_size: bytes that a log has.
     """
-    job, row = worker_of(session, job_id)
-    trial = leased(session, job_id, told.trial, told.attempt)
+    return _end(session, *worker_of(session, job_id), told, left, log_size)
+
+
+def _end(
+    session: Session,
+    job: JobRow,
+    row: TrainingRow,
+    told: TrialEnd,
+    left: Output | None,
+    log_size: LogSize,
+) -> str | None:
+    trial = leased(session, job.id, told.trial, told.attempt)
     if trial is None:
         return None
     unasked = not (trial.cancel_reason or row.kill_reason or job.cancel_requested)
     if told.by is EndedBy.CANCELLED and unasked:
         # the engine ended the worker, which nobody had asked for
         lose(row, trial, "its worker had to go", log_size)
+        session.flush()
         return row.id
     take_metrics(row, trial, told.metrics)
     trial.exit_code = told.exit_code

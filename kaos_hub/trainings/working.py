@@ -1,7 +1,5 @@
 """What workers ask; each knows its own job."""
 
-from functools import partial
-
 from sqlalchemy.orm import Session
 
 from kaos_hub.database import TrialRow
@@ -12,6 +10,7 @@ from kaos_hub.models import (
     IngestEnd,
     IngestOrder,
     IngestPart,
+    Lease,
     LeaseAnswer,
     LeaseRequest,
     LogAnswer,
@@ -19,15 +18,24 @@ from kaos_hub.models import (
     TrialEnd,
 )
 from kaos_hub.trainings import leases, metrics
-from kaos_hub.trainings.base import Base
+from kaos_hub.trainings.base import Base, Tools
 from kaos_hub.trainings.records import log_name
+from kaos_hub.trainings.settings import Settings
 
 SLACK = 64 << 10
 """Bytes of a log that are taken beyond its limit: its end, and that it was cut."""
 
 
+KNOWN = 1000
+"""Outputs of which it is remembered that they were looked at."""
+
+
 class Working(Base):
     """The service's side of workers."""
+
+    def __init__(self, tools: Tools, settings: Settings) -> None:
+        super().__init__(tools, settings)
+        self._checked_outputs: dict[tuple[str, str], tuple[int, int]] = {}
 
     async def lease(self, job_id: str, asked: LeaseRequest) -> LeaseAnswer:
         """Write down how a trial ended, and give the next one.
@@ -35,9 +43,10 @@ class Working(Base):
         Raises:
             MissingObjects: not all of what the trial left was sent.
         """
-        if asked.ended is not None:
-            await self._end(job_id, asked.ended)
-        taken = await self._db.run(lambda session: leases.take(session, job_id))
+        ended, taken = await self._turn(job_id, asked.ended)
+        if ended is not None and asked.ended is not None:
+            self._logs.close(log_name(ended, asked.ended.trial))
+            self._driver.poke(ended)
         if taken is None:
             return LeaseAnswer()
         training, lease = taken
@@ -45,31 +54,41 @@ class Working(Base):
         self._driver.poke(training)
         return LeaseAnswer(lease=lease)
 
-    async def _end(self, job_id: str, told: TrialEnd) -> None:
-        look = partial(leases.leased, job_id=job_id, number=told.trial, attempt=told.attempt)
-        if await self._db.run(look) is None:
-            return
-        left, told = await self._checked(job_id, told)
-        training = await self._db.run(
-            lambda session: leases.end(session, job_id, told, left, self._logs.size)
+    async def _turn(
+        self, job_id: str, told: TrialEnd | None
+    ) -> tuple[str | None, tuple[str, Lease] | None]:
+        """The training of the trial that has ended, and what comes next: in one transaction."""
+        if told is None:
+            return None, await self._db.run(lambda session: leases.take(session, job_id))
+        left, end = await self._checked(job_id, told)
+        return await self._db.run(
+            lambda session: leases.end_and_take(session, job_id, end, left, self._logs.size)
         )
-        if training is not None:
-            self._logs.close(log_name(training, told.trial))
-            self._driver.poke(training)
 
     async def _checked(self, job_id: str, told: TrialEnd) -> tuple[Output | None, TrialEnd]:
         """The output as it really is: complete, and the owner's. One that breaks a rule of bundles
         is not kept, which does not make the trial fail."""
         if told.output is None:
             return None, told
-        _, row = await self._db.run(lambda session: leases.worker_of(session, job_id))
         try:
-            size, files = await self._versions.facts(row.owner, told.output.digest)
+            size, files = await self._facts(job_id, told.output.digest)
         except InvalidBundle as e:
             reason = f"{told.reason}; " if told.reason else ""
             why = f"{reason}its output could not be kept: {e.message}"[:2000]
             return None, told.model_copy(update={"reason": why})
         return told.output.model_copy(update={"size": size, "files": files}), told
+
+    async def _facts(self, job_id: str, digest: str) -> tuple[int, int]:
+        """Bytes and files of an output. A worker whose trials leave the same has it looked at
+        once."""
+        known = self._checked_outputs.get((job_id, digest))
+        if known is None:
+            _, row = await self._db.run(lambda session: leases.worker_of(session, job_id))
+            known = await self._versions.facts(row.owner, digest)
+            while len(self._checked_outputs) >= KNOWN:
+                del self._checked_outputs[next(iter(self._checked_outputs))]
+            self._checked_outputs[job_id, digest] = known
+        return known
 
     async def beat(self, job_id: str, beat: Beat) -> BeatAnswer:
         """Take what a trial said of itself; whether it is still wanted."""
