@@ -15,6 +15,7 @@ import pytest
 from kaos_hub.client import Client
 from kaos_hub.errors import BuildFailed, Conflict, NotFound
 from tests.hub import RunningHub, wait_until
+from tests.kernels import Kernel
 from tests.shell import EXAMPLES, Shell
 
 DATA = str(EXAMPLES / "mnist" / "data")
@@ -304,6 +305,39 @@ def test_a_workspace_is_for_its_members(
         assert "vision-of-cl" in refused.stderr
     assert bob.run("workspace", "set").returncode == 0
     assert bob.json("train", "list") == []
+
+
+def test_from_a_run_to_a_notebook_and_back(
+    shell: Shell, source: str, trained: str, tmp_path: Path
+) -> None:
+    """The notebook has the trial's code, data, params and model; its source trains again."""
+    done = shell.run("notebook", "deploy", "--run", trained)
+    assert done.returncode == 0, done.stderr
+    assert "Trial 1, the best" in done.stderr
+    name = f"digits-{trained[:6]}-1"
+    kernel = Kernel(done.stdout.strip(), shell.run("token").stdout.strip())
+    seen = kernel.run(
+        "import json, os, pathlib\n"
+        "print(pathlib.Path(os.environ['KAOS_MODEL'], 'model.txt').read_text())\n"
+        "print(json.loads(pathlib.Path(os.environ['KAOS_PARAMS']).read_text()))\n"
+        "print(len(list(pathlib.Path(os.environ['KAOS_DATA']).rglob('*.csv'))))\n"
+        "print('KAOS_PARAMS_TEXT' in os.environ, os.path.exists('work/model/train'))"
+    )
+    kernel.end()
+    assert seen.split("\n")[:3] == ["3", "{'degree': 3, 'name': 'xy'}", "3"]
+    assert seen.split("\n")[3].startswith("False")
+    assert shell.json("notebook", "info", "-n", name)["run"] == f"{trained}.1"
+    refused = shell.run("notebook", "deploy", "--run", f"{trained}.2", "-n", name)
+    assert refused.returncode == 2
+    assert "another model" in refused.stderr
+    stranger = Shell(tmp_path, shell.hub, "eve-of-the-notebooks")
+    stranger.log_in()
+    assert stranger.run("notebook", "deploy", "--run", f"{trained}.1").returncode == 3
+    assert shell.run("notebook", "deploy", "--run", f"{trained}.3", "-s", source).returncode == 2
+    again = shell.json("train", "deploy", "--notebook", name, "--without-params")
+    assert again["source"]["name"] == "digits"
+    assert (again["data"]["name"], again["trials"]["total"]) == ("data", 1)
+    shell.run("notebook", "delete", "-y", "-n", name)
 
 
 def test_trainings_in_python(client: Client, source: str, trained: str, tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def _fields(found: "Notebook") -> list[tuple[str, object]]:
         ("host", _stage(found.host)),
         ("source", _link(found.source)),
         ("data", _link(found.data)),
+        ("run", found.run),
         ("resources", resources(found.resources)),
         ("idle", _idle(found.idle)),
         ("", found.verdict.reason if found.verdict else ""),

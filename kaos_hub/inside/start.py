@@ -8,6 +8,7 @@ a container with the runtime's (there ``python -I``). Everything it needs is in 
 ``KAOS_SOURCE_DIGEST``  its digest; a working copy that follows it already is not even looked at
 ``KAOS_PYTHON``         local engine: the Python of the kernel; ``KAOS_KERNELS`` what that lacks
 ``KAOS_PACKAGES``       where the user's own ``pip install`` goes
+``KAOS_PARAMS_TEXT``    parameters of the run that it is on; ``KAOS_PARAMS`` names the file they get
 ``KAOS_HOOK_TIMEOUT``   seconds that ``startup-hook.sh`` may take, 600 if not set
 
 Nothing here keeps a notebook from starting: what goes wrong is told in the notebook's log.
@@ -28,6 +29,7 @@ def main() -> None:
     """Prepare and serve; ends with the server."""
     home = Path(os.environ.get("KAOS_HOME") or Path.home())
     seed(home, os.environ.get("KAOS_SOURCE"), os.environ.get("KAOS_SOURCE_DIGEST"))
+    lay_params(home, os.environ.pop("KAOS_PARAMS_TEXT", None))
     if os.environ.get("KAOS_PYTHON"):
         lend_kernel(home)
     run_hook(home / "work")
@@ -54,6 +56,20 @@ def seed(home: Path, source: str | None, digest: str | None) -> None:
     for line in report.lines():
         if not line.startswith("added "):
             say(f"  {line}")
+
+
+def lay_params(home: Path, text: str | None) -> None:
+    """The parameters of the run that the notebook is on, where ``train`` would look for them."""
+    if text is None:
+        return
+    file = home / ".kaos" / "params.json"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n", "utf-8")
+    except OSError as e:
+        say(f"the parameters of its run are not there: {e}")
+        return
+    os.environ["KAOS_PARAMS"] = str(file)
 
 
 def lend_kernel(home: Path) -> None:

@@ -99,6 +99,7 @@ class Notebook(Model):
     url: str = Field(description="where it answers, without a slash at the end")
     source: BundleLink | None = None
     data: BundleLink | None = None
+    run: str | None = Field(None, description="id of the model that it works on")
     resources: Resources = Resources()
     idle: IdlePolicy = IdlePolicy()
     verdict: IdleVerdict | None = None

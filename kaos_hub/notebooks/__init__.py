@@ -5,7 +5,7 @@ decided at the :mod:`.gate`, what is idle in :mod:`.idle`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any
 
 from sqlalchemy import delete, select
@@ -145,8 +145,16 @@ class Notebooks:
 
     # --- wishing ---
 
-    async def deploy(self, owner: str, author: str, wish: NotebookRequest) -> DeployAnswer:
+    async def deploy(
+        self, owner: str, author: str, wish: NotebookRequest, owners: Collection[str] = ()
+    ) -> DeployAnswer:
         """Make a notebook, or change one; what the wish leaves out stays as it is.
+
+        Args:
+            owner: whose notebook it is.
+            author: who asks.
+            wish: what is wanted.
+            owners: whose runs, besides the owner's own, it may work on.
 
         Raises:
             RestartRequired: it runs, the change needs a restart, and the wish does not allow one.
@@ -154,9 +162,18 @@ class Notebooks:
             InvalidResources, InvalidName: the wish makes no sense.
         """
         refuse_stranger(self._trusted, user_of(owner))
-        row, new = await self._db.run(lambda session: self._wishes.draft(session, owner, wish))
+        run_before = await self._db.run(
+            lambda session: session.scalar(
+                select(NotebookRow.run).where(
+                    NotebookRow.owner == owner, NotebookRow.name == wish.name
+                )
+            )
+        )
+        row, new = await self._db.run(
+            lambda session: self._wishes.draft(session, owner, wish, owners)
+        )
         environment = await self._hosting.environment_of(row, ask=False)
-        restart = _needs_restart(row, environment) if row.held else []
+        restart = _needs_restart(row, environment, run_before) if row.held else []
         actions = [f"make notebook {row.name!r}"] if new else []
         actions += _plan(row, environment, restart)
         if restart and not (wish.restart or wish.dry_run):
@@ -170,7 +187,7 @@ class Notebooks:
             return DeployAnswer(notebook=model, actions=actions)
 
         def write(session: Session) -> tuple[str, Notebook]:
-            fresh, _ = self._wishes.apply(session, owner, wish, row.name)
+            fresh, _ = self._wishes.apply(session, owner, wish, row.name, owners)
             session.add(fresh)
             session.flush()
             self._wishes.check_fits(session, fresh)
@@ -276,9 +293,11 @@ def _wish_stop(reason: str) -> Callable[[Session, NotebookRow], None]:
     return wish
 
 
-def _needs_restart(row: NotebookRow, environment: Environment) -> Sequence[str]:
+def _needs_restart(
+    row: NotebookRow, environment: Environment, run_before: str | None
+) -> Sequence[str]:
     """What of the wish a running notebook cannot take in."""
-    changes = []
+    changes = [] if row.run == run_before else ["another model"]
     if row.data_id != row.mounted_data_id:
         changes.append("other data")
     if (row.cpu or 0, row.memory or 0, row.gpu) != (

@@ -15,6 +15,7 @@ from kaos_hub.database import NotebookRow, VersionRow, WorkloadRow, now
 from kaos_hub.engines.base import Engine
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import Mount, NotebookSpec, NotebookState, Pool, Resources
+from kaos_hub.notebooks import runs
 from kaos_hub.notebooks.records import set_state
 
 HOME = "/home/kaos"
@@ -68,7 +69,14 @@ def admit(
     set_state(session, row, NotebookState.STARTING, "starting", 60)
     source = session.get(VersionRow, row.source_id) if row.source_id else None
     data = session.get(VersionRow, row.data_id) if row.data_id else None
-    return _spec(row, source, data, result, engine, inside)
+    mounts, environment = runs.inside(session, row, engine.places)
+    spec = _spec(row, source, data, result, engine, inside)
+    return spec.model_copy(
+        update={
+            "mounts": [*spec.mounts, *mounts],
+            "environment": {**spec.environment, **environment},
+        }
+    )
 
 
 def _spec(

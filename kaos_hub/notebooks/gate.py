@@ -26,6 +26,7 @@ from kaos_hub.models import (
 from kaos_hub.notebooks import admission, idle
 from kaos_hub.notebooks.hosting import Hosting
 from kaos_hub.notebooks.records import find, followed, set_state
+from kaos_hub.notebooks.runs import output_of
 from kaos_hub.notebooks.wishes import Wishes
 from kaos_hub.quantities import show_memory
 
@@ -133,7 +134,10 @@ class Gate:
     async def _laid_out(self, row: NotebookRow) -> bool:
         ids = [i for i in (row.source_id, row.data_id) if i is not None]
         digests = await self._db.run(
-            lambda session: [session.get_one(VersionRow, i).digest for i in ids]
+            lambda session: [
+                *(session.get_one(VersionRow, i).digest for i in ids),
+                *filter(None, [output_of(session, row)]),
+            ]
         )
         return all([await self._hosting.engine.places.has_tree(digest) for digest in digests])
 

@@ -33,6 +33,7 @@ from kaos_hub.logs import LogStore
 from kaos_hub.models import JobState, NotebookState
 from kaos_hub.notebooks.admission import Inside, release
 from kaos_hub.notebooks.records import announce, server_of, set_state, user_of
+from kaos_hub.notebooks.runs import output_of
 from kaos_hub.notebooks.watching import HostLogs, Watch
 
 log = logging.getLogger(__name__)
@@ -183,15 +184,15 @@ class Hosting:
         Raises:
             BuildFailed: in the build's own words.
         """
-        source, data = await self.db.run(
-            lambda session: (
-                session.get(VersionRow, row.source_id) if row.source_id else None,
-                session.get(VersionRow, row.data_id) if row.data_id else None,
-            )
+        ids = [i for i in (row.source_id, row.data_id) if i is not None]
+        digests = await self.db.run(
+            lambda session: [
+                *(session.get_one(VersionRow, i).digest for i in ids),
+                *filter(None, [output_of(session, row)]),
+            ]
         )
-        for version in (source, data):
-            if version is not None:
-                await lay_out(self.engine, self.jobs, self.store_url, row.owner, version.digest)
+        for digest in digests:
+            await lay_out(self.engine, self.jobs, self.store_url, row.owner, digest)
         environment = await self.environment_of(row)
         refuse_musl(environment)
         if environment.result is None:

@@ -104,6 +104,7 @@ def as_model(session: Session, row: NotebookRow, public_url: str) -> Notebook:
         url=notebook_url(public_url, row),
         source=_link(session, row.source_id),
         data=_link(session, row.data_id),
+        run=row.run,
         resources=Resources(cpu=row.cpu, memory=row.memory, gpu=row.gpu),
         idle=IdlePolicy(timeout=row.idle_timeout, type=IdleType(row.idle_type)),
         verdict=idle.verdict(row, now()) if running else None,

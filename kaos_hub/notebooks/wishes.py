@@ -1,6 +1,6 @@
 """Wishes: what a request makes of a notebook's row, or why it cannot."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from secrets import token_hex
 
 from sqlalchemy import select
@@ -11,6 +11,7 @@ from kaos_hub.errors import InvalidResources
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import BundleKind, IdlePolicy, NotebookRequest, NotebookState, Size
 from kaos_hub.notebooks.names import find_name
+from kaos_hub.notebooks.runs import work_on
 from kaos_hub.versions import select_version
 
 
@@ -40,21 +41,27 @@ class Wishes:
         self._ledger.check(session, row, row.cpu or 0, row.memory or 0, row.gpu)
 
     def draft(
-        self, session: Session, owner: str, wish: NotebookRequest
+        self, session: Session, owner: str, wish: NotebookRequest, owners: Collection[str] = ()
     ) -> tuple[NotebookRow, bool]:
         """The notebook as the wish wants it, and whether it is new. Nothing is written."""
         with session.no_autoflush:
-            row, new = self.apply(session, owner, wish, wish.name)
+            row, new = self.apply(session, owner, wish, wish.name, owners)
             if not new:
                 session.expunge(row)
             return row, new
 
     def apply(
-        self, session: Session, owner: str, wish: NotebookRequest, name: str | None
+        self,
+        session: Session,
+        owner: str,
+        wish: NotebookRequest,
+        name: str | None,
+        owners: Collection[str] = (),
     ) -> tuple[NotebookRow, bool]:
         """The notebook's row as the wish wants it, and whether it is new.
 
-        A new row is not yet part of the session. Without a name one is found.
+        A new row is not yet part of the session. Without a name one is found. ``owners``: whose
+        runs, besides the owner's own, it may work on.
 
         Raises:
             NotFound: a bundle that is not there.
@@ -70,6 +77,8 @@ class Wishes:
             row = self._new_row(owner, name or find_name(existing))
             if wish.size is None and self._default_size:
                 self._resize(row, self._default_size)
+        if wish.run is not None:
+            work_on(session, row, wish.run, {owner, *owners})
         self._fill(session, row, wish)
         return row, new
 
@@ -90,6 +99,8 @@ class Wishes:
         ):
             if text is not None:
                 setattr(row, column, select_version(session, row.owner, kind, text).id)
+                # Of another source, or on other data, that model tells nothing.
+                row.run = wish.run
         if wish.size is not None:
             self._resize(row, wish.size)
         row.cpu = wish.cpu if wish.cpu is not None else row.cpu

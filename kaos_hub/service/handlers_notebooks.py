@@ -43,7 +43,12 @@ async def deploy(call: Call) -> DeployAnswer:
     own = call.caller.notebook
     if request.restart and own is not None and request.name != own:
         raise Forbidden("A notebook's own token may restart no other notebook.")
-    return await call.core.notebooks.deploy(call.owner, call.caller.user, request)
+    owners: list[str] = []
+    if request.run is not None and "kaos-train" in call.caller.services:
+        # Models are their groups' as much as their own, notebooks are not.
+        groups = await call.core.owners.groups(call.caller.user, fresh=True)
+        owners = [call.owner, *(f"group:{group}" for group in groups)]
+    return await call.core.notebooks.deploy(call.owner, call.caller.user, request, owners)
 
 
 async def get_notebook(call: Call) -> Notebook:
