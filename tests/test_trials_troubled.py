@@ -1,6 +1,7 @@
 """Trials that are ended from outside, and a service on bad days."""
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,25 @@ while :; do dd if=/dev/zero bs=1M count=4 status=none >> "{where}/much"; sleep 0
         assert "its output could not be kept: 'much' has" in end.reason
     else:
         assert desk.files(end) == {"small": b"small\n"}
+
+
+def test_a_full_disk(desk: Desk, small_disk: Path) -> None:
+    """A trial fills it, and fails for that; the next one has room."""
+    worker = Worker(small_disk / "root", desk)
+    worker.train(
+        """#!/bin/sh
+mkdir "$1"; echo "$KAOS_TRIAL" > "$1/small"
+[ "$KAOS_TRIAL" = 2 ] && exit
+echo begins
+for n in 1 2 3; do yes > "$KAOS_OUT/../$n" 2>> "$HOME/errors" || yes | head -c 100000; done
+echo 1 > "$1/no-room" || { echo "error: no room"; exit 4; }
+"""
+    )
+    end = worker.run(None, None)
+    assert (end.by, end.exit_code, end.reason) == (EndedBy.ITSELF, 4, "exit code 4: error: no room")
+    assert desk.text(1).startswith("begins\n")
+    assert desk.files(end).items() >= {"small": b"1\n"}.items()
+    assert (desk.ends[2].exit_code, desk.files(desk.ends[2])) == (0, {"small": b"2\n"})
 
 
 def test_told_to_end(worker: Worker, desk: Desk) -> None:
