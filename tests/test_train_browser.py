@@ -1,5 +1,7 @@
 """Trainings and models in a real browser: looks (pictures in test-output/), live, by keyboard."""
 
+import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +59,16 @@ def olga(hub: RunningHub) -> str:
     log = "".join(f"{STAMP} epoch {i} <b>loss</b> \x1b[31m{1 / (i + 1)}\n" for i in range(20_000))
     (hub.data / "logs").mkdir(exist_ok=True)
     (hub.data / "logs" / f"trial-{GRID}-3.log").write_text(log)
+    (hub.data / "logs" / f"metrics-{GRID}.log").write_text("".join(map(point, range(500))))
     return "olga"
+
+
+def point(n: int) -> str:
+    """What trial 3 said of itself at one moment."""
+    values = {f"layer_{i}": math.sin(n / (20 + i)) for i in range(4)}
+    values |= {"accuracy": 1 - 1 / (n + 1), "loss": 3 / (n + 1), "rate": 0.1}
+    at = f"2026-01-31T12:{n // 60:02}:{n % 60:02}Z"
+    return json.dumps({"trial": 3, "at": at, "values": values}, separators=(",", ":")) + "\n"
 
 
 class Visitor(Person):
@@ -149,7 +160,9 @@ def test_all_of_it_by_keyboard(visit: Any, olga: str) -> None:
 
 TRAIN = """#!/bin/sh
 echo begun
-for n in x xx xxx xxxx; do sleep 1; echo "epoch $n"; done
+for n in 1 2 3 4 5 6 7 8; do
+  sleep 1; echo "epoch x$n"; python -c "import kaos_hub; kaos_hub.log(pace=$n, step=$n)"
+done
 mkdir -p "$KAOS_OUT/metrics"; echo '{"loss": 0.5}' > "$KAOS_OUT/metrics/metrics.json"
 """
 
@@ -172,6 +185,7 @@ def test_a_page_follows_a_training_to_its_model(
     expect(page.locator("tbody tr").first).to_contain_text("RUNNING", timeout=90_000)
     page.click("#trial-1")
     expect(person.log("trial")).to_contain_text("epoch x")
+    expect(page.locator(".kaos-curve")).to_contain_text("pace", timeout=30_000)
     expect(page.locator("h1 .badge")).to_have_text("SUCCEEDED", timeout=60_000)
     expect(page.locator("#model")).to_be_visible()
     page.go_back()
@@ -180,7 +194,7 @@ def test_a_page_follows_a_training_to_its_model(
     expect(page.locator("#kaos-announce")).to_have_text("tiny: SUCCEEDED")
     person.shoot("training-lived-light-1280")
     # what was made can be named, and done again
-    page.click("tbody tr >> nth=0 >> text=/\\d+$/ >> nth=-1")
+    page.get_by_label("Model of trial 1", exact=True).click()
     page.fill("#name", "mine")
     page.click("text=Name it")
     expect(page.locator("h1")).to_have_text("mine@v1")

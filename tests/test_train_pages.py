@@ -156,7 +156,12 @@ def test_a_trial_shows_all_of_itself(hub: RunningHub, tess: Browser) -> None:
     (hub.data / "logs").mkdir(exist_ok=True)
     log = "2026-01-31T12:00:00.123456Z epoch 1\n"
     (hub.data / "logs" / f"trial-{GRID}-7.log").write_text(log)
+    told = '{"trial":7,"at":"2026-01-31T12:00:00Z","step":%d,"values":{"loss":%f}}\n'
+    points = [told % (n, 1 / (n + 1)) for n in range(50)]
+    (hub.data / "logs" / f"metrics-{GRID}.log").write_text("".join(points))
     page = tess.get(f"{hub.train}/trainings/{GRID}/trials/7")
+    assert 'aria-label="loss: 50 values from 0.02 to 1, the last 0.02"' in page.text
+    assert '<polyline points="0.0,2.0 ' in page.text and "step 49" in page.text
     text = words(page.text)
     for said in ("Trial 7", "rate 0.7", "accuracy 7", "0.142857", "1 min 7 s", f"--run {GRID}.7"):
         assert said in text, said

@@ -20,6 +20,7 @@ from kaos_hub.models import (
     TrialComparison,
     parse_request,
 )
+from kaos_hub.service import curves
 from kaos_hub.service.auth import Caller, Right
 from kaos_hub.service.pages import PageHandler
 from kaos_hub.service.trials_table import (
@@ -175,10 +176,13 @@ class TrialPage(TrainPage):
     route_name = "/trainings/{training}/trials/{number}"
 
     async def get(self, training: str, number: str) -> None:
-        """Its parameters, metrics, output and log."""
+        """Its parameters, metrics and their course, output and log."""
         found = await self.trainings.get(self.whose, training)
         trial = await self.trainings.trial(self.whose, training, int(number))
-        self.show("kaos_trial.html", training=found, trial=trial)
+        pieces = await self.trainings.points(self.whose, training, trial.number)
+        points = await curves.read_points(pieces)
+        goal = found.goal.metric if found.goal else None
+        self.show("kaos_trial.html", training=found, trial=trial, curves=curves.draw(points, goal))
 
 
 class ConfirmPage(TrainPage):

@@ -344,4 +344,6 @@ if (live) {
   document.addEventListener("visibilitychange", () => document.hidden || refresh());
   tellAges();
   setInterval(tellAges, 30000);
+  // What a trial says of itself is no event: there may be very much of it.
+  setInterval(() => live.dataset.running && !document.hidden && refreshSoon(), 5000);
 }
