@@ -13,6 +13,8 @@ from kaos_hub.stamping import Stamper, stamp
 
 TAIL = 1 << 16
 """Bytes of the end of the output that are remembered, to say why a trial failed."""
+_SPARE = 1 << 20
+"""Bytes of the log that are held in memory where the disk is full."""
 _PIECE = 1 << 20
 """Bytes of the log that are sent at once."""
 
@@ -32,6 +34,8 @@ class Log:
         self._file = -1
         self._full = False
         self._tail = b""
+        self._on_disk = 0
+        self._spare = bytearray()
         self.size = 0
         """Bytes so far."""
 
@@ -65,20 +69,31 @@ class Log:
             lines = lines[: lines.rfind(b"\n", 0, max(0, self._limit - self.size)) + 1]
             text = f"kaos: the log ends here, at its limit of {self._limit:,} bytes"
             lines += stamp(now) + text.encode() + b"; the trial goes on\n"
+        self._keep(lines, now)
+
+    def _keep(self, lines: bytes, now: float) -> None:
         try:
-            if self._file < 0:
-                self._file = _nameless(self._folder)
-            while lines:
+            while lines and not self._spare:
+                if self._file < 0:
+                    self._file = _nameless(self._folder)
                 written = os.write(self._file, lines)
+                self._on_disk += written
                 self.size += written
                 lines = lines[written:]
         except OSError:
-            # No room left: that ends the log, not the trial.
+            # A full disk must not hide what a trial says of it; but memory is not for much.
+            pass
+        if lines and len(self._spare) + len(lines) > _SPARE:
             self._full = True
+            lines = stamp(now) + b"kaos: the log ends here, for want of disk; the trial goes on\n"
+        self._spare += lines
+        self.size += len(lines)
 
     def read(self, offset: int) -> bytes:
         """A piece of the log."""
-        return os.pread(self._file, min(_PIECE, self.size - offset), offset)
+        if offset < self._on_disk:
+            return os.pread(self._file, min(_PIECE, self._on_disk - offset), offset)
+        return bytes(self._spare[offset - self._on_disk :])
 
     def close(self) -> None:
         """Forget it."""
