@@ -104,6 +104,7 @@ class Stream {
 
 let refreshing = false;
 let again = false;
+let cost = 0; // milliseconds that the last refresh took
 
 // Ask the server for the page again and take over its live part: one template for both ways.
 async function refresh() {
@@ -112,6 +113,7 @@ async function refresh() {
     return;
   }
   refreshing = true;
+  const began = Date.now();
   try {
     const answer = await fetch(location.href, { headers: { "X-XSRFToken": xsrf } });
     if (answer.status === 404 || answer.redirected) {
@@ -123,6 +125,7 @@ async function refresh() {
     // The stream notices as well, and says so.
   } finally {
     refreshing = false;
+    cost = Date.now() - began;
     if (again) {
       again = false;
       setTimeout(refresh, 500);
@@ -197,10 +200,11 @@ function onNotebook(message) {
 
 let soon = 0;
 
-// Trials may end many times a second; the page is asked for every two seconds at most.
+// Trials may end many times a second; the page is asked for every two seconds at most, and more seldom if
+// it is much work.
 function refreshSoon() {
   if (soon) return;
-  const pause = Math.max(0, lastRefresh + 2000 - Date.now());
+  const pause = Math.max(0, lastRefresh + Math.max(2000, 20 * cost) - Date.now());
   soon = setTimeout(() => {
     soon = 0;
     lastRefresh = Date.now();
