@@ -4,11 +4,13 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from kaos_hub.client import Client
 from kaos_hub.errors import InvalidRequest, NotFound
 from kaos_hub.service import api_table
 from kaos_hub.service.auth import Caller, Right
@@ -87,7 +89,7 @@ def test_what_a_token_may_is_what_it_was_given(strict: RunningHub) -> None:
     assert "may not train" in said and TRAIN in said
 
 
-def test_who_may_only_train_can_send_what_that_takes(strict: RunningHub) -> None:
+def test_who_may_only_train_can_send_what_that_takes(strict: RunningHub, tmp_path: Path) -> None:
     eve, content = strict.token("eve"), b"weights\n"
     node = tree("a.txt", content)
     wanted = {"objects": sized(content, node)}
@@ -99,6 +101,9 @@ def test_who_may_only_train_can_send_what_that_takes(strict: RunningHub) -> None
     made = strict.ask_train("POST", "/bundles", eve, body)
     assert (made.status, made.json["owner"]) == (201, "user:eve")
     assert strict.ask_train("GET", "/bundles", eve).json == [made.json]
+    (tmp_path / "more.txt").write_text("through the SDK")
+    asked = Client(strict.url, eve, workspace="").trainings.deploy(data=tmp_path)
+    assert asked.model.state == "WAITING" and "source" in asked.model.reason
 
 
 def test_a_taken_right_is_gone_soon(strict: RunningHub) -> None:
@@ -130,7 +135,7 @@ def test_a_servers_own_token_may_what_its_user_may(strict: RunningHub) -> None:
 # --- from inside a notebook ---
 
 SOURCE = {
-    "Dockerfile": "FROM python:3.13-slim\nWORKDIR /opt/program\nCOPY model .\n",
+    "Dockerfile": "FROM python:3.13-slim\nWORKDIR /opt/program\nCOPY . .\n",
     "model/train": "#!/bin/sh\nread line < $KAOS_DATA/a.txt\necho said $line\n"
     'mkdir -p "$1/metrics"; echo \'{"loss": 0.5}\' > "$1/metrics/metrics.json"\n',
 }
