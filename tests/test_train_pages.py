@@ -225,7 +225,18 @@ def test_killing_asks_first(hub: RunningHub, tess: Browser) -> None:
     assert "ends within seconds" in tess.get(hub.url + link(page, "Kill…")).text
     form = {"_xsrf": tess.xsrf("/services/kaos-train/")}
     page = tess.post(f"{hub.train}/trainings/{ONGOING}/kill", form)
-    assert page.status == 200 and "digits" in words(page.text)
+    assert page.status == 200 and "CANCELLED" in words(page.text)
+    question = tess.get(f"{hub.train}/trainings/{GRID}/confirm/kill?trial=7")
+    assert "Kill trial 7 of digits?" in question.text and 'value="7"' in question.text
+    page = tess.post(f"{hub.train}/trainings/{GRID}/kill", {**form, "trial": "7"})
+    assert "Trial 7" in words(page.text) and "SUCCEEDED" in page.text, "what has ended stays so"
+    assert tess.post(f"{hub.train}/trainings/{GRID}/kill", {**form, "trial": "x"}).status == 404
+
+
+def test_what_is_not_there_leads_back(hub: RunningHub, tess: Browser) -> None:
+    for path in ("nowhere", f"trainings/{'f' * 16}", "trainings/1", f"models/{GRID}.999"):
+        page = tess.get(f"{hub.train}/{path}")
+        assert page.status == 404 and "Your trainings" in words(page.text), path
 
 
 def test_a_model_says_what_made_it_and_takes_a_name(hub: RunningHub, tess: Browser) -> None:
