@@ -34,6 +34,10 @@ class LogStore:
         """Say that more will be written; followers wait for it."""
         self._live.add(name)
 
+    def live(self, prefix: str) -> list[str]:
+        """Logs to which more will be written, whose names begin so."""
+        return [name for name in self._live if name.startswith(prefix)]
+
     def append(self, name: str, data: bytes) -> None:
         """Write at the end, and wake followers."""
         with self._path(name).open("ab") as file:

@@ -244,8 +244,15 @@ async def test_a_killed_workers_trial_is_tried_once_more(quick: Make) -> None:
 async def test_killing_one_trial_and_all(quick: Make) -> None:
     async with quick() as w:
         asked = await given(w, SLOW, {"a": [1, 2, 3]}, slots=2)
+
+        async def followed(trial: int) -> bytes:
+            log = await w.trainings.log(ADA, asked.id, trial, follow=True)
+            return b"".join([piece async for _, piece in log])
+
+        followers = [asyncio.create_task(followed(trial)) for trial in (1, 2, 3)]
         await begun(w, asked.id, 2)
         await w.trainings.kill(ADA, "ada", asked.id, 3)
+        assert await asyncio.wait_for(followers[2], 20) == b""
         await w.trainings.kill(ADA, "bob", asked.id, 1)
 
         async def ended() -> bool:
@@ -260,7 +267,9 @@ async def test_killing_one_trial_and_all(quick: Make) -> None:
         done = await w.until(asked.id)
         assert (done.state, done.reason) == ("CANCELLED", "killed by ada")
         assert done.trials.cancelled == 3
-        assert "begun" in await w.text(asked.id)
+        async with asyncio.timeout(20):  # nobody waits for more of what has ended
+            texts = await asyncio.gather(*followers[:2])
+        assert all(b"begun" in text for text in texts)
 
 
 async def test_killing_a_build(quick: Make, tmp_path: Path) -> None:
@@ -324,6 +333,27 @@ async def test_workers_keep_to_limits_and_users_take_turns(quick: Make) -> None:
         assert any("2 of 2 workers run" in reason for reason in reasons), reasons
         for training in (asked, also):
             assert (await w.trainings.get(ADA, training.id)).state == "SUCCEEDED"
+
+
+async def test_two_people_submit_to_one_workspace_at_once(quick: Make) -> None:
+    """What is given in one request is used together; nobody's half is paired with another's."""
+    async with quick() as w:
+        owner = "group:vision"
+        for name in ("one", "two"):
+            await w.source(f"#!/bin/sh\ncat $KAOS_DATA/x.txt # {name}\n", name, owner)
+            await w.files(BundleKind.DATA, name, owner, x_txt=name)
+        people = (("one", "ada"), ("two", "bob")) * 4
+        await w.request(owner, "ada", source="one", data="one")
+        asked = await asyncio.gather(
+            *(w.request(owner, user, source=name, data=name) for name, user in people),
+            *(w.request(owner, "eve", data=name) for name in ("one", "two")),
+        )
+        assert [t.author for t in asked[:2]] == ["ada", "bob"]
+        assert all(t.source.name == t.data.name for t in asked[:8])
+        done = [await w.until(t.id, owner=owner) for t in asked]
+        assert {t.state for t in done} == {"SUCCEEDED"}
+        texts = [await w.text(t.id, owner=owner) for t in asked]
+        assert texts == [f"{t.data.name}" + "\n" for t in asked]
 
 
 async def queued(w: World) -> list[Any]:

@@ -4,10 +4,10 @@ A request makes a training of an owner's inputs (:mod:`.requests`); its driver (
 the data fetched, the environment built, and workers run that lease its trials (:mod:`.leases`).
 """
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import TrainingEventRow, TrainingRow, TrialRow
+from kaos_hub.database import NotebookRow, TrainingEventRow, TrainingRow, TrialRow
 from kaos_hub.errors import Conflict
 from kaos_hub.models import (
     Training,
@@ -142,7 +142,7 @@ class Trainings(Looking, Naming, Working):
         """Forget a training with its trials, logs and metrics. Bundles stay.
 
         Raises:
-            Conflict: it has not ended, or one of its models has a name.
+            Conflict: it has not ended, one of its models has a name, or a notebook is on a run.
         """
 
         def write(session: Session, row: TrainingRow) -> int:
@@ -150,6 +150,8 @@ class Trainings(Looking, Naming, Working):
                 raise Conflict(f"Training {row.id} has not ended; kill it first.")
             if name := has_names(session, row):
                 raise Conflict(f"Training {row.id} left the model {name}; delete that name first.")
+            if notebook := _notebook_on(session, row):
+                raise Conflict(f"Notebook {notebook!r} works on a run of training {row.id}.")
             mine = TrialRow.training == row.number
             session.execute(delete(TrialRow).where(mine))
             session.execute(delete(TrainingEventRow).where(TrainingEventRow.training == row.id))
@@ -170,3 +172,8 @@ def _kill_trial(session: Session, row: TrainingRow, number: int, reason: str) ->
         announce(session, row)
     elif trial.state == TrialState.RUNNING:
         trial.cancel_reason = trial.cancel_reason or reason
+
+
+def _notebook_on(session: Session, row: TrainingRow) -> str | None:
+    query = select(NotebookRow.name).where(NotebookRow.run.startswith(f"{row.id}."))
+    return session.scalar(query.limit(1))

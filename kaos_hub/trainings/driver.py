@@ -17,22 +17,22 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from kaos_hub.bell import Bell
-from kaos_hub.database import ACTIVE_JOBS, Database, JobRow, TrainingRow, VersionRow
+from kaos_hub.database import ACTIVE_JOBS, Database, JobRow, TrainingRow, TrialRow, VersionRow
 from kaos_hub.engines.base import Engine
 from kaos_hub.errors import KaosError, Unavailable
 from kaos_hub.jobs import Jobs
 from kaos_hub.logs import LogStore
-from kaos_hub.models import JobKind, JobState, Resources, TrainingState
+from kaos_hub.models import JobKind, JobState, Resources, TrainingState, TrialState
 from kaos_hub.trainings import workers
 from kaos_hub.trainings.preparing import Preparing
-from kaos_hub.trainings.records import GOING, announce, counts, points_name
+from kaos_hub.trainings.records import GOING, announce, counts, log_name, points_name
 from kaos_hub.trainings.settings import Settings
 from kaos_hub.trainings.settling import Situation, fail, note_worker, settle
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-GRACE = 30.0
+GRACE = 60.0
 """Seconds in which a worker may end what is no longer wanted, before it is ended itself."""
 RESYNC = 5.0
 """Seconds after which a driver looks at everything again, whatever it was told."""
@@ -126,11 +126,13 @@ class Driver:
         while True:
             try:
                 await self._drive(training)
+                await self._hang_up(training)
                 return
             except Unavailable as e:
                 log.warning("training %s: %s", training, e)
             except KaosError as e:
                 await self._failed(training, e.message)
+                await self._hang_up(training)
                 return
             except Exception:
                 # one broken training must not stop the others, nor be forgotten
@@ -162,8 +164,8 @@ class Driver:
             if situation is None:
                 return
             if situation.over:
+                await self._hang_up(training)
                 await self._dismiss(situation)
-                self._logs.close(points_name(training))
                 return
             await self._end_unwanted(training, situation)
             if situation.hire is not None:
@@ -187,6 +189,7 @@ class Driver:
     def _settle(self, session: Session, row: TrainingRow) -> Situation:
         state = row.state
         situation = settle(session, row, self._logs.size)
+        self._close_logs(session, row)
         at, told = self._told.get(row.id, (0.0, None))
         present = counts(row)
         if row.state != state:
@@ -195,6 +198,26 @@ class Driver:
             announce(session, row)
             self._told[row.id] = (time.monotonic(), present)
         return situation
+
+    def _close_logs(self, session: Session, row: TrainingRow) -> None:
+        """Whoever follows a trial that has ended need not wait any more, whatever ended it."""
+        begin = log_name(row.id, "")
+        live = [int(name.removeprefix(begin)) for name in self._logs.live(begin)]
+        if live:
+            query = select(TrialRow.number).where(
+                TrialRow.training == row.number,
+                TrialRow.number.in_(live[:500]),
+                TrialRow.state.in_([state.value for state in TrialState if state.ended]),
+            )
+            for number in session.scalars(query):
+                self._logs.close(log_name(row.id, number))
+
+    async def _hang_up(self, training: str) -> None:
+        """Of a training that has ended, nothing more is written."""
+        row = await self._row(training)
+        if row is None or TrainingState(row.state).ended:
+            for name in [points_name(training), *self._logs.live(log_name(training, ""))]:
+                self._logs.close(name)
 
     async def _hire(self, training: str, slot: int) -> None:
         """Start a worker."""

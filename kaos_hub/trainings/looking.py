@@ -1,12 +1,12 @@
 """Looking at trainings: lists, logs, metrics, events, archives."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 
 from sqlalchemy.orm import Session
 
 from kaos_hub.bundles.archive import write_tar
-from kaos_hub.database import TrainingRow, TrialRow
+from kaos_hub.database import TrainingRow
 from kaos_hub.errors import NotFound
 from kaos_hub.models import (
     Inputs,
@@ -117,9 +117,7 @@ class Looking(Base):
                 find_trial(session, row, trial)
             return TrainingState(row.state).ended
 
-        ended = await self._with(owner, training, look)
-        if follow and not ended:
-            self._logs.open(points_name(training))
+        await self._listen(follow, points_name(training), self._with(owner, training, look))
         return metrics.read(self._logs, training, trial, offset, follow)
 
     async def log(
@@ -127,14 +125,27 @@ class Looking(Base):
     ) -> Pieces:
         """The output of a trial, as :meth:`.LogStore.read` gives it."""
 
-        def look(session: Session, row: TrainingRow) -> TrialRow:
-            return find_trial(session, row, trial)
+        def look(session: Session, row: TrainingRow) -> bool:
+            return TrialState(find_trial(session, row, trial).state).ended
 
-        row = await self._with(owner, training, look)
         name = log_name(training, trial)
-        if follow and not TrialState(row.state).ended:
-            self._logs.open(name)
+        await self._listen(follow, name, self._with(owner, training, look))
         return self._logs.read(name, offset, follow)
+
+    async def _listen(self, follow: bool, name: str, ended: Awaitable[bool]) -> None:
+        """Have a log that is followed wait for what comes, unless what writes it has ended."""
+        if not follow:
+            await ended
+            return
+        # opened before looking: who ends between closes it again
+        known = name in self._logs.live(name)
+        self._logs.open(name)
+        over = not known  # what is not the owner's is left as it was
+        try:
+            over = await ended
+        finally:
+            if over:
+                self._logs.close(name)
 
     async def build_log(
         self, owner: str, training: str, offset: int = 0, follow: bool = False

@@ -163,6 +163,8 @@ class Preparing:
             raise BuildFailed(_words("ingest", job))
         if not await self._take(row, manifest):
             raise BuildFailed("The data was fetched, but not handed over. Try again.")
+        if not (await self._again(row)).environment:
+            await self._note(row, TrainingState.BUILDING, "its environment is being built")
 
     async def _take(self, row: TrainingRow, manifest: VersionRow) -> bool:
         """Use what was fetched by the manifest, if it was."""

@@ -1,6 +1,7 @@
 """Trainings and trials as rows: how they are found, how their state is set, what the API shows."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -62,8 +63,8 @@ def find_trial(session: Session, row: TrainingRow, number: int) -> TrialRow:
     return trial
 
 
-def log_name(training: str, number: int) -> str:
-    """What the log of a trial is called."""
+def log_name(training: str, number: int | Literal[""]) -> str:
+    """What the log of a trial is called; without a number, how those of all begin."""
     return f"trial-{training}-{number}"
 
 
