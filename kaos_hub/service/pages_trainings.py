@@ -3,6 +3,7 @@
 All of them work without JavaScript; with it they keep themselves up to date.
 """
 
+import contextlib
 import csv
 import io
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from pydantic import Field
+from tornado.iostream import StreamClosedError
 
 from kaos_hub.errors import Conflict, KaosError, NotFound
 from kaos_hub.models import (
@@ -37,7 +39,7 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 _ID = r"(?P<training>[0-9a-f]{16})"
 _TRIAL = r"(?P<number>[1-9][0-9]{0,6})"
 _MOST_COMPARED = 50
-_ROWS = 500
+_ROWS = 2000
 
 SHOWN = {
     "": (),
@@ -276,11 +278,12 @@ class TableFile(TrainPage):
         self.set_header("Content-Disposition", f'attachment; filename="{training}.csv"')
         heads = [*(f"params.{key}" for key in keys), *(f"metrics.{m}" for m in found.metrics)]
         self.write(_csv([["trial", "state", "seconds", *heads]]))
-        for after in range(0, found.trials.total, _ROWS):
-            rows = await self.trainings.trials(self.whose, training, limit=_ROWS, after=after)
-            self.write(_csv(_row(trial, keys, found.metrics) for trial in rows))
-            await self.flush()
-        self.finish()
+        with contextlib.suppress(StreamClosedError):
+            for after in range(0, found.trials.total, _ROWS):
+                rows = await self.trainings.trials(self.whose, training, limit=_ROWS, after=after)
+                self.write(_csv(_row(trial, keys, found.metrics) for trial in rows))
+                await self.flush()
+            self.finish()
 
 
 def _row(trial: Trial, keys: list[str], metrics: list[str]) -> list[Any]:
