@@ -51,7 +51,10 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
             lease = Lease(trial=number, attempt=1, params={"do": do}, deadline=60)
             desk.waiting.append(lease)
         worker.start()
-        said = worker.finish(timeout=200)
+        try:
+            said = worker.finish(timeout=200)
+        finally:
+            worker.end()
         assert set(desk.ends) == set(range(1, len(DOINGS) + 1))
         assert ours(f"left in {worker.root}") == []
         print(said)

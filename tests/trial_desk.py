@@ -316,6 +316,12 @@ class Worker:
         assert "Traceback" not in said
         return said
 
+    def end(self) -> None:
+        """End it, if it still runs; not by a kill, so that it ends what it started."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.communicate(timeout=60)
+
     def run(self, *params: dict[str, Any] | None, deadline: int = 60) -> TrialEnd:
         """Run trials with these parameters (one without any). Returns the end of the first."""
         for number, each in enumerate(params or (None,), start=1):
@@ -338,10 +344,7 @@ def worker(desk: Desk, tmp_path: Path) -> Iterator[Worker]:
     """A worker that is not started yet."""
     made = Worker(tmp_path / "root", desk)
     yield made
-    if made.process is not None and made.process.poll() is None:
-        # Not killed: it ends what it started.
-        made.process.terminate()
-        made.process.communicate(timeout=60)
+    made.end()
 
 
 def ours(mark: str) -> list[str]:

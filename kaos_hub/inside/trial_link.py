@@ -19,6 +19,8 @@ _TIMEOUT = 60.0
 _LONGEST_PAUSE = 15.0
 _FULL = 600.0
 """Seconds for which we wait that a full store has room again."""
+_LOST = 24 * 3600.0
+"""Seconds without an answer after which nobody waits for us any more."""
 _JSON = "application/json"
 
 T = TypeVar("T")
@@ -143,7 +145,7 @@ def patiently(do: Callable[[], T], tell: Callable[[str], object]) -> T:
         tell: is told in words when it does not work, and when it works again.
 
     Raises:
-        Gone, Refused: it never will.
+        Gone, Refused: it never will; the service has been away for a day.
     """
     pause, since = 0.1, time.monotonic()
     troubled = ""
@@ -160,6 +162,8 @@ def patiently(do: Callable[[], T], tell: Callable[[str], object]) -> T:
             if troubled:
                 tell("the service answers again")
             return done
+        if time.monotonic() - since > _LOST:
+            raise Gone(problem)
         if not troubled:
             troubled = problem
             tell(f"the service cannot be reached ({problem}); trying again")
