@@ -32,6 +32,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def olga(hub: RunningHub) -> str:
     """A user with trainings of every kind."""
+    hub.put_into("vision-lab", "olga")
     owner, of = "user:olga", inputs(11000)
     failed = build(hub.data, "FAILED", f"{STAMP} ERROR: no version 999.9\n", owner)
     failed.reason = "model/requirements.txt:2: no version humanize==999.9"
@@ -136,6 +137,25 @@ def test_nothing_from_the_wire_becomes_markup(visit: Any, olga: str) -> None:
         assert person.page.locator("main script, main img").count() == 0
     person.see(f"trainings/{GRID}/trials/3")
     expect(person.log("trial")).to_contain_text("epoch 19999 <b>loss</b> 5e-05")
+
+
+def test_a_workspace_is_chosen_and_stays(visit: Any, hub: RunningHub, olga: str) -> None:
+    row = training(0xA9, "group:vision-lab", 1, name="shared")
+    write(hub.data, [row])
+    write(hub.data, trials_of(row))
+    page = (person := visit(olga)).page
+    person.see("trainings")
+    page.get_by_label("Workspace").select_option("vision-lab")
+    page.click("text=Show")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.click("text=shared")
+    page.click("#trial-1")
+    expect(page.locator("h1")).to_contain_text("Trial 1")
+    page.click("nav >> text=Trainings >> nth=-1")
+    expect(page.get_by_label("Workspace")).to_have_value("group:vision-lab")
+    page.click("#tab-models")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    person.shoot("models-of-a-workspace-light-1280")
 
 
 def test_all_of_it_by_keyboard(visit: Any, olga: str) -> None:
