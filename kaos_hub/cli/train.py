@@ -77,7 +77,11 @@ def list_trainings(session: Session, state: tuple[str, ...], limit: int) -> None
 @_trial
 @click.option("--sort-by", metavar="METRIC",
               help="METRIC, params.NAME, score, state, started, finished, duration.")  # fmt: skip
-@click.option("--order", type=click.Choice(["min", "max"]), help="Smallest or largest first.")
+@click.option(
+    "--order",
+    type=click.Choice(["min", "max"]),
+    help="Smallest or largest first; of the goal, the best.",
+)
 @click.option("--state", metavar="STATE", help="Only trials in this state.")
 @click.option("--page", type=click.IntRange(1), help="Ten trials each.  [default: 1]")
 @pass_session
@@ -102,6 +106,8 @@ def info(
     # For programs all of them, unless they ask for a page.
     limit = None if session.json and page is None else _PAGE
     after = _PAGE * ((page or 1) - 1)
+    if order is None and found.goal is not None and sort_by == found.goal.metric:
+        order = found.goal.direction
     trials = session.client.trainings.trials(
         chosen, sort_by, order, state.upper() if state else None, limit, after
     )
