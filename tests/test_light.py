@@ -46,9 +46,17 @@ def test_nothing_of_the_hub_is_installed(light: Path) -> None:
 def test_command_line_and_client_work(light: Path) -> None:
     """All groups of commands load, and so does the client."""
     assert "notebook" in run(light / "kaos", "--help")
-    for group in ("notebook", "bundle", "train"):
+    for group in ("notebook", "bundle", "train", "model", "workspace"):
         assert "Commands:" in run(light / "kaos", group, "--help")
     assert "deploy" in run(light / "kaos", "notebook", "deploy", "--help")
+    assert "--params" in run(light / "kaos", "train", "deploy", "--help")
+    checked = (
+        "from kaos_hub.client.inputs import *; print(check_params(lay_out_params({'a': [1, 2]})))"
+    )
+    assert run(light / "python", "-c", checked) == "2\n"
+    assert "read" in run(
+        light / "python", "-c", "from kaos_hub import manifest; print(dir(manifest))"
+    )
     assert "Client" in run(light / "python", "-c", "from kaos_hub import Client; print(Client)")
 
 
