@@ -62,9 +62,10 @@ class Ledger:
         """
         limits, held = self.limits(row.owner), usage(session, row.owner, besides=row.id)
         _refuse_over(limits.notebooks, held.notebooks, 1, "running notebooks", str)
-        _refuse_over(limits.cpu, held.cpu, cpu, "cpu", lambda v: f"{v:g}")
-        _refuse_over(limits.memory, held.memory, memory, "memory", show_memory)
-        _refuse_over(limits.gpu, held.gpu, gpu, "gpu", str)
+        also = held.trials > 0
+        _refuse_over(limits.cpu, held.cpu, cpu, "cpu", lambda v: f"{v:g}", also)
+        _refuse_over(limits.memory, held.memory, memory, "memory", show_memory, also)
+        _refuse_over(limits.gpu, held.gpu, gpu, "gpu", str, also)
 
     def admit_storage(self, session: Session, owner: str, size: int) -> None:
         """Refuse content of ``size`` bytes that would not fit any more.
@@ -213,7 +214,7 @@ def _refuse_never(what: str, asked: N | None, limit: N | None, show: Callable[[N
         )
 
 
-def _refuse_over(limit, held, asked, what, show) -> None:  # type: ignore[no-untyped-def]
+def _refuse_over(limit, held, asked, what, show, trains=False) -> None:  # type: ignore[no-untyped-def]
     if limit is None or asked == 0 or held + asked <= limit:
         return
     free = max(limit - held, 0)
@@ -223,7 +224,8 @@ def _refuse_over(limit, held, asked, what, show) -> None:  # type: ignore[no-unt
         todo = "Ask your admin for more."
     else:
         message = f"{show(limit)} {what}: {show(held)} held, {show(asked)} asked for{fits}."
-        todo = "Stop a notebook (kaos notebook list), or ask for less."
+        either = "a notebook or training (kaos notebook list, kaos train list)"
+        todo = f"Stop {either if trains else 'a notebook (kaos notebook list)'}, or ask for less."
     raise LimitExceeded(
         f"Your limit is {message} {todo}", limit=limit, held=held, asked=asked, what=what
     )

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database, JobRow, TrainingRow, TrialRow, now
-from kaos_hub.errors import InvalidRequest, NotFound
+from kaos_hub.database import Database, JobRow, NotebookRow, TrainingRow, TrialRow, now
+from kaos_hub.errors import InvalidRequest, LimitExceeded, NotFound
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import (
     Beat,
@@ -358,3 +358,7 @@ async def test_users_take_turns(db: Database) -> None:
     used = await ledger.usage(ADA)
     assert (used.trials, used.memory, used.cpu) == (2, 2 << 30, 1.0)
     assert (await ledger.usage("group:ada")).trials == 0
+    refusal = r"8Gi memory: 2Gi held, 7Gi asked for; 6Gi would fit. Stop a notebook or training"
+    notebook = NotebookRow(id="n", owner=ADA, name="n", created=now())
+    with pytest.raises(LimitExceeded, match=refusal):
+        await db.run(lambda s: ledger.check(s, notebook, 0, 7 << 30, 0))

@@ -410,7 +410,7 @@ def serving(folder: Path) -> Iterator[str]:
         server.shutdown()
 
 
-async def test_data_is_fetched_by_a_manifest(make: Make, tmp_path: Path) -> None:
+async def test_data_is_fetched_by_a_manifest(quick: Make, tmp_path: Path) -> None:
     web = tmp_path / "web"
     web.mkdir()
     for name in "abc":
@@ -422,7 +422,7 @@ async def test_data_is_fetched_by_a_manifest(make: Make, tmp_path: Path) -> None
                 json.dumps({"url": f"{url}/{n}", "path": f"/x/{n}"}) + "\n" for n in names
             )
 
-        async with make(allow=("127.0.0.0/8",)) as w:
+        async with quick(allow=("127.0.0.0/8",)) as w:
             train = '#!/bin/sh\ncat "$KAOS_DATA"/x/*; ls /pfs/data 2>/dev/null\n'
             await w.source(train)
             await w.files(BundleKind.MANIFEST, "sets", list_jsonl=lines("a", "b"))
