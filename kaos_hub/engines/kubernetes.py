@@ -366,6 +366,9 @@ class KubernetesEngine(KubernetesSettings):
         if image == _SCRATCH:
             return _SCRATCH
         reference = Reference.parse(image)
+        if reference.digest:
+            # It can never mean anything else, and may be named as only the nodes reach it.
+            return reference.pinned(reference.digest)
         found = await self._in_thread(lambda: self._registries.manifest(reference))
         return reference.pinned(found.digest)
 

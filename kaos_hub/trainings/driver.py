@@ -25,7 +25,14 @@ from kaos_hub.logs import LogStore
 from kaos_hub.models import JobKind, JobState, Resources, TrainingState, TrialState
 from kaos_hub.trainings import workers
 from kaos_hub.trainings.preparing import Preparing
-from kaos_hub.trainings.records import GOING, announce, counts, log_name, points_name
+from kaos_hub.trainings.records import (
+    GOING,
+    announce,
+    counts,
+    log_name,
+    points_name,
+    set_state,
+)
 from kaos_hub.trainings.settings import Settings
 from kaos_hub.trainings.settling import Situation, fail, note_worker, settle
 
@@ -130,6 +137,8 @@ class Driver:
                 return
             except Unavailable as e:
                 log.warning("training %s: %s", training, e)
+                with contextlib.suppress(Unavailable):
+                    await self._waits(training, e.message)
             except KaosError as e:
                 await self._failed(training, e.message)
                 await self._hang_up(training)
@@ -289,6 +298,14 @@ class Driver:
                 await asyncio.gather(*(wait() for wait in late))
         for job_id in situation.workers:
             await self._jobs.cancel(job_id)
+
+    async def _waits(self, training: str, why: str) -> None:
+        def note(session: Session, row: TrainingRow) -> None:
+            state = TrainingState(row.state)
+            if not state.ended:
+                set_state(session, row, state, f"waiting: {why}", row.progress)
+
+        await self._change(training, note)
 
     async def _failed(self, training: str, reason: str) -> None:
         await self._change(training, lambda session, row: fail(session, row, reason))
