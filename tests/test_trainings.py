@@ -19,7 +19,8 @@ import pytest
 from sqlalchemy import select
 
 from kaos_hub.database import Database, JobRow
-from kaos_hub.errors import Conflict, NotFound, Unsupported
+from kaos_hub.engines.local import LocalEngine
+from kaos_hub.errors import Conflict, EngineUnavailable, NotFound, Unsupported
 from kaos_hub.models import BundleKind, TrainingRequest, TrialState
 from kaos_hub.trainings.provenance import dot
 from tests.train_world import ADA, World, world
@@ -461,3 +462,26 @@ async def test_private_addresses_are_not_fetched_from(quick: Make, tmp_path: Pat
             failed = await w.until((await w.request(source="code", manifest="sets")).id)
             assert failed.state == "FAILED" and "127.0.0.1" in failed.reason
             assert Files.asked == []
+
+
+class EngineThatGoesAway(LocalEngine):
+    """Does not answer while a file says so."""
+
+    async def resolve(self, image: str, pull: bool = False) -> str:
+        if (self._data.path / "away").exists():
+            raise EngineUnavailable("The engine does not answer.")
+        return await super().resolve(image, pull)
+
+
+async def test_an_engine_that_is_away_is_waited_for_and_told(quick: Make) -> None:
+    async with quick(engine=EngineThatGoesAway) as w:
+        (w.data.path / "away").touch()
+        asked = await given(w, TRAIN)
+
+        async def told() -> bool:
+            reason = (await w.trainings.get(ADA, asked.id)).reason
+            return reason == "waiting: The engine does not answer."
+
+        await w.see(told)
+        (w.data.path / "away").unlink()
+        assert (await w.until(asked.id)).state == "SUCCEEDED"

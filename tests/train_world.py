@@ -41,10 +41,10 @@ class World:
     Args:
         db: its database, migrated.
         folder: where everything else lies.
-        engine: started; none: the local one.
         limits: of users.
         max_workers: of all together.
         environments: where environments lie that worlds share; making one takes seconds.
+        engine: of which kind the engine is.
         settings: of trainings.
     """
 
@@ -59,6 +59,7 @@ class World:
         limits: Mapping[str, Mapping[str, object]] | None = None,
         max_workers: int = 0,
         environments: Path | None = None,
+        engine: type[LocalEngine] = LocalEngine,
         **settings: Any,
     ) -> None:
         self.db, self.folder = db, folder
@@ -73,6 +74,7 @@ class World:
                     place.symlink_to(shared)
         self.store = FileStore(self.data.store)
         self.limits, self.max_workers, self._settings = dict(limits or {}), max_workers, settings
+        self._kind = engine
         self.logs = LogStore(self.data.logs)
         self._server: HTTPServer | None = None
         self._port = 0
@@ -81,7 +83,7 @@ class World:
     def make(self, port: int = 0) -> None:
         """Put the parts together, of which none runs yet."""
         self.logs = LogStore(self.data.logs)
-        self.engine = LocalEngine(data_dir=str(self.data.path))
+        self.engine = self._kind(data_dir=str(self.data.path))
         ledger = Ledger(self.db, self.limits)
         self.versions = Versions(self.db, self.store, ledger, 1 << 40, 1_000_000)
         self.jobs = Jobs(

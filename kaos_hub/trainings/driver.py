@@ -312,3 +312,10 @@ class Driver:
         row = await self._row(training)
         if row is not None:
             await self._preparing.stop(row)
+
+
+def _waits(session: Session, row: TrainingRow, reason: str) -> None:
+    """What cannot be done now stands with the training; its state stays."""
+    state = TrainingState(row.state)
+    if not state.ended and state is not TrainingState.WAITING:
+        set_state(session, row, state, reason, row.progress)

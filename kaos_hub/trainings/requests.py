@@ -11,7 +11,7 @@ from kaos_hub import grid as grids, images
 from kaos_hub.database import Database, TrainingRow, TrialRow, VersionRow, now as present
 from kaos_hub.engines.base import Engine
 from kaos_hub.environments import Environments
-from kaos_hub.errors import Conflict, InvalidBundle, InvalidResources, Unsupported
+from kaos_hub.errors import Conflict, InvalidBundle, InvalidResources, Unavailable, Unsupported
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import TrainingRequest, TrainingState
 from kaos_hub.quantities import show_memory
@@ -105,12 +105,7 @@ class Requests:
             name = f"{chosen.manifest.name} v{chosen.manifest.number}"
             steps.append(f"fetch what manifest {name} lists")
         if chosen.source is not None:
-            environment = await self._environments.find(
-                owner, chosen.source, pull=row.pull, ask=False
-            )
-            known = environment.result is not None
-            steps.append(environment.why if known else f"build: {environment.why}")
-            steps += environment.advice
+            steps += await self._build(owner, chosen.source, row.pull)
         if chosen.lacks:
             steps.append(_waits(chosen))
             return steps
@@ -119,6 +114,14 @@ class Requests:
         size = f"cpu {cpu}, memory {show_memory(row.memory)}, gpu {row.gpu}"
         steps.append(f"run {'one trial' if len(params) == 1 else some}, each with {size}")
         return steps
+
+    async def _build(self, owner: str, source: VersionRow, pull: bool) -> list[str]:
+        try:
+            environment = await self._environments.find(owner, source, pull=pull, ask=False)
+        except Unavailable as e:
+            return [f"build, if need be: {e.message}"]  # it waits for that
+        known = environment.result is not None
+        return [environment.why if known else f"build: {environment.why}", *environment.advice]
 
     # --- rows ---
 
