@@ -300,9 +300,11 @@ class Driver:
             await self._jobs.cancel(job_id)
 
     async def _waits(self, training: str, why: str) -> None:
+        """What cannot be done now stands with the training; its state stays."""
+
         def note(session: Session, row: TrainingRow) -> None:
             state = TrainingState(row.state)
-            if not state.ended:
+            if not state.ended and state is not TrainingState.WAITING:
                 set_state(session, row, state, f"waiting: {why}", row.progress)
 
         await self._change(training, note)
@@ -312,10 +314,3 @@ class Driver:
         row = await self._row(training)
         if row is not None:
             await self._preparing.stop(row)
-
-
-def _waits(session: Session, row: TrainingRow, reason: str) -> None:
-    """What cannot be done now stands with the training; its state stays."""
-    state = TrainingState(row.state)
-    if not state.ended and state is not TrainingState.WAITING:
-        set_state(session, row, state, reason, row.progress)
