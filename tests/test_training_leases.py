@@ -324,6 +324,9 @@ async def test_trials_are_sorted_by_the_database(db: Database) -> None:
     assert await order("number", "desc") == [4, 3, 2, 1]
     assert await order("score") == [2, 3, 1, 4]
     assert await order("score", "asc") == [1, 3, 2, 4]
+    assert [await order("score", limit=2, after=n) for n in (1, 2, 3, 4)] == [
+        [3, 1], [1, 4], [4], []
+    ]  # fmt: skip
     assert await order("metrics.x.y z") == [2, 3, 1, 4]
     assert await order("params.c") == [2, 1, 3, 4]
     assert await order("params.c", "desc") == [3, 1, 2, 4]

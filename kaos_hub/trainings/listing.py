@@ -14,7 +14,6 @@ from kaos_hub.trainings.records import as_models, find, find_trial, link, output
 PLAIN: dict[str, InstrumentedAttribute[Any]] = {
     "number": TrialRow.number,
     "state": TrialRow.state,
-    "score": TrialRow.score,
     "started": TrialRow.started,
     "finished": TrialRow.finished,
 }
@@ -55,14 +54,32 @@ def trials(
         raise InvalidRequest(f"order is asc or desc, not {order!r}")
     best = "desc" if row.goal_direction == "max" else "asc"
     down = (order or (best if sort == "score" else "asc")) == "desc"
-    query = select(TrialRow).where(TrialRow.training == row.number)
+    wanted = [TrialRow.training == row.number]
     if state is not None:
-        query = query.where(TrialRow.state == state)
+        wanted.append(TrialRow.state == state)
+    if sort == "score":
+        return [trial_model(row, t) for t in _by_score(session, wanted, down, limit, after)]
     keys = _keys(sort, session.get_bind().dialect.name == "postgresql")
     ordered = [key.desc() if down else key.asc() for key in keys]
-    query = query.order_by(_nothing(keys), *ordered, TrialRow.number)
+    query = select(TrialRow).where(*wanted).order_by(_nothing(keys), *ordered, TrialRow.number)
     found = session.scalars(query.limit(limit).offset(after))
     return [trial_model(row, trial) for trial in found]
+
+
+def _by_score(
+    session: Session, wanted: Sequence[ColumnElement[bool]], down: bool, limit: int, after: int
+) -> list[TrialRow]:
+    """First those that have a score, which an index has in order, then the others."""
+    has = TrialRow.score.is_not(None)
+    order = TrialRow.score.desc() if down else TrialRow.score.asc()
+    query = select(TrialRow).where(*wanted, has).order_by(order, TrialRow.number)
+    found = list(session.scalars(query.limit(limit).offset(after)))
+    if len(found) < limit:
+        scored = session.scalar(select(func.count()).select_from(TrialRow).where(*wanted, has))
+        others = select(TrialRow).where(*wanted, ~has).order_by(TrialRow.number)
+        left_out = max(0, after - (scored or 0))
+        found += session.scalars(others.limit(limit - len(found)).offset(left_out))
+    return found
 
 
 def _nothing(keys: Sequence[ColumnElement[Any]]) -> ColumnElement[int]:
@@ -80,7 +97,7 @@ def _keys(sort: str, postgresql: bool) -> list[ColumnElement[Any]]:
     where, _, name = sort.partition(".")
     columns = {"metrics": TrialRow.metrics, "params": TrialRow.params}
     if where not in columns or not name or not name.isprintable() or {'"', "\\"} & set(name):
-        known = ", ".join([*PLAIN, "duration", "metrics.<name>", "params.<key>"])
+        known = ", ".join([*PLAIN, "score", "duration", "metrics.<name>", "params.<key>"])
         raise InvalidRequest(f"Trials cannot be sorted by {sort!r}, but by {known}.")
     column: Any = columns[where]
     if postgresql:
