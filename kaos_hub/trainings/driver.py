@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -169,9 +169,14 @@ class Driver:
         poke = self._pokes.setdefault(training, asyncio.Event())
         while True:
             poke.clear()
-            situation = await self._change(training, self._settle)
-            if situation is None:
+            settled = await self._change(
+                training, partial(self._settle, live=self._followed(training))
+            )
+            if settled is None:
                 return
+            situation, ended = settled
+            for number in ended:
+                self._logs.close(log_name(training, number))
             if situation.over:
                 await self._hang_up(training)
                 await self._dismiss(situation)
@@ -195,10 +200,16 @@ class Driver:
         self._bell.ring()
         return result
 
-    def _settle(self, session: Session, row: TrainingRow) -> Situation:
+    def _followed(self, training: str) -> Sequence[int]:
+        begin = log_name(training, "")
+        return [int(name.removeprefix(begin)) for name in self._logs.live(begin)]
+
+    def _settle(
+        self, session: Session, row: TrainingRow, live: Sequence[int]
+    ) -> tuple[Situation, Sequence[int]]:
+        """How it stands, and which of the trials that are followed have ended."""
         state = row.state
         situation = settle(session, row, self._logs.size)
-        self._close_logs(session, row)
         at, told = self._told.get(row.id, (0.0, None))
         present = counts(row)
         if row.state != state:
@@ -206,20 +217,7 @@ class Driver:
         elif present != told and time.monotonic() - at >= TELL:
             announce(session, row)
             self._told[row.id] = (time.monotonic(), present)
-        return situation
-
-    def _close_logs(self, session: Session, row: TrainingRow) -> None:
-        """Whoever follows a trial that has ended need not wait any more, whatever ended it."""
-        begin = log_name(row.id, "")
-        live = [int(name.removeprefix(begin)) for name in self._logs.live(begin)]
-        if live:
-            query = select(TrialRow.number).where(
-                TrialRow.training == row.number,
-                TrialRow.number.in_(live[:500]),
-                TrialRow.state.in_([state.value for state in TrialState if state.ended]),
-            )
-            for number in session.scalars(query):
-                self._logs.close(log_name(row.id, number))
+        return situation, _ended(session, row, live)
 
     async def _hang_up(self, training: str) -> None:
         """Of a training that has ended, nothing more is written."""
@@ -314,3 +312,15 @@ class Driver:
         row = await self._row(training)
         if row is not None:
             await self._preparing.stop(row)
+
+
+def _ended(session: Session, row: TrainingRow, live: Sequence[int]) -> Sequence[int]:
+    """Whoever follows a trial that has ended need not wait any more, whatever ended it."""
+    if not live:
+        return []
+    query = select(TrialRow.number).where(
+        TrialRow.training == row.number,
+        TrialRow.number.in_(live[:500]),
+        TrialRow.state.in_([state.value for state in TrialState if state.ended]),
+    )
+    return list(session.scalars(query))
