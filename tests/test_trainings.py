@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 import pytest
 from sqlalchemy import select
 
-from kaos_hub.database import Database, JobRow
+from kaos_hub.database import Database, JobRow, now
 from kaos_hub.engines.local import LocalEngine
-from kaos_hub.errors import Conflict, EngineUnavailable, NotFound, Unsupported
-from kaos_hub.models import BundleKind, TrainingRequest, TrialState
+from kaos_hub.errors import Conflict, EngineUnavailable, NotFound, StorageFull, Unsupported
+from kaos_hub.models import Beat, BundleKind, MetricPoint, TrainingRequest, TrialState
 from kaos_hub.trainings.provenance import dot
 from tests.train_world import ADA, World, world
 
@@ -324,7 +324,7 @@ async def test_workers_keep_to_limits_and_users_take_turns(quick: Make) -> None:
                 seen = {r.author: r for r in await w.trainings.list(ADA)}
                 for author, row in seen.items():
                     most[author] = max(most[author], row.trials.running)
-                reasons |= {job.reason for job in await queued(w)}
+                reasons |= {job.reason for job in await jobs(w, "QUEUED")}
                 if all(row.state.ended for row in seen.values()):
                     break
                 await asyncio.sleep(0.02)
@@ -357,9 +357,9 @@ async def test_two_people_submit_to_one_workspace_at_once(quick: Make) -> None:
         assert texts == [f"{t.data.name}" + "\n" for t in asked]
 
 
-async def queued(w: World) -> list[Any]:
-    """Jobs that wait for their turn."""
-    query = select(JobRow).where(JobRow.state == "QUEUED")
+async def jobs(w: World, state: str = "RUNNING") -> list[Any]:
+    """Jobs in that state."""
+    query = select(JobRow).where(JobRow.state == state)
     return await w.db.run(lambda session: list(session.scalars(query)))
 
 
@@ -485,3 +485,21 @@ async def test_an_engine_that_is_away_is_waited_for_and_told(quick: Make) -> Non
         await w.see(told)
         (w.data.path / "away").unlink()
         assert (await w.until(asked.id)).state == "SUCCEEDED"
+
+
+async def test_a_full_disk_refuses_logs_and_costs_no_trial(
+    sqlite: Database, small_disk: Path, tmp_path: Path, environments: Path
+) -> None:
+    """Where logs lie there is no room; whoever writes them is told, and tries again for a while."""
+    async with world(sqlite, tmp_path, environments=environments) as w:
+        asked = await given(w, SLOW)
+        await begun(w, asked.id)
+        [job] = [job for job in await jobs(w) if job.kind == "train"]
+        w.logs._directory = small_disk
+        (small_disk / "fill").write_bytes(bytes((2 << 20) - 8192))
+        with pytest.raises(StorageFull, match="log cannot be kept"):
+            await w.trainings.append_log(job.id, 1, 1, 0, b"x" * 100_000)
+        points = [MetricPoint(trial=1, at=now(), values={"a": float(n)}) for n in range(1000)]
+        beat = Beat(trial=1, attempt=1, points=points)
+        assert not (await w.trainings.beat(job.id, beat)).cancel
+        assert (await w.trainings.trial(ADA, asked.id, 1)).metrics == {"a": 999.0}

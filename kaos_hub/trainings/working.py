@@ -1,9 +1,11 @@
 """What workers ask; each knows its own job."""
 
+import logging
+
 from sqlalchemy.orm import Session
 
 from kaos_hub.database import TrialRow
-from kaos_hub.errors import InvalidBundle, NotFound
+from kaos_hub.errors import InvalidBundle, NotFound, StorageFull
 from kaos_hub.models import (
     Beat,
     BeatAnswer,
@@ -21,6 +23,8 @@ from kaos_hub.trainings import leases, metrics
 from kaos_hub.trainings.base import Base, Tools
 from kaos_hub.trainings.records import log_name
 from kaos_hub.trainings.settings import Settings
+
+log = logging.getLogger(__name__)
 
 SLACK = 64 << 10
 """Bytes of a log that are taken beyond its limit: its end, and that it was cut."""
@@ -96,7 +100,11 @@ class Working(Base):
             lambda session: leases.beat(session, job_id, beat)
         )
         if before >= 0 and beat.points:
-            metrics.keep(self._logs, training, beat.trial, before, beat.points)
+            try:
+                metrics.keep(self._logs, training, beat.trial, before, beat.points)
+            except OSError as e:
+                # a full disk costs the course of metrics, not the trial; last values are kept
+                log.error("training %s: its metrics cannot be kept: %s", training, e)
         return answer
 
     async def append_log(
@@ -117,7 +125,10 @@ class Working(Base):
         if have >= self._settings.log_limit + SLACK:
             return LogAnswer(size=offset + len(data))
         if offset <= have < offset + len(data):
-            self._logs.append(name, data[have - offset :])
+            try:
+                self._logs.append(name, data[have - offset :])
+            except OSError as e:
+                raise StorageFull(f"The log cannot be kept: {e.strerror}.") from None
         return LogAnswer(size=self._logs.size(name) - row.log_base)
 
     async def order(self, job_id: str) -> IngestOrder:
