@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _LONG = 60
 """Letters of a value in a table."""
+_REASON = 60
+"""Letters of a reason in a list."""
 
 
 def link(bundle: "BundleLink | None") -> str:
@@ -39,17 +41,21 @@ def list_row(each: "Training") -> tuple[object, ...]:
         state += f" {each.progress}%"
     best = f"{each.goal.metric} {figure(each.best.score)}" if each.goal and each.best else "-"
     return (
-        each.id, each.name, state + (f": {each.reason}" if each.reason else ""),
+        each.id, each.name, state + (f": {_cut(each.reason)}" if each.reason else ""),
         link(each.source), link(each.data), link(each.params), trials(each), best, each.author,
         took(each.started, each.finished), age(each.created),
     )  # fmt: skip
 
 
+def _cut(reason: str) -> str:
+    """What a list has room for; ``info`` tells all of it."""
+    return reason if len(reason) <= _REASON else reason[: _REASON - 1].rstrip() + "…"
+
+
 def trials(each: "Training") -> str:
-    """How many of its trials have ended, and how many of them badly: ``7/12, 1 failed``."""
+    """How many of its trials have run, and how many of them badly: ``7/12, 1 failed``."""
     counts = each.trials
-    ended = counts.succeeded + counts.failed + counts.cancelled
-    text = f"{ended}/{counts.total}" if counts.total else "-"
+    text = f"{counts.succeeded + counts.failed}/{counts.total}" if counts.total else "-"
     return text + (f", {counts.failed} failed" if counts.failed else "")
 
 
