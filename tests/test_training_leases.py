@@ -8,7 +8,16 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database, JobRow, NotebookRow, TrainingRow, TrialRow, now
+from kaos_hub.database import (
+    Database,
+    InputRow,
+    JobRow,
+    NotebookRow,
+    TrainingRow,
+    TrialRow,
+    VersionRow,
+    now,
+)
 from kaos_hub.errors import InvalidRequest, LimitExceeded, NotFound
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import (
@@ -22,6 +31,7 @@ from kaos_hub.models import (
 from kaos_hub.trainings import leases, listing, settling
 from kaos_hub.trainings.metrics import stride
 from kaos_hub.trainings.requests import add_trials
+from kaos_hub.versions import in_use
 
 ADA = "user:ada"
 
@@ -365,3 +375,34 @@ async def test_users_take_turns(db: Database) -> None:
     notebook = NotebookRow(id="n", owner=ADA, name="n", created=now())
     with pytest.raises(LimitExceeded, match=refusal):
         await db.run(lambda s: ledger.check(s, notebook, 0, 7 << 30, 0))
+
+
+async def test_trainings_come_in_pages_and_what_they_use_is_in_use(db: Database) -> None:
+    def version(session: Session, number: int) -> int:
+        row = VersionRow(
+            owner=ADA, kind="data", name="d", number=number, digest=f"blake3:{number:064x}",
+            size=1, files=1, author="ada", created=now(), current=True,
+        )  # fmt: skip
+        session.add(row)
+        session.flush()
+        return row.id
+
+    used, once, current, never = [await db.run(lambda s, n=n: version(s, n)) for n in range(1, 5)]
+    for number in range(5):
+        more = {"data_id": used if number else once, "state": "TRAINING" if number else "FAILED"}
+        await training(db, 1, id=f"{number:016x}", **more)
+    given = InputRow(owner=ADA, kind="data", version_id=current, author="ada", at=now())
+    await db.run(lambda session: session.add(given))
+
+    async def page(*states: TrainingState, limit: int = 2, after: int | None = None) -> list[int]:
+        last = None if after is None else f"{after:016x}"
+        found = await db.run(lambda s: listing.trainings(s, ADA, states, limit, last))
+        return [int(row.id, 16) for row in found]
+
+    assert [await page(), await page(after=3), await page(after=1)] == [[4, 3], [2, 1], [0]]
+    assert await page(TrainingState.FAILED) == [0]
+    assert await page(TrainingState.TRAINING, limit=9, after=2) == [1]
+    held = [await db.run(lambda s, i=i: in_use(s, i)) for i in (used, once, current, never)]
+    assert held == [True, False, True, False]
+    with pytest.raises(NotFound):
+        await page(after=77)
