@@ -29,6 +29,7 @@ from tests.cluster import (
 )
 from tests.hub import ROOT, Browser, request, wait_until
 from tests.kernels import Kernel
+from tests.trainers import make_data, make_params, make_source
 
 pytestmark = [pytest.mark.kubernetes, needs_cluster]
 
@@ -353,6 +354,39 @@ def test_all_three_killed_at_once(hub, ada, example):
     wait_until(lambda: "2" in run(ada, example, "print(1 + 1)"), 30, "the notebook's route")
     someone = Browser(hub, "ada")  # type: ignore[arg-type]
     assert someone.get(f"{hub.kaos}/").status == 200
+
+
+def test_the_ancestors_bundle_trains_whoever_is_killed(hub, ada, tmp_path):
+    """Its contract, a grid on two workers; one of them and the service are killed."""
+    source, data = make_source(tmp_path / "source"), make_data(tmp_path / "features")
+    params = make_params(tmp_path / "params.json")
+    small = ("--cpu", "0.1", "--memory", "100Mi", "--goal", "score:max")
+    training = ada(
+        "train", "deploy", "-s", str(source), "-d", str(data), "-h", str(params), "-p", "2",
+        *small, "--detach", "-y",
+    )["id"]  # fmt: skip
+
+    def workers() -> list[str]:
+        found = pods("kaos-hub.io/kind=train")
+        return [p["metadata"]["name"] for p in found if p["status"]["phase"] == "Running"]
+
+    wait_until(lambda: len(workers()) == 2, 120, "two workers")
+    kill_pod(WORKLOADS, workers()[0])
+    hub.kill("service")
+    hub.wait()
+
+    def ended() -> bool:
+        # the service may be on its way back
+        with contextlib.suppress(AssertionError):
+            return ada("train", "info", "-j", training)["state"] in ("SUCCEEDED", "FAILED")
+        return False
+
+    wait_until(ended, 120, "the training's end")
+    found = ada("train", "info", "-j", training)
+    assert found["state"] == "SUCCEEDED", found["reason"]
+    assert sorted(t["metrics"]["score"] for t in found["trials"]) == [5, 10, 15, 20]
+    assert found["best"]["score"] == 20
+    wait_until(lambda: not pods("kaos-hub.io/kind=train"), 60, "the end of all workers")
 
 
 def test_delete_leaves_nothing(hub, ada, example):
