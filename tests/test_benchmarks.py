@@ -77,6 +77,20 @@ def test_fetch_tree() -> None:
     assert names(smoke("fetch_tree", "fetch")) == [who]
 
 
+def test_trials() -> None:
+    """Trials that do nothing, lists of them, and the last of many."""
+    said = smoke("trials", "no-op")
+    assert "kaos_hub, local" in names(said)[0]
+    assert names(smoke("trials", "listing")) == [
+        [
+            "Hub, 200 of 20 users",
+            "kaos_hub, 100 of the small training",
+            "kaos_hub, 100 of 300",
+            "kaos_hub, list of trainings",
+        ]
+    ]
+
+
 def test_service_idle() -> None:
     """Memory twice, and processor time."""
     assert names(smoke("service_idle", "idle")) == [["Hub", "kaos service"]] * 3
