@@ -255,18 +255,23 @@ class KubernetesEngine(KubernetesSettings):
             pod = await self._pod(name)
             if pod is None or seen_as.observation(pod).phase.ended:
                 return
-            if seen_as.scheduled(pod):
+            if seen_as.scheduled(pod) or not await self._withdraw(name):
                 await self._judge(name, Cause.CANCELLED, "cancelled")
-            else:
-                await self._withdraw(name)
             await self._until(name, seen_as.over, self.stop_grace + _GONE_WITHIN)
 
-    async def _withdraw(self, name: str) -> None:
-        """Take back a pod that has no node yet; it stays visible, and can get none any more."""
+    async def _withdraw(self, name: str) -> bool:
+        """Take back a pod that has no node yet; it stays visible, and can get none any more.
+
+        False: it has just got one, and is not taken back.
+        """
         verdict = json.dumps({"cause": Cause.CANCELLED.value, "message": "cancelled"})
         kept = {"annotations": {seen_as.VERDICT: verdict}, "finalizers": [seen_as.FINALIZER]}
-        await self._ask(lambda api: api.patch_pod(name, {"metadata": kept}))
-        await self._ask(lambda api: api.delete_pod(name, 0))
+        pod = await self._ask(lambda api: api.patch_pod(name, {"metadata": kept}))
+        if pod is None or seen_as.scheduled(pod):
+            return pod is None
+        version = pod["metadata"]["resourceVersion"]
+        # A pod that gets its node just now would be neither run nor ended by that.
+        return await self._ask(lambda api: api.delete_pod(name, 0, version=version))
 
     async def _until(self, name: str, done: Callable[[seen_as.Pod], bool], seconds: float) -> None:
         """Wait until a pod is done, or gone, and nothing of it runs any more.

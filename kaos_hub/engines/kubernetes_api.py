@@ -138,16 +138,26 @@ class Api:
         except NotFound:
             return None
 
-    def delete_pod(self, name: str, grace: int, uid: str | None = None) -> None:
-        """Have a pod ended and removed, within ``grace`` seconds; nothing if it is gone."""
-        body: Object = {"gracePeriodSeconds": grace}
-        if uid:
-            body["preconditions"] = {"uid": uid}
+    def delete_pod(
+        self, name: str, grace: int, uid: str | None = None, version: str | None = None
+    ) -> bool:
+        """Have a pod ended and removed, within ``grace`` seconds; nothing if it is gone.
+
+        Args:
+            uid: not another one of that name.
+            version: only as long as nothing of it has changed.
+
+        Returns:
+            Whether there was such a pod.
+        """
+        given = {"uid": uid, "resourceVersion": version}
+        only = {what: value for what, value in given.items() if value}
+        body: Object = {"gracePeriodSeconds": grace} | ({"preconditions": only} if only else {})
         try:
             self._ask(self._core.delete_namespaced_pod, name, self.namespace, body=body)
         except (NotFound, Conflict):
-            # Conflict: there is another one of that name by now.
-            return
+            return False
+        return True
 
     def pods(self, selector: str) -> Object:
         """All pods with those labels, as a list with its version."""
