@@ -169,7 +169,7 @@ def test_secrets_stay_and_what_lacks_is_made(hub):
     finally:
         back = json.dumps({"data": {"users-password": before["users-password"]}})
         kubectl("patch", "secret", "kaos", "-n", "kaos", "-p", back)
-    assert after.keys() == before.keys() and len(before) == 8
+    assert after.keys() == before.keys() and len(before) == 9
     assert {k for k in before if after[k] != before[k]} == {"users-password"}
     for value in after.values():
         assert base64.b64decode(value).decode() not in made.stdout + made.stderr

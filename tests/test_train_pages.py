@@ -20,18 +20,18 @@ KEPT, DOOMED = f"{0x75:016x}", f"{0x76:016x}"
 @pytest.fixture(scope="module")
 def tess(hub: RunningHub) -> Browser:
     """A browser of a user with some trainings."""
-    owner, of = "user:tess", inputs(7100)
+    owner, of = "user:tess", inputs(47100)
     goal = {"goal_metric": "accuracy", "goal_direction": "max", "best_trial": 120}
     grid = training(0x71, owner, 120, author="tess", slots=4, best_score=120.0, **goal, **of)
     nasty = training(0x72, owner, 1, name=NASTY, reason=NASTY, metrics=[NASTY], **of)
     nasty_trial = {"params": {NASTY: NASTY}, "metrics": {NASTY: 1.5}, "reason": NASTY}
     ongoing = training(
-        0x73, owner, state="WAITING", reason="waits for data", source_id=7100, started=None,
+        0x73, owner, state="WAITING", reason="waits for data", source_id=47100, started=None,
         finished=None, environment={},
     )  # fmt: skip
     repeat = training(0x74, owner, 1, reproduces=GRID, **of)
     rows = [grid, nasty, ongoing, repeat, training(0x75, owner, 1, **of), training(0x76, owner)]
-    write(hub.data, bundles(owner, 7100))
+    write(hub.data, bundles(owner, 47100))
     write(hub.data, rows)
     write(hub.data, trials_of(nasty, **nasty_trial))
     write(hub.data, trials_of(rows[4], output=sent(hub, "tess")))
@@ -283,8 +283,8 @@ def test_others_learn_nothing(hub: RunningHub, tess: Browser) -> None:
 
 def test_members_see_what_their_group_has(hub: RunningHub) -> None:
     hub.put_into("vision", "vera")
-    row = training(0x7A, "group:vision", 1, **inputs(7200))
-    write(hub.data, bundles("group:vision", 7200))
+    row = training(0x7A, "group:vision", 1, **inputs(47200))
+    write(hub.data, bundles("group:vision", 47200))
     write(hub.data, [row])
     write(hub.data, trials_of(row))
     vera = Browser(hub, "vera")

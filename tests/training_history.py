@@ -8,7 +8,8 @@ from typing import Any
 from kaos_hub.database import TrainingRow, TrialRow, now
 from tests.history import version
 
-_numbers = count(50_000)
+# With gaps: whatever is trained in between gets the numbers that follow.
+_numbers = count(50_000, 1000)
 NASTY = "<script>alert(1)</script> & \"quotes\" 'too'"
 
 
