@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import pytest
 
 from tests.history import write
-from tests.hub import Answer, Browser, RunningHub
+from tests.hub import Answer, Browser, RunningHub, wait_until
 from tests.test_service_pages import words
 from tests.training_history import NASTY, bundles, inputs, training, trials_of
 from tests.wire import digest, frame, tree
@@ -224,8 +224,9 @@ def test_killing_asks_first(hub: RunningHub, tess: Browser) -> None:
     assert "Kill…" in page.text and "Delete…" not in page.text
     assert "ends within seconds" in tess.get(hub.url + link(page, "Kill…")).text
     form = {"_xsrf": tess.xsrf("/services/kaos-train/")}
-    page = tess.post(f"{hub.train}/trainings/{ONGOING}/kill", form)
-    assert page.status == 200 and "CANCELLED" in words(page.text)
+    assert tess.post(f"{hub.train}/trainings/{ONGOING}/kill", form).status == 200
+    here = f"{hub.train}/trainings/{ONGOING}"
+    wait_until(lambda: "CANCELLED" in words(tess.get(here).text), 10, "the training's end")
     question = tess.get(f"{hub.train}/trainings/{GRID}/confirm/kill?trial=7")
     assert "Kill trial 7 of digits?" in question.text and 'value="7"' in question.text
     page = tess.post(f"{hub.train}/trainings/{GRID}/kill", {**form, "trial": "7"})
