@@ -244,8 +244,7 @@ class Trainings:
         return parse(Training, self._call("POST", path, {} if trial is None else {"trial": trial}))
 
     def delete(self, training: str) -> None:
-        """Forget an ended training with its trials, logs and metrics. Bundles and named models
-        stay."""
+        """Forget an ended training with its trials, logs, metrics and models. Bundles stay."""
         self._call("DELETE", quoted("trainings", training))
 
     def reproduce(self, training: str) -> TrainingHandle:

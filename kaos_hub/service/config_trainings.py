@@ -89,7 +89,7 @@ class TrainingConfig(Configurable):
         ["http", "https"],
         help="""Schemes of the addresses in manifests.
 
-        Default: http and https, which is what can be fetched.""",
+        Default: http and https. `ftp` can be fetched, too; no others can.""",
     ).tag(config=True)
 
     manifest_parallel = Integer(
@@ -103,7 +103,7 @@ class TrainingConfig(Configurable):
     max_manifest_size = Union(
         [Integer(), Unicode()],
         default_value="1Ti",
-        help="""Bytes (or `1Ti`) of all files of one manifest together.
+        help="""Bytes (or `1Ti`) that one ingest may fetch; what is held already does not count.
 
         Default: 1Ti; what really bounds it is the owner's limit of storage.""",
     ).tag(config=True)

@@ -296,8 +296,7 @@ ROUTES = [
         "DELETE",
         _ONE,
         delete,
-        "Forget a training that has ended, with its trials, logs and metrics. Bundles and named"
-        " models stay.",
+        "Forget an ended training with its trials, logs, metrics and models. Bundles stay.",
         right=Right.MANAGE,
         answer=TrainingGone,
         shared=True,

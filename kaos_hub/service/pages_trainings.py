@@ -199,8 +199,8 @@ class ConfirmPage(TrainPage):
         if action == "delete":
             self.ask(
                 f"Delete {found.name} {found.id}?",
-                "Its trials, logs and metrics are deleted for good, and so are its models without a"
-                " name. Bundles and named models stay.",
+                "Its trials, logs, metrics and models are deleted for good. Bundles stay. While one"
+                " of its models has a name it is refused.",
                 "Delete",
                 self.at(f"{here}/delete"),
                 self.at(here),

@@ -123,8 +123,7 @@ class KaosKubeSpawner(KaosSpawnerMixin, KubeSpawner):
             except BaseException:
                 if self._pod is None:
                     # Made, perhaps, but never seen; nobody would know of it.
-                    with contextlib.suppress(Exception):
-                        await self._delete_unseen()
+                    await self._delete_unseen()
                 raise
 
     async def look(self) -> Ending | None:
@@ -293,9 +292,14 @@ class KaosKubeSpawner(KaosSpawnerMixin, KubeSpawner):
         return bool(found.items)
 
     async def _delete_unseen(self) -> None:
-        await self.api.delete_namespaced_pod(
-            self.workload, self.namespace, _request_timeout=self.k8s_api_request_timeout
-        )
+        try:
+            await self.api.delete_namespaced_pod(
+                self.workload, self.namespace, _request_timeout=self.k8s_api_request_timeout
+            )
+        except Exception as e:
+            # why it did not start is what its owner must hear, not this
+            if getattr(e, "status", None) != 404:
+                self.log.warning("pod %s may be left behind: %s", self.workload, e)
 
     # --- watching --------------------------------------------------------------------------------
 
