@@ -34,8 +34,8 @@ from pathlib import Path
 from kaos_hub.addresses import SERVICES, in_cluster, namespace, on_this_machine
 from kaos_hub.bridge import prepare
 from kaos_hub.datadir import DataDir
+from kaos_hub.landing import first_page
 from kaos_hub.runtime_image import volume
-from kaos_hub.spawners.landing import first_page
 
 _TEMPLATES = ("service/hub_templates", "spawners/templates")  # our menu entry, our spawn form
 # Settings of the engine `kubernetes`: the variable, and what it sets.

@@ -208,8 +208,8 @@ def test_a_person_lets_a_command_line_in(hub: RunningHub, eve: Browser) -> None:
 def test_a_tunnel_leads_back_through_itself(hub: RunningHub) -> None:
     body = {"challenge": secrets.token_hex(32), "client": "laptop"}
     for host, expected in (
-        ("localhost:9000", "http://localhost:9000/services/kaos/login?code="),
-        ("evil.example", f"{hub.kaos}/login?code="),
+        ("localhost:9000", "http://localhost:9000/hub/?kaos-login="),
+        ("evil.example", f"{hub.url}/hub/?kaos-login="),
     ):
         answer = request("POST", hub.api + "/login", None, body, {"Host": host})
         assert answer.json["url"].startswith(expected)
@@ -232,7 +232,8 @@ def test_letting_in_needs_the_pages_token(hub: RunningHub, eve: Browser) -> None
 def test_a_token_cannot_let_in(hub: RunningHub) -> None:
     started, _ = begin(hub)
     token = hub.token("eve")
-    assert request("GET", started.url, token).status == 401
+    page = f"{hub.kaos}/login?code={started.user_code}"
+    assert request("GET", page, token).status == 401
 
 
 def test_the_command_lines_own_login(
@@ -241,7 +242,7 @@ def test_the_command_lines_own_login(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
 
     def confirm(url: str) -> None:
-        code = re.search(r"code=([A-Z-]+)", url)
+        code = re.search(r"kaos-login=([A-Z-]+)", url)
         assert code is not None
         started = LoginStarted(url=url, user_code=code[1], expires_in=600)
         assert "is logged in" in answer_page(hub, eve, started, "allow")

@@ -1,8 +1,6 @@
 """``kaos-train``, the second service of the Hub: who may train, and whose things are meant."""
 
-import hashlib
 import json
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -245,28 +243,6 @@ def test_the_menu_has_what_one_may_use(strict: RunningHub) -> None:
         if user == "bob":
             page = browser.get(strict.train + "/")
             assert page.status == 403 and "kaos-train" in page.text
-
-
-def test_one_login_is_enough_for_both(strict: RunningHub) -> None:
-    verifier = secrets.token_urlsafe(32)
-    body = {"challenge": hashlib.sha256(verifier.encode()).hexdigest(), "client": "laptop"}
-    for user, begin, works in (
-        ("ada", strict.ask, (200, 200)),
-        ("eve", strict.ask_train, (403, 200)),
-    ):
-        started = begin("POST", "/login", None, body).json
-        browser = Browser(strict)
-        browser.get(f"{strict.url}/hub/login")
-        form = {"username": user, "password": "x", "_xsrf": browser.xsrf("/hub/")}
-        browser.post(f"{strict.url}/hub/login?next=/hub/home", form)
-        assert started["user_code"] in browser.get(started["url"]).text
-        page, path = started["url"].partition("?")[0], "/services/kaos"
-        xsrf = browser.xsrf("/services/kaos-train/" if "train" in page else f"{path}/")
-        form = {"_xsrf": xsrf, "code": started["user_code"], "answer": "allow"}
-        assert "is logged in" in browser.post(page, form).text
-        token = begin("POST", "/login/token", None, {"verifier": verifier}).json["token"]
-        asked = (strict.ask, strict.ask_train)
-        assert tuple(ask("GET", "/whoami", token).status for ask in asked) == works
 
 
 # --- whose things ---

@@ -54,6 +54,8 @@ def _explain(session: Session, started: "LoginStarted") -> None:
 
     say(f"Open this page and confirm that it shows the code {started.user_code}:")
     say(f"  {started.url}")
+    if started.other_url:
+        say(f"If it says that you have no permission, open this one:\n  {started.other_url}")
 
 
 def open_browser(url: str) -> bool:

@@ -104,9 +104,12 @@ class Client:
         chosen = load_workspace(self.credentials.url) if workspace is None else workspace or None
         owner = f"group:{chosen}" if chosen else None
         base, known = self.credentials.url, self.credentials.token
-        self._transport = Transport(base + SERVICE_PATH, known)
-        self._shared = Transport(base + SERVICE_PATH, known, owner)
-        self._train = Transport(base + TRAIN_PATH, known, owner)
+        # Who may only train asks kaos-train for what both services have: bundles, who one is.
+        first, second = base + SERVICE_PATH, base + TRAIN_PATH
+        self._transport = Transport(first, known)
+        self._about = Transport(first, known, instead=second)
+        self._shared = Transport(first, known, owner, instead=second)
+        self._train = Transport(second, known, owner)
         self.bundles = Bundles(self._shared)
         self.notebooks = Notebooks(self._transport, Bundles(self._transport))
         self.trainings = Trainings(self._train, Bundles(self._train))
@@ -125,12 +128,12 @@ class Client:
 
     def close(self) -> None:
         """Let go of all connections."""
-        for transport in (self._transport, self._shared, self._train):
+        for transport in (self._transport, self._about, self._shared, self._train):
             transport.close()
 
     def whoami(self) -> Whoami:
         """Who is asking, with limits and use."""
-        return parse(Whoami, self._transport.json("GET", "/api/v1/whoami"))
+        return parse(Whoami, self._about.json("GET", "/api/v1/whoami"))
 
     def info(self) -> Info:
         """What the service is and offers."""

@@ -7,7 +7,13 @@ import time
 import webbrowser
 from collections.abc import Callable
 
-from kaos_hub.client.credentials import SERVICE_PATH, Credentials, hub_base, save_credentials
+from kaos_hub.client.credentials import (
+    SERVICE_PATH,
+    TRAIN_PATH,
+    Credentials,
+    hub_base,
+    save_credentials,
+)
 from kaos_hub.client.transport import Transport, parse
 from kaos_hub.errors import NotAuthenticated
 from kaos_hub.models import LoginAnswer, LoginRequest, LoginStarted, Whoami
@@ -63,10 +69,12 @@ def login_with_token(url: str, token: str) -> Credentials:
 
     Raises:
         NotAuthenticated: the Hub does not know the token.
+        Forbidden: it may use neither kaos nor kaos-train.
         Unavailable: the Hub does not answer.
     """
     base = hub_base(url)
-    answer = Transport(base + SERVICE_PATH, token).json("GET", "/api/v1/whoami")
+    service = Transport(base + SERVICE_PATH, token, instead=base + TRAIN_PATH)
+    answer = service.json("GET", "/api/v1/whoami")
     user = parse(Whoami, answer).user
     save_credentials(base, token, user)
     return Credentials(base, token, user)

@@ -15,7 +15,14 @@ from pydantic import ValidationError
 from urllib3.exceptions import HTTPError, MaxRetryError
 
 from kaos_hub import __version__
-from kaos_hub.errors import KaosError, NotAuthenticated, NotFound, Unavailable, from_body
+from kaos_hub.errors import (
+    Forbidden,
+    KaosError,
+    NotAuthenticated,
+    NotFound,
+    Unavailable,
+    from_body,
+)
 from kaos_hub.models import AnyModel
 
 _CONNECT = 10.0
@@ -64,10 +71,18 @@ class Transport:
         service: address of the service, e.g. ``http://127.0.0.1:8000/services/kaos``.
         token: the token to send, if there is one.
         owner: whose things are meant, e.g. ``group:vision``; without it, the asking user's.
+        instead: address of a service that answers the same to who may not use the first.
     """
 
-    def __init__(self, service: str, token: str | None, owner: str | None = None) -> None:
+    def __init__(
+        self,
+        service: str,
+        token: str | None,
+        owner: str | None = None,
+        instead: str | None = None,
+    ) -> None:
         self.service = service.rstrip("/")
+        self._instead = instead and instead.rstrip("/")
         self._headers = {"User-Agent": f"kaos-hub/{__version__}", "Accept": "application/json"}
         if token:
             self._headers["Authorization"] = f"token {token}"
@@ -211,15 +226,35 @@ class Transport:
         query: Mapping[str, object] | None = None,
         read: float = _READ,
     ) -> urllib3.BaseHTTPResponse:
-        url = f"{self.service}{path}"
         given = {k: v for k, v in (query or {}).items() if v is not None}
-        if given:
-            url += "?" + urlencode(given)
+        path += "?" + urlencode(given) if given else ""
+        try:
+            return self._send(method, path, body, headers, read)
+        except Forbidden as e:
+            # What was streamed cannot be sent twice; but nobody begins with that.
+            again = body is None or isinstance(body, bytes)
+            if not (self._instead and again and "scope" in e.details):
+                raise
+            first, self.service, self._instead = self.service, self._instead, None
+            try:
+                return self._send(method, path, body, headers, read)
+            except Forbidden:
+                self._instead, self.service = self.service, first
+                raise e from None
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None,
+        headers: Mapping[str, str],
+        read: float,
+    ) -> urllib3.BaseHTTPResponse:
         retries = urllib3.Retry(3 if method == "GET" else 0, redirect=0, backoff_factor=0.2)
         try:
             response = self._pool.request(
                 method,
-                url,
+                f"{self.service}{path}",
                 body=body,
                 headers={**self._headers, **headers},
                 preload_content=False,

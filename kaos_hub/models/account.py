@@ -26,6 +26,7 @@ class Info(Model):
     engine: str
     sizes: list[Size]
     default_size: str = ""
+    pools: list[str] = Field(default=[], description="Kubernetes: nodes that one can choose")
     gpu: bool = Field(description="whether the engine has GPUs to give")
     idle: IdlePolicy
     max_file_size: int
@@ -54,6 +55,9 @@ class LoginStarted(Model):
     """Where the person confirms, and the code they compare."""
 
     url: str
+    other_url: str | None = Field(
+        None, description="for who may not use the service of `url`; null: `url` is for all"
+    )
     user_code: str
     expires_in: int
 

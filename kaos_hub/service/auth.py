@@ -105,7 +105,8 @@ def _no_access(service: str, notebook: str | None) -> Forbidden:
         # It was given what its user had when it started.
         todo = "Ask the admin for that scope; who has it restarts the notebook."
     lacks = f"it lacks the scope {_access(service)}"
-    return Forbidden(f"{whose} may not {_WHAT.get(service, 'use this')}: {lacks}. {todo}")
+    what = _WHAT.get(service, "use this")
+    return Forbidden(f"{whose} may not {what}: {lacks}. {todo}", scope=_access(service))
 
 
 def _access(service: str) -> str:

@@ -14,7 +14,9 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from kaos_hub.addresses import SERVICES
 from kaos_hub.errors import Forbidden, NotAuthenticated, NotFound, Unavailable
+from kaos_hub.landing import login_path
 from kaos_hub.models import LoginAnswer, LoginPoll, LoginRequest, LoginStarted
 from kaos_hub.service.auth import Right
 from kaos_hub.service.routes import Call, Route
@@ -49,9 +51,14 @@ class Pending:
 
 
 class Logins:
-    """The logins that wait. In memory only: after a restart people simply begin again."""
+    """The logins that wait. In memory only: after a restart people simply begin again.
 
-    def __init__(self) -> None:
+    Args:
+        hub_leads: the Hub's first page leads everybody to the page of a service they may use.
+    """
+
+    def __init__(self, hub_leads: bool = False) -> None:
+        self.hub_leads = hub_leads
         self._by_code: OrderedDict[str, Pending] = OrderedDict()
         self._by_challenge: dict[str, Pending] = {}
         self._begun: OrderedDict[str, deque[float]] = OrderedDict()
@@ -140,17 +147,22 @@ def routes(logins: Logins, service: str) -> list[Route]:
 
     Args:
         logins: the logins that wait.
-        service: the Hub's service before whose page a person confirms.
+        service: the Hub's service that was asked.
     """
 
     async def begin(call: Call) -> LoginStarted:
         request: LoginRequest = call.body
         pending = logins.begin(request, call.remote_ip)
-        return LoginStarted(
-            url=f"{_hub_url(call)}/services/{service}/login?code={pending.user_code}",
-            user_code=pending.user_code,
-            expires_in=LIFETIME,
+        hub, code = _hub_url(call), pending.user_code
+        first, second = (
+            f"{hub}/services/{name}/login?code={code}"
+            for name in sorted(SERVICES, key=lambda name: name != service)
         )
+        # Who it is that will open it nobody knows yet: if the Hub's page can tell, it shall.
+        url, other = (
+            (f"{hub}/hub/{login_path(code)}", None) if logins.hub_leads else (first, second)
+        )
+        return LoginStarted(url=url, other_url=other, user_code=code, expires_in=LIFETIME)
 
     async def poll(call: Call) -> LoginAnswer:
         request: LoginPoll = call.body

@@ -14,6 +14,7 @@ from tornado.web import Application
 
 from kaos_hub.datadir import DataDir
 from kaos_hub.errors import KaosError
+from kaos_hub.landing import first_page
 from kaos_hub.service.api import api_rules
 from kaos_hub.service.api_table import all_routes, training_routes
 from kaos_hub.service.auth import TRAIN, KaosHubAuth
@@ -65,7 +66,9 @@ def public_app(
     # Not JupyterHub's one instance for all: there are two.
     auth = KaosHubAuth(config=config.config)
     train = auth.beside(TRAIN, data.secret("service-train"))
-    logins, streams = Logins(), set[StreamingHandler]()
+    hub = config.config.JupyterHub
+    logins = Logins(hub_leads=hub.get("default_url") is first_page)
+    streams = set[StreamingHandler]()
     metrics.watch_streams(streams)
     shared: dict[str, Any] = {
         "core": core,
@@ -90,7 +93,6 @@ def public_app(
         *model_rules(train.base_url),
         *common_rules(train.base_url),
     ]
-    hub = config.config.JupyterHub
     trainings = Application(of_train, **shared, **_own(train, hub))
     return Application([(f"{train.base_url}.*", trainings), *of_kaos], **shared, **_own(auth, hub))
 
