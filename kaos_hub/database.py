@@ -199,6 +199,8 @@ class NotebookRow(Table):
     idle_timeout: Mapped[int] = mapped_column(default=0)
     idle_type: Mapped[str] = mapped_column(String(32), default="kernels_or_terminals")
     pull: Mapped[bool] = mapped_column(default=False)
+    # models.NotebookOptions; never changed in place
+    options: Mapped[dict[str, Any]] = mapped_column(JSON(), default=dict)
     # how it is
     state: Mapped[str] = mapped_column(String(16), default="STOPPED")
     reason: Mapped[str] = mapped_column(Text, default="")
@@ -220,6 +222,7 @@ class NotebookRow(Table):
     held_memory: Mapped[int] = mapped_column(BigInteger, default=0)
     held_gpu: Mapped[int] = mapped_column(default=0)
     held_pool: Mapped[str | None] = mapped_column(String(64))
+    held_options: Mapped[dict[str, Any]] = mapped_column(JSON(), default=dict)
     admitted: Mapped[datetime | None]
     # the idle rule
     active_at: Mapped[datetime | None]

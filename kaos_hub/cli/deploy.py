@@ -1,13 +1,13 @@
 """``kaos notebook deploy``: check everything, ask, send, follow."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kaos_hub.cli.base import Command, Session, pass_session
+from kaos_hub.cli.deploy_options import deploy_options, wanted
 from kaos_hub.cli.output import show, show_json
 from kaos_hub.cli.submitting import prepare, reference_to, submit, submitted_as, would_send
 from kaos_hub.errors import InvalidName, RestartRequired
@@ -15,9 +15,6 @@ from kaos_hub.errors import InvalidName, RestartRequired
 if TYPE_CHECKING:
     from kaos_hub.client.bundles import Folder
     from kaos_hub.models import DeployAnswer, NotebookRequest
-
-_IDLE_TYPES = ["kernels_or_terminals", "kernel_connections", "activity"]
-AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 
 @dataclass
@@ -29,36 +26,11 @@ class _Plan:
     """``source`` and ``data``, those that are folders to submit."""
 
 
-def _options(function: AnyFunction) -> AnyFunction:
-    for option in reversed(
-        [
-            click.option("-s", "--source", "source_bundle", metavar="DIR",
-                         help="Source bundle: a folder with a Dockerfile; or NAME@v2."),
-            click.option("-d", "--data", "data_bundle", metavar="DIR",
-                         help="Data bundle: any folder; or NAME@v2."),
-            click.option("--run", metavar="JOB[.N]",
-                         help="A trial's source, data, params and model: from `kaos train list`."),
-            click.option("-n", "--name", help="Its name; else the folder's."),
-            click.option("--size", help="One of the sizes the Hub offers."),
-            click.option("--cpu", help="Cores: 0.5, 2 or 500m."),
-            click.option("--memory", help="Bytes with a suffix: 512Mi, 2G."),
-            click.option("--gpu", help="Whole devices."),
-            click.option("--idle-timeout", help="Stop it when idle for so long: 30m, 2h, never."),
-            click.option("--idle-type", type=click.Choice(_IDLE_TYPES),
-                         help="What keeps it from being idle."),
-            click.option("--pull", is_flag=True, help="Look the base image up again."),
-            click.option("--detach", is_flag=True, help="Do not wait for it."),
-            click.option("--no-browser", is_flag=True, help="Do not open a browser."),
-            click.option("--dry-run", is_flag=True, help="Say what would happen, do nothing."),
-            click.option("-y", "--yes", is_flag=True, help="Restart a running notebook unasked."),
-        ]
-    ):  # fmt: skip
-        function = option(function)
-    return function
-
-
 @click.command(cls=Command)
-@_options
+@deploy_options
+@click.option("-n", "--name", help="Its name; else the folder's.")
+@click.option("--detach", is_flag=True, help="Do not wait for it.")
+@click.option("--no-browser", is_flag=True, help="Do not open a browser.")
 @pass_session
 def deploy(
     session: Session,
@@ -108,8 +80,7 @@ def _plan(session: Session, source: str | None, data: str | None, options: dict[
     """Everything that can be checked without sending: options, folders, rules, limits of size."""
     from kaos_hub.models import BundleKind, NotebookRequest, parse_request
 
-    given = {name: value for name, value in options.items() if value is not None}
-    plan = _Plan(parse_request(NotebookRequest, given))
+    plan = _Plan(parse_request(NotebookRequest, wanted(options)))
     for kind, argument in ((BundleKind.SOURCE, source), (BundleKind.DATA, data)):
         if argument is None:
             continue

@@ -54,19 +54,22 @@ def list_notebooks(session: Session) -> None:
     elif not notebooks:
         session.note("No notebooks yet. Deploy one: kaos notebook deploy -s DIR")
     else:
+        described = any(each.display_name for each in notebooks)
+        heads = ("#", "name", *(["description"] * described))
         show_table(
-            ("#", "name", "state", "source", "data", "resources", "age", "url"),
-            [_row(index, each) for index, each in enumerate(notebooks, 1)],
+            (*heads, "state", "source", "data", "resources", "age", "url"),
+            [_row(index, each, described) for index, each in enumerate(notebooks, 1)],
         )
 
 
-def _row(index: int, each: "Notebook") -> tuple[object, ...]:
+def _row(index: int, each: "Notebook", described: bool) -> tuple[object, ...]:
     state = str(each.state) + (f": {each.reason}" if each.reason else "")
     if not each.state.settled and each.progress:
         state = f"{each.state} {each.progress}%" + (f": {each.reason}" if each.reason else "")
     return (
-        index, each.name, state, _link(each.source), _link(each.data),
-        resources(each.resources), age(each.created), each.url,
+        index, each.name, *([each.display_name] * described), state,
+        _link(each.source), _link(each.data), resources(each.resources), age(each.created),
+        each.url,
     )  # fmt: skip
 
 
@@ -94,7 +97,7 @@ def info(session: Session, notebook: str | None, name: str | None, index: int | 
 def _fields(found: "Notebook") -> list[tuple[str, object]]:
     return [
         ("name", found.name),
-        ("title", found.display_name),
+        ("description", found.display_name),
         ("state", found.state),
         ("reason", found.reason),
         ("url", found.url),
@@ -104,6 +107,8 @@ def _fields(found: "Notebook") -> list[tuple[str, object]]:
         ("data", _link(found.data)),
         ("run", found.run),
         ("resources", resources(found.resources)),
+        ("pool", found.pool),
+        ("environment", ", ".join(found.environment)),
         ("idle", _idle(found.idle)),
         ("", found.verdict.reason if found.verdict else ""),
         ("created", moment(found.created)),

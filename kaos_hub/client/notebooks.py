@@ -4,7 +4,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,9 +115,11 @@ class Notebooks:
         cpu: float | str | None = None,
         memory: int | str | None = None,
         gpu: int | None = None,
+        pool: str | None = None,
         idle_timeout: int | str | None = None,
         idle_type: IdleType | str | None = None,
         display_name: str | None = None,
+        environment: Mapping[str, str] | None = None,
         pull: bool = False,
         restart: bool = False,
         dry_run: bool = False,
@@ -132,10 +134,12 @@ class Notebooks:
             size: one of the sizes that ``client.info()`` lists.
             cpu: cores, e.g. ``0.5`` or ``"500m"``.
             memory: bytes, or a quantity such as ``"1.5Gi"``.
-            gpu: whole devices.
+            gpu: whole devices; 0 is none, whatever the size has.
+            pool: nodes of the cluster to run on; ``"-"`` is any again.
             idle_timeout: seconds, or a duration such as ``"30m"``; 0 or ``"never"`` is never.
             idle_type: what besides use keeps it from being idle.
-            display_name: free text to show.
+            display_name: free text that says what it is for.
+            environment: variables; those not named stay, one with an empty value is taken away.
             pull: look the base image up again.
             restart: restart a running notebook if the change needs it.
             dry_run: only say what would happen; folders are still submitted.
@@ -148,7 +152,7 @@ class Notebooks:
         options: dict[str, Any] = {
             "size": size, "cpu": cpu, "memory": memory, "gpu": gpu,
             "idle_timeout": idle_timeout, "idle_type": idle_type, "display_name": display_name,
-            "run": run,
+            "run": run, "pool": pool, "environment": environment and dict(environment),
         }  # fmt: skip
         request = parse_request(
             NotebookRequest,

@@ -27,12 +27,28 @@ from kaos_hub.models.base import (
     parse_request as parse_request,
 )
 from kaos_hub.models.bundles import (
+    BundleChange as BundleChange,
+    BundleComparison as BundleComparison,
     BundleVersion as BundleVersion,
+    ChangeKind as ChangeKind,
     CommitRequest as CommitRequest,
+    DeletedBundle as DeletedBundle,
     EntryKind as EntryKind,
     MissingAnswer as MissingAnswer,
     MissingRequest as MissingRequest,
+    NamedBundle as NamedBundle,
     TreeEntry as TreeEntry,
+)
+from kaos_hub.models.errands import (
+    AttachRequest as AttachRequest,
+    Contents as Contents,
+    Errand as Errand,
+    ErrandKind as ErrandKind,
+    ErrandOrder as ErrandOrder,
+    ErrandReport as ErrandReport,
+    ErrandState as ErrandState,
+    SaveRequest as SaveRequest,
+    WaitForErrand as WaitForErrand,
 )
 from kaos_hub.models.notebooks import (
     Activity as Activity,
@@ -47,6 +63,12 @@ from kaos_hub.models.notebooks import (
     NotebookRequest as NotebookRequest,
     Stage as Stage,
     TerminalEvidence as TerminalEvidence,
+)
+from kaos_hub.models.options import (
+    NOTHING as NOTHING,
+    NotebookOptions as NotebookOptions,
+    Variables as Variables,
+    variable_name as variable_name,
 )
 from kaos_hub.models.resources import (
     Cpu as Cpu,

@@ -5,6 +5,8 @@ from datetime import datetime
 from pydantic import Field
 
 from kaos_hub.models.base import Model
+from kaos_hub.models.errands import ErrandOrder
+from kaos_hub.models.options import Variables
 from kaos_hub.models.resources import Cpu, Duration, Gpu, IdlePolicy, Memory, Resources
 from kaos_hub.models.words import (
     Digest,
@@ -48,7 +50,9 @@ class NotebookRequest(Model):
     """Deploy a notebook, or deploy it again. What is not given stays, or takes its default."""
 
     name: NotebookName | None = Field(None, description="none: a name is found")
-    display_name: str | None = Field(None, max_length=120)
+    display_name: str | None = Field(
+        None, max_length=120, description="free text that says what it is for"
+    )
     source: str | None = Field(None, description="digest, name, or name@v2 of a source bundle")
     data: str | None = Field(None, description="digest, name, or name@v2 of a data bundle")
     run: str | None = Field(
@@ -59,9 +63,17 @@ class NotebookRequest(Model):
     size: str | None = Field(None, description="one of the sizes the admin offers")
     cpu: Cpu | None = None
     memory: Memory | None = None
-    gpu: Gpu | None = None
+    gpu: Gpu | None = Field(None, description="whole devices; 0 is none, whatever the size has")
+    pool: str | None = Field(
+        None, max_length=64, description="Kubernetes: the nodes to run on; `-` is any again"
+    )
     idle_timeout: Duration | None = Field(None, description="seconds; 0 is never")
     idle_type: IdleType | None = None
+    environment: Variables | None = Field(
+        None,
+        description="variables of kernels and terminals; those not named stay as they are, one with"
+        " an empty value is taken away",
+    )
     pull: bool = Field(False, description="look up the base image again")
     restart: bool = Field(False, description="restart a running notebook if the change needs it")
     dry_run: bool = Field(False, description="say what would happen, do nothing")
@@ -88,7 +100,7 @@ class Notebook(Model):
     """A notebook: a named server of a user, with its two stages."""
 
     name: str
-    display_name: str = ""
+    display_name: str = Field("", description="free text that says what it is for")
     owner: Owner
     state: NotebookState
     reason: str = Field("", description="why it is in this state, for people")
@@ -101,6 +113,10 @@ class Notebook(Model):
     data: BundleLink | None = None
     run: str | None = Field(None, description="id of the model that it works on")
     resources: Resources = Resources()
+    pool: str | None = Field(None, description="Kubernetes: the nodes it runs on")
+    environment: list[str] = Field(
+        default=[], description="names of the variables it was given; values are not shown"
+    )
     idle: IdlePolicy = IdlePolicy()
     verdict: IdleVerdict | None = None
     build: Stage
@@ -159,3 +175,4 @@ class ActivityAnswer(Model):
 
     verdict: IdleVerdict
     source: Digest | None = Field(None, description="the source the working copy should follow")
+    errands: list[ErrandOrder] = Field(default=[], description="what the server should do now")

@@ -27,6 +27,7 @@ from kaos_hub.models import (
     NotebookRequest,
     NotebookState,
 )
+from kaos_hub.notebooks.errands import Errands
 from kaos_hub.notebooks.gate import Gate, refuse_stranger
 from kaos_hub.notebooks.hosting import Hosting
 from kaos_hub.notebooks.records import (
@@ -34,15 +35,17 @@ from kaos_hub.notebooks.records import (
     as_model,
     find,
     followed,
+    held_options,
+    options_of,
     server_of,
     set_state,
     stream,
     user_of,
 )
-from kaos_hub.notebooks.wishes import Wishes
+from kaos_hub.notebooks.wishes import Offer, Wishes
 from kaos_hub.quantities import show_memory
 
-__all__ = ["Bell", "Gate", "Hosting", "Notebooks", "Wishes"]
+__all__ = ["Bell", "Errands", "Gate", "Hosting", "Notebooks", "Offer", "Wishes"]
 
 
 class Notebooks:
@@ -308,6 +311,8 @@ def _needs_restart(
         changes.append("other resources")
     if row.pool != row.held_pool:
         changes.append("another pool")
+    if options_of(row).environment != held_options(row).environment:
+        changes.append("other environment variables")
     if environment.key != row.environment_key:
         changes.append(f"a new environment ({environment.why})")
     return changes

@@ -16,7 +16,7 @@ from kaos_hub.engines.base import Engine
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import Mount, NotebookSpec, NotebookState, Pool, Resources
 from kaos_hub.notebooks import runs
-from kaos_hub.notebooks.records import set_state
+from kaos_hub.notebooks.records import options_of, set_state
 
 HOME = "/home/kaos"
 CODE = "/opt/program"
@@ -57,7 +57,7 @@ def admit(
         LimitExceeded: it would not fit; nothing is held.
     """
     ledger.admit(session, row, row.cpu or 0, row.memory or 0, row.gpu)
-    row.held_pool = row.pool
+    row.held_pool, row.held_options = row.pool, row.options
     row.starts += 1
     row.workload = f"kaos-notebook-{row.id}-{row.starts}"
     session.add(WorkloadRow(name=row.workload))
@@ -74,7 +74,8 @@ def admit(
     return spec.model_copy(
         update={
             "mounts": [*spec.mounts, *mounts],
-            "environment": {**spec.environment, **environment},
+            # What we say of the notebook comes last: it must be true.
+            "environment": {**options_of(row).environment, **spec.environment, **environment},
         }
     )
 
@@ -140,7 +141,7 @@ def release(session: Session, row: NotebookRow, state: NotebookState, reason: st
         row.stopped = now()
     row.held = False
     row.held_cpu = row.held_memory = row.held_gpu = 0
-    row.held_pool = None
+    row.held_pool, row.held_options = None, {}
     row.active_at = row.reported_at = None
     row.stop_reason = ""
     set_state(session, row, state, reason)

@@ -18,6 +18,7 @@ from kaos_hub.models import (
     IdleType,
     JobState,
     Notebook,
+    NotebookOptions,
     NotebookState,
     Resources,
     Stage,
@@ -51,6 +52,23 @@ def find(session: Session, owner: str, name: str) -> NotebookRow:
     if row is None:
         raise NotFound(f"You have no notebook {name!r}. `kaos notebook list` shows yours.")
     return row
+
+
+def options_of(row: NotebookRow) -> NotebookOptions:
+    """What else is wanted of a notebook."""
+    return NotebookOptions.model_validate(row.options)
+
+
+def held_options(row: NotebookRow) -> NotebookOptions:
+    """What of that it was started with."""
+    return NotebookOptions.model_validate(row.held_options)
+
+
+def keep_options(row: NotebookRow, options: NotebookOptions) -> None:
+    """Write what else is wanted of a notebook."""
+    kept = options.model_dump(mode="json", exclude_defaults=True)
+    if kept != row.options:
+        row.options = kept
 
 
 def set_state(
@@ -93,6 +111,7 @@ def _forget_old(session: Session, row: NotebookRow) -> None:
 def as_model(session: Session, row: NotebookRow, public_url: str) -> Notebook:
     """A notebook as the API shows it."""
     running = row.state == NotebookState.RUNNING
+    options = options_of(row)
     return Notebook(
         name=row.name,
         display_name=row.display_name,
@@ -106,6 +125,8 @@ def as_model(session: Session, row: NotebookRow, public_url: str) -> Notebook:
         data=_link(session, row.data_id),
         run=row.run,
         resources=Resources(cpu=row.cpu, memory=row.memory, gpu=row.gpu),
+        pool=row.pool,
+        environment=sorted(options.environment),
         idle=IdlePolicy(timeout=row.idle_timeout, type=IdleType(row.idle_type)),
         verdict=idle.verdict(row, now()) if running else None,
         build=_build_stage(session, row),

@@ -1,18 +1,52 @@
 """Wishes: what a request makes of a notebook's row, or why it cannot."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from secrets import token_hex
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from kaos_hub.database import NotebookRow, now
-from kaos_hub.errors import InvalidResources
+from kaos_hub.errors import InvalidResources, Unsupported
 from kaos_hub.ledger import Ledger
-from kaos_hub.models import BundleKind, IdlePolicy, NotebookRequest, NotebookState, Size
+from kaos_hub.models import (
+    NOTHING,
+    BundleKind,
+    IdlePolicy,
+    NotebookOptions,
+    NotebookRequest,
+    NotebookState,
+    Size,
+)
 from kaos_hub.notebooks.names import find_name
+from kaos_hub.notebooks.records import keep_options, options_of
 from kaos_hub.notebooks.runs import work_on
 from kaos_hub.versions import select_version
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What engine and admin let one choose from, besides sizes."""
+
+    engine: str = "local"
+    pools: Collection[str] = ()
+
+    def check_pool(self, name: str) -> None:
+        """Refuse a pool that there is not.
+
+        Raises:
+            Unsupported: this engine has none at all.
+            InvalidResources: says which there are.
+        """
+        if self.engine != "kubernetes":
+            raise Unsupported(
+                f"There is no pool {name!r}: pools are nodes of a cluster, and notebooks run on"
+                f" the engine {self.engine!r} here. Deploy without a pool."
+            )
+        if name not in self.pools:
+            offered = ", ".join(sorted(self.pools)) or "none"
+            raise InvalidResources(f"There is no pool {name!r}; offered: {offered}.")
 
 
 class Wishes:
@@ -23,6 +57,7 @@ class Wishes:
         sizes: what the admin offers, and ``default_size`` among them.
         idle: the policy of notebooks that ask for none.
         gpus: how many devices the engine can give out.
+        offer: what else there is.
     """
 
     def __init__(
@@ -32,9 +67,11 @@ class Wishes:
         default_size: str,
         idle: IdlePolicy,
         gpus: int = 0,
+        offer: Offer = Offer(),
     ) -> None:
         self._ledger, self._sizes = ledger, {size.name: size for size in sizes}
         self._default_size, self._idle, self._gpus = default_size, idle, gpus
+        self._offer = offer
 
     def check_fits(self, session: Session, row: NotebookRow) -> None:
         """Refuse before anything is built for it what would not be admitted after."""
@@ -90,6 +127,7 @@ class Wishes:
             state=NotebookState.STOPPED.value, reason="", progress=0,
             build_state="SKIPPED", build_reason="", starts=0, workload="", environment_key="",
             stop_reason="", idle_reason="", held=False, held_cpu=0, held_memory=0, held_gpu=0,
+            options={}, held_options={},
         )  # fmt: skip
 
     def _fill(self, session: Session, row: NotebookRow, wish: NotebookRequest) -> None:
@@ -107,12 +145,15 @@ class Wishes:
         row.memory = wish.memory if wish.memory is not None else row.memory
         row.gpu = wish.gpu if wish.gpu is not None else row.gpu
         row.pull = row.pull or wish.pull
+        if wish.pool is not None:
+            self._choose_pool(row, wish.pool)
         if wish.display_name is not None:
             row.display_name = wish.display_name
         if wish.idle_type is not None:
             row.idle_type = wish.idle_type
         if wish.idle_timeout is not None:
             row.idle_timeout = wish.idle_timeout
+        keep_options(row, changed(options_of(row), wish))
         self._cap(row)
 
     def _resize(self, row: NotebookRow, name: str) -> None:
@@ -123,6 +164,11 @@ class Wishes:
         row.cpu, row.memory, row.gpu = size.cpu, size.memory, size.gpu
         row.pool = size.pool
 
+    def _choose_pool(self, row: NotebookRow, name: str) -> None:
+        if name != NOTHING:
+            self._offer.check_pool(name)
+        row.pool = None if name == NOTHING else name
+
     def _cap(self, row: NotebookRow) -> None:
         """Refuse at once what can never be admitted, and keep the idle timeout within its cap."""
         if row.gpu > self._gpus:
@@ -132,3 +178,10 @@ class Wishes:
         cap = self._ledger.limits(row.owner).idle_timeout
         if cap is not None and (row.idle_timeout == 0 or row.idle_timeout > cap):
             row.idle_timeout = cap
+
+
+def changed(options: NotebookOptions, wish: NotebookRequest) -> NotebookOptions:
+    """The options as the wish wants them; what it leaves out stays."""
+    given = options.environment | (wish.environment or {})
+    environment = {name: value for name, value in given.items() if value}
+    return NotebookOptions(environment=environment)

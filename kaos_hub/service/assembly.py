@@ -22,11 +22,12 @@ from kaos_hub.jobs import Jobs
 from kaos_hub.ledger import Ledger
 from kaos_hub.logs import LogStore
 from kaos_hub.models import Info
-from kaos_hub.notebooks import Gate, Hosting, Notebooks, Wishes
+from kaos_hub.notebooks import Errands, Gate, Hosting, Notebooks, Offer, Wishes
 from kaos_hub.notebooks.admission import Inside
 from kaos_hub.service.core import Core
 from kaos_hub.service.owners import Owners
 from kaos_hub.stores.base import Store
+from kaos_hub.tickets import Tickets
 from kaos_hub.trainings import Tools, Trainings
 from kaos_hub.versions import Versions
 
@@ -96,6 +97,7 @@ class Parts:
             engine=engine.name,
             sizes=sizes,
             default_size=default_size,
+            pools=sorted(config.pools) if engine.name == "kubernetes" else [],
             gpu=gpus > 0,
             idle=idle,
             max_file_size=config.file_limit(),
@@ -114,9 +116,12 @@ class Parts:
         self._closers.append(trainings.close)
         only = self._data.user if engine.name == "local" and not config.trust_all_users else None
         public_url = config.public_url.rstrip("/")
-        wishes = Wishes(ledger, sizes, default_size, idle, gpus)
+        offer = Offer(engine.name, config.pools)
+        wishes = Wishes(ledger, sizes, default_size, idle, gpus, offer)
         notebooks = Notebooks(hosting, wishes, public_url, trusted=only)
-        gate = Gate(hosting, wishes, ledger, public_url, trusted=only)
+        tickets = Tickets(self._data.secret("tickets"))
+        errands = Errands(hosting, versions, tickets, config.default_image)
+        gate = Gate(hosting, wishes, ledger, errands, public_url, trusted=only)
         self.core = Core(
             info=info,
             public_url=public_url,
@@ -128,6 +133,7 @@ class Parts:
             jobs=tools.jobs,
             notebooks=notebooks,
             gate=gate,
+            errands=errands,
             trainings=trainings,
             owners=Owners(hub.groups),
         )

@@ -1,0 +1,76 @@
+"""What one can say to ``kaos notebook deploy``, and how it becomes a request."""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import click
+
+from kaos_hub.errors import InvalidRequest
+
+_IDLE_TYPES = ["kernels_or_terminals", "kernel_connections", "activity"]
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+
+def deploy_options(function: AnyFunction) -> AnyFunction:
+    """Give a command all that a notebook can be deployed with, but its name."""
+    for option in reversed(
+        [
+            click.option("-s", "--source", "source_bundle", metavar="DIR",
+                         help="Source bundle: a folder with a Dockerfile; or NAME@v2."),
+            click.option("-d", "--data", "data_bundle", metavar="DIR",
+                         help="Data bundle: any folder; or NAME@v2."),
+            click.option("--run", metavar="JOB[.N]",
+                         help="A trial's source, data, params and model: from `kaos train list`."),
+            click.option("--description", help="Free text that says what it is for."),
+            click.option("-e", "--env", "environment", metavar="NAME=VALUE", multiple=True,
+                         help="A variable; NAME alone takes it from here, NAME= takes it away."),
+            click.option("--size", help="One of the sizes the Hub offers."),
+            click.option("--cpu", help="Cores: 0.5, 2 or 500m."),
+            click.option("--memory", help="Bytes with a suffix: 512Mi, 2G."),
+            click.option("--gpu", help="Whole devices; 0 is a notebook without any."),
+            click.option("--pool", help="Nodes of the cluster to run on; - is any again."),
+            click.option("--idle-timeout", help="Stop it when idle for so long: 30m, 2h, never."),
+            click.option("--idle-type", type=click.Choice(_IDLE_TYPES),
+                         help="What keeps it from being idle."),
+            click.option("--pull", is_flag=True, help="Look the base image up again."),
+            click.option("--dry-run", is_flag=True, help="Say what would happen, do nothing."),
+            click.option("-y", "--yes", is_flag=True, help="Restart a running notebook unasked."),
+        ]
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def wanted(options: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a request that the options give.
+
+    Raises:
+        InvalidRequest: one cannot be understood.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    if "description" in given:
+        given["display_name"] = given.pop("description")
+    if "environment" in given:
+        given["environment"] = variables(given["environment"])
+    return given
+
+
+def variables(texts: Iterable[str]) -> dict[str, str]:
+    """Variables from ``NAME=VALUE``, or ``NAME`` for one that is set here.
+
+    Raises:
+        InvalidRequest: one has no value; values are never repeated, for they may be secrets.
+    """
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            here = os.environ.get(name)
+            if here is None:
+                raise InvalidRequest(
+                    f"environment: {name!r} is not set here; give it a value: -e {name}=VALUE"
+                )
+            value = here
+        found[name] = value
+    return found

@@ -1,0 +1,172 @@
+"""What a deploy may say of a notebook reaches it, or is refused with what there is."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import pytest_asyncio
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from kaos_hub.cli.deploy import deploy as deploy_command
+from kaos_hub.cli.deploy_options import variables, wanted
+from kaos_hub.database import Database, NotebookRow
+from kaos_hub.engines.local import LocalEngine
+from kaos_hub.errors import InvalidRequest, InvalidResources, KaosError, Unsupported
+from kaos_hub.ledger import Ledger
+from kaos_hub.models import (
+    IdlePolicy,
+    Notebook,
+    NotebookRequest,
+    NotebookSpec,
+    Pool,
+    Size,
+    parse_request,
+)
+from kaos_hub.notebooks import Offer
+from kaos_hub.notebooks.admission import Inside, admit
+from kaos_hub.notebooks.records import as_model
+from kaos_hub.notebooks.wishes import Wishes
+
+POOLS = {"gpus": Pool(node_selector={"kind": "gpu"})}
+
+
+@dataclass
+class Desk:
+    """Takes requests as the service does, and says as what the notebook would start."""
+
+    db: Database
+    engine: LocalEngine
+    directory: Path
+    offer: Offer
+
+    async def ask(self, request: dict[str, Any], name: str = "one") -> NotebookSpec:
+        """The specification that a request leads to, as REST takes it."""
+        wish = parse_request(NotebookRequest, request)
+        ledger = Ledger(self.db, {})
+        sizes = [Size(name="small", cpu=1, memory="1Gi"), Size(name="big", gpu=2, pool="gpus")]
+        wishes = Wishes(ledger, sizes, "small", IdlePolicy(), 2, self.offer)
+        inside = Inside("http://x", self.directory, POOLS)
+
+        def write(session: Session) -> NotebookSpec:
+            row, _ = wishes.apply(session, "user:ada", wish, name)
+            session.add(row)
+            session.flush()
+            return admit(session, row, ledger, {}, self.engine, inside)
+
+        return await self.db.run(write)
+
+    async def shown(self, name: str = "one") -> Notebook:
+        """The notebook as lists show it."""
+
+        def look(session: Session) -> Notebook:
+            row = session.scalars(select(NotebookRow).where(NotebookRow.name == name)).one()
+            return as_model(session, row, "http://hub")
+
+        return await self.db.run(look)
+
+
+@pytest_asyncio.fixture
+async def desk(db: Database, tmp_path: Path) -> AsyncIterator[Desk]:
+    engine = LocalEngine(data_dir=str(tmp_path))
+    yield Desk(db, engine, tmp_path, Offer("kubernetes", POOLS))
+    await engine.close()
+
+
+def typed(*words: str) -> dict[str, Any]:
+    """What the command line makes of options, as it goes over the wire."""
+    with deploy_command.make_context("deploy", list(words)) as context:
+        assert isinstance(context, click.Context)
+        own = ("source_bundle", "data_bundle", "run", "detach", "no_browser", "dry_run", "yes")
+        options = {k: v for k, v in context.params.items() if k not in own}
+        request = parse_request(NotebookRequest, wanted(options))
+        return request.model_dump(mode="json", exclude_defaults=True)
+
+
+async def test_variables_reach_the_notebook_and_are_shown_by_name_only(desk: Desk) -> None:
+    spec = await desk.ask(typed("-e", "COLOUR=blue green", "-e", "KEY=s3cret"))
+    assert (spec.environment["COLOUR"], spec.environment["KEY"]) == ("blue green", "s3cret")
+    shown = await desk.shown()
+    assert shown.environment == ["COLOUR", "KEY"]
+    assert "s3cret" not in shown.model_dump_json()
+
+
+async def test_variables_stay_until_they_are_taken_away(desk: Desk) -> None:
+    await desk.ask({"environment": {"ONE": "1", "TWO": "2"}})
+    spec = await desk.ask({"environment": {"TWO": "", "THREE": "3"}})
+    assert {k: v for k, v in spec.environment.items() if k in ("ONE", "TWO", "THREE")} == {
+        "ONE": "1",
+        "THREE": "3",
+    }
+
+
+async def test_what_we_say_of_a_notebook_stays_true(desk: Desk) -> None:
+    """Not even by a name that slipped through could a user change whom the notebook reports to."""
+    spec = await desk.ask({})
+    for name in spec.environment:
+        with pytest.raises(InvalidRequest, match=name):
+            await desk.ask({"environment": {name: "mine"}})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PATH", "HOME", "LD_PRELOAD", "PYTHONHOME", "JUPYTERHUB_API_TOKEN", "KAOS_URL", "JPY_X"),
+        *("1A", "A-B", "", "A B", "A\n", "kaos_url", "jupyterhub_user"),
+    ],
+)
+async def test_variables_that_would_break_the_server_are_refused(desk: Desk, name: str) -> None:
+    with pytest.raises(InvalidRequest, match="environment") as refused:
+        await desk.ask({"environment": {name: "top-secret"}})
+    assert "top-secret" not in refused.value.message
+
+
+@pytest.mark.parametrize("value", ["a\0b", "x" * 40_000, {"deep": "top-secret"}, None])
+async def test_values_that_no_variable_can_have_are_refused(desk: Desk, value: object) -> None:
+    with pytest.raises(InvalidRequest, match="environment") as refused:
+        await desk.ask({"environment": {"A": value}})
+    assert "top-secret" not in refused.value.message
+
+
+def test_a_variable_may_come_from_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a secret need not stand on a command line."""
+    monkeypatch.setenv("MY_KEY", "a=b")
+    assert variables(["MY_KEY", "B=", "C=x=y"]) == {"MY_KEY": "a=b", "B": "", "C": "x=y"}
+    monkeypatch.delenv("MY_KEY")
+    with pytest.raises(InvalidRequest, match="-e MY_KEY=VALUE"):
+        variables(["MY_KEY"])
+
+
+async def test_a_description_is_shown(desk: Desk) -> None:
+    await desk.ask(typed("--description", "weights, third try"))
+    assert (await desk.shown()).display_name == "weights, third try"
+
+
+async def test_a_pool_is_chosen_and_left(desk: Desk) -> None:
+    assert (await desk.ask(typed("--pool", "gpus"))).pool == POOLS["gpus"]
+    assert (await desk.shown()).pool == "gpus"
+    assert (await desk.ask({})).pool == POOLS["gpus"], "what is not given stays"
+    assert (await desk.ask(typed("--pool", "-"))).pool is None
+    with pytest.raises(InvalidResources, match="offered: gpus"):
+        await desk.ask(typed("--pool", "gpu"))
+
+
+@pytest.mark.parametrize("engine", ["local", "docker"])
+async def test_without_nodes_there_are_no_pools(desk: Desk, engine: str) -> None:
+    desk.offer = Offer(engine, POOLS)
+    with pytest.raises(Unsupported, match=engine):
+        await desk.ask({"pool": "gpus"})
+
+
+async def test_no_gpu_may_be_asked_for_where_the_size_has_some(desk: Desk) -> None:
+    assert (await desk.ask({"size": "big"})).resources.gpu == 2
+    assert (await desk.ask(typed("--gpu", "0"))).resources.gpu == 0
+    assert (await desk.ask(typed("--size", "big", "--gpu", "0"), "two")).resources.gpu == 0
+
+
+def test_what_is_wrong_is_an_error_of_ours() -> None:
+    with pytest.raises(KaosError, match="cannot name a variable"):
+        typed("-e", "=x")
