@@ -95,11 +95,11 @@ def duration(seconds: float) -> str:
 
 
 def show_memory(size: int | None) -> str:
-    """A size for people: ``512Mi``, ``1.5Gi``, ``0``, or ``no limit``."""
+    """A size for people: ``512Mi``, ``1.5Gi``, ``87 B``, ``0``, or ``no limit``."""
     if size is None:
         return "no limit"
     for suffix in ("Ti", "Gi", "Mi", "Ki"):
         amount = size / int(_SUFFIX[suffix])
         if amount >= 1:
             return f"{amount:.2f}".rstrip("0").rstrip(".") + suffix
-    return str(size)
+    return f"{size} B" if size else "0"

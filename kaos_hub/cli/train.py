@@ -231,7 +231,9 @@ def kill(
         yes,
         f"kaos train kill -j {chosen}{which} -y",
     )
-    _done(session, session.client.trainings.kill(chosen, number), f"End of {what} asked for.")
+    found = session.client.trainings.kill(chosen, number)
+    ended = found.state.ended and f"Training {chosen} has ended already: {found.state.value}."
+    _done(session, found, ended or f"End of {what} asked for.")
 
 
 @train.command()

@@ -61,8 +61,11 @@ def lay_out(path: Path, kind: BundleKind) -> Laid:
         raise InvalidBundle(f"{path} cannot be read: {error.strerror}") from None
     if len(content) > _MAX_FILE:
         raise InvalidBundle(f"{path} has more than {_MAX_FILE >> 20} MiB")
-    inside = PARAMS_FILE if kind is BundleKind.PARAMS else f"{default_name(Path(path.stem))}.mf"
-    return _alone(content, inside, str(path), default_name(Path(path.stem)))
+    name = default_name(Path(path.stem))
+    inside = PARAMS_FILE if kind is BundleKind.PARAMS else path.name
+    if inside.startswith(".") or path.suffix == ".md":
+        inside = f"{name}.mf"  # in a folder such files are no manifests
+    return _alone(content, inside, str(path), name)
 
 
 def lay_out_params(params: Mapping[str, Any]) -> Laid:

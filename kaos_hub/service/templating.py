@@ -16,7 +16,7 @@ from jupyterhub.utils import url_escape_path, url_path_join
 
 from kaos_hub.models import DEFAULT_SERVER, IdlePolicy, Resources
 from kaos_hub.quantities import show_memory
-from kaos_hub.service.trials_table import seconds_of, show_number, show_size, show_value
+from kaos_hub.service.trials_table import seconds_of, show_number, show_value
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -224,5 +224,5 @@ _FILTERS: dict[str, Callable[..., str | bool | float | None]] = {
     "number": show_number,
     "value": show_value,
     "seconds": seconds_of,
-    "size": show_size,
+    "size": show_memory,
 }

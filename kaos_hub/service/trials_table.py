@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import Field
 
 from kaos_hub.models import Direction, Model, Training, Trial, TrialState
-from kaos_hub.quantities import show_memory
 
 PAGE = 50
 """Trials of one page."""
@@ -206,8 +205,3 @@ def _metric_columns(training: Training, sort: str) -> list[Column]:
         Column(name, _sort("metrics", name), cell(name), True, "metric")
         for name in _first(training.metrics, wanted, _METRICS)
     ]
-
-
-def show_size(size: int) -> str:
-    """How large files are: ``14 B``, ``1.5Mi``."""
-    return f"{size} B" if size < 1024 else show_memory(size)
