@@ -1,4 +1,4 @@
-"""``kaos bundle …``: what was submitted."""
+"""``kaos bundle …``: what was submitted, one version beside another, and its end."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,8 @@ from kaos_hub.errors import InvalidRequest, NotFound
 if TYPE_CHECKING:
     from kaos_hub.models import BundleVersion
 
-_KINDS = ["source", "data", "manifest", "params", "artifact"]
+_KINDS = ["source", "data", "manifest", "params", "context", "artifact"]
+_SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 _kind = click.option("--kind", type=click.Choice(_KINDS), help="Only bundles of this kind.")
 
 
@@ -77,15 +78,83 @@ def get(session: Session, bundle: str, kind: str | None, out: Path | None) -> No
         show(str(target))
 
 
+@bundle.command()
+@click.argument("bundle", metavar="NAME[@vN]")
+@click.argument("since", metavar="[vN]", required=False)
+@_kind
+@click.option("--limit", type=click.IntRange(0, 100_000), default=1000, show_default=True)
+@pass_session
+def diff(session: Session, bundle: str, since: str | None, kind: str | None, limit: int) -> None:
+    """Show which files a version added, removed and changed, since the one before or any other.
+
+    \b
+    Example:
+        kaos bundle diff example
+        kaos bundle diff example@v3 v1
+    """
+    from kaos_hub.quantities import show_memory
+
+    version = _find(session, bundle, kind)
+    other = _number(since, since) if since else None
+    found = session.client.bundles.compare(
+        version.kind, version.name, version.version, other, limit
+    )
+    if session.json:
+        show_json(found)
+        return
+    for change in found.changes:
+        now = change.after or change.before
+        size = f"  {show_memory(now.size)}" if now and now.kind.value != "directory" else ""
+        show(f"{_SIGNS[change.change.value]} {change.path}{size}")
+    more = found.added + found.removed + found.changed - len(found.changes)
+    rest = f"; {more:,} are not listed, --limit shows more" if more else ""
+    session.note(
+        f"{version.name} v{found.before.version} → v{found.after.version}: {found.added:,} added,"
+        f" {found.removed:,} removed, {found.changed:,} changed{rest}"
+    )
+
+
+@bundle.command()
+@click.argument("bundle", metavar="NAME[@vN]")
+@_kind
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@pass_session
+def delete(session: Session, bundle: str, kind: str | None, yes: bool) -> None:
+    """Delete a bundle with all its versions, or one of them.
+
+    It is refused while a notebook or a training is made of it.
+
+    \b
+    Example:
+        kaos bundle delete example@v2
+    """
+    from kaos_hub.quantities import show_memory
+
+    version = _find(session, bundle, kind)
+    number = version.version if "@" in bundle else None
+    what = f"{bundle} with all of its versions" if number is None else f"{bundle}"
+    stays = "" if number is None else " Its other versions stay."
+    session.confirm(
+        f"Delete the {version.kind} bundle {what}?{stays} Notebooks, trainings and models stay.",
+        yes,
+        f"kaos bundle delete {bundle} --kind {version.kind} -y",
+    )
+    gone = session.client.bundles.delete(version.kind, version.name, number)
+    if session.json:
+        show_json(gone)
+    else:
+        numbers = ", ".join(f"v{one}" for one in gone.versions)
+        freed = show_memory(gone.freed)
+        session.note(f"Deleted {version.name} {numbers}; {freed} of storage are free again.")
+
+
 def _find(session: Session, text: str, kind: str | None) -> "BundleVersion":
     name, at, number = text.partition("@")
-    wanted = number.removeprefix("v")
-    if at and not wanted.isdecimal():
-        raise InvalidRequest(f"{text!r} is no version of a bundle; say NAME or NAME@v2")
+    wanted = _number(number, text) if at else None
     found = []
     for each in [kind] if kind else _KINDS:
         try:
-            found.append(session.client.bundles.get(each, name, int(wanted) if at else None))
+            found.append(session.client.bundles.get(each, name, wanted))
         except NotFound:
             continue
     if not found:
@@ -94,3 +163,10 @@ def _find(session: Session, text: str, kind: str | None) -> "BundleVersion":
         kinds = " and ".join(f"--kind {each.kind}" for each in found)
         raise InvalidRequest(f"more than one bundle is called {text}; choose among {kinds}")
     return found[0]
+
+
+def _number(text: str, whole: str) -> int:
+    wanted = text.removeprefix("v")
+    if not (wanted.isascii() and wanted.isdecimal() and len(wanted) < 10):
+        raise InvalidRequest(f"{whole!r} is no version of a bundle; say NAME or NAME@v2")
+    return int(wanted)

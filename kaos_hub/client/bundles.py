@@ -1,27 +1,32 @@
 """The SDK's bundles: submitting a folder, listing and fetching versions."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from kaos_hub.bundles.ignore import rules_for
 from kaos_hub.bundles.limits import Limits
 from kaos_hub.bundles.scan import Scan, scan
 from kaos_hub.bundles.source import check_data, check_source, default_name, find_source_root
-from kaos_hub.client.inputs import Laid, check_manifest, check_params, lay_out
+from kaos_hub.client.inputs import Laid, check_manifest, check_params, lay_out, lay_out_file
 from kaos_hub.client.receiving import check_target, receive
 from kaos_hub.client.sending import Progress, Sender
 from kaos_hub.client.transport import Transport, parse, quoted
 from kaos_hub.errors import InvalidRequest, MissingObjects
 from kaos_hub.models import (
+    BundleComparison,
     BundleKind,
     BundleVersion,
     CommitRequest,
+    DeletedBundle,
     Info,
     MissingAnswer,
+    NamedBundle,
+    TreeEntry,
     bundle_name,
 )
 
@@ -72,8 +77,8 @@ class Bundles:
 
         Args:
             folder: the folder, or what :meth:`prepare` made of it; of params and manifests the
-                file.
-            kind: ``source``, ``data``, ``params`` or ``manifest``.
+                file, of a context either.
+            kind: ``source``, ``data``, ``params``, ``manifest`` or ``context``.
             name: of the bundle; without it, the folder's name.
             progress: called with the bytes sent and the bytes to send.
 
@@ -102,8 +107,8 @@ class Bundles:
 
         Args:
             path: the folder; of a source bundle, its parent will do; of params and manifests the
-                file.
-            kind: ``source``, ``data``, ``params`` or ``manifest``.
+                file, of a context either.
+            kind: ``source``, ``data``, ``params``, ``manifest`` or ``context``.
             name: of the bundle; without it, the folder's name.
             progress: called with the bytes read so far.
         """
@@ -133,6 +138,8 @@ class Bundles:
     def _laid(self, path: Path, kind: BundleKind) -> Laid:
         if kind in _LISTS:
             return lay_out(path, kind)
+        if kind is BundleKind.CONTEXT and path.is_file():
+            return lay_out_file(path)
         root = self.root_of(path, kind)
         return Laid(root, root, str(root), default_name(root))
 
@@ -176,7 +183,7 @@ class Bundles:
         """One version (the current one, if none is named); with ``target`` its content too.
 
         Args:
-            kind: ``source``, ``data``, ``artifact``, ``params`` or ``manifest``.
+            kind: ``source``, ``data``, ``artifact``, ``params``, ``manifest`` or ``context``.
             name: of the bundle.
             version: its number.
             target: folder to make and fill; it must not exist or be empty.
@@ -191,6 +198,71 @@ class Bundles:
         if target is not None:
             self._fetch(found, Path(target).expanduser(), progress)
         return found
+
+    def names(
+        self, kind: BundleKind | str | None = None, search: str = "", limit: int = 100
+    ) -> Sequence[NamedBundle]:
+        """Bundles by name, each with its current version, the one sent last first."""
+        query = {"kind": kind and _kind(kind).value, "search": search, "limit": limit}
+        return [parse(NamedBundle, b) for b in self._call("GET", "/bundle-names", query=query)]
+
+    def entries(
+        self, kind: BundleKind | str, name: str, version: int | None = None, path: str = ""
+    ) -> Sequence[TreeEntry]:
+        """What stands in a folder of a version.
+
+        Raises:
+            NotFound: there is no such version, or no such folder in it.
+        """
+        found = self._call("GET", _path(kind, name, version, "entries"), query={"path": path})
+        return [parse(TreeEntry, entry) for entry in found]
+
+    def read(
+        self, kind: BundleKind | str, name: str, path: str, version: int | None = None
+    ) -> Iterator[bytes]:
+        """The content of one file, piece by piece.
+
+        Raises:
+            NotFound: there is no such version, or no such file in it.
+        """
+        where = f"{_path(kind, name, version, 'file')}?{urlencode({'path': path})}"
+        return self._transport.stream("/api/v1" + where)
+
+    def compare(
+        self,
+        kind: BundleKind | str,
+        name: str,
+        version: int | None = None,
+        since: int | None = None,
+        limit: int = 1000,
+    ) -> BundleComparison:
+        """What is different between two versions.
+
+        Args:
+            kind: ``source``, ``data``, ``artifact``, ``params``, ``manifest`` or ``context``.
+            name: of the bundle.
+            version: the later one; without it, the current one.
+            since: the other; without it, the one before.
+            limit: list at most so many changes; the counts are of all.
+
+        Raises:
+            NotFound: there is no such version.
+        """
+        query = {"since": since, "limit": limit}
+        found = self._call("GET", _path(kind, name, version, "changes"), query=query)
+        return parse(BundleComparison, found)
+
+    def delete(
+        self, kind: BundleKind | str, name: str, version: int | None = None
+    ) -> DeletedBundle:
+        """Delete one version, or (if none is named) all of a bundle.
+
+        Raises:
+            NotFound: there is no such version.
+            Conflict: a notebook or training is made of it; names them.
+        """
+        parts = ["bundles", _kind(kind).value, name, *([] if version is None else [str(version)])]
+        return parse(DeletedBundle, self._call("DELETE", quoted(*parts)))
 
     def _fetch(self, version: BundleVersion, target: Path, progress: Progress | None) -> None:
         path = quoted("bundles", version.kind.value, version.name, version.version, "archive")
@@ -209,6 +281,10 @@ class Bundles:
         query: Mapping[str, object] | None = None,
     ) -> Any:
         return self._transport.json(method, "/api/v1" + path, body, query)
+
+
+def _path(kind: BundleKind | str, name: str, version: int | None, what: str) -> str:
+    return quoted("bundles", _kind(kind).value, name, version or "current", what)
 
 
 def _kind(kind: BundleKind | str) -> BundleKind:

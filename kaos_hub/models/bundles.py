@@ -60,3 +60,49 @@ class TreeEntry(Model):
     digest: Digest
     size: int = Field(description="bytes; of a directory, those of all files below")
     name: str
+
+
+class NamedBundle(Model):
+    """All versions of one bundle, in short."""
+
+    kind: BundleKind
+    name: BundleName
+    versions: int = Field(description="how many there are")
+    newest: int = Field(description="number of the latest version")
+    current: BundleVersion = Field(description="the version that is used when none is named")
+
+
+class ChangeKind(StrEnum):
+    """How an entry differs between two versions."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+
+
+class BundleChange(Model):
+    """One entry that is not the same in two versions. Folders are told only where one is empty, or
+    where something else has become of one."""
+
+    change: ChangeKind
+    path: str
+    before: TreeEntry | None = None
+    after: TreeEntry | None = None
+
+
+class BundleComparison(Model):
+    """What is different between two versions of a bundle."""
+
+    before: BundleVersion
+    after: BundleVersion
+    added: int
+    removed: int
+    changed: int
+    changes: list[BundleChange] = Field(description="in the order of paths, as many as asked for")
+
+
+class DeletedBundle(Model):
+    """What was deleted."""
+
+    versions: list[int]
+    freed: int = Field(description="bytes that count against the owner's storage no longer")

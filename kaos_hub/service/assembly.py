@@ -12,6 +12,7 @@ from traitlets.config import Configurable
 
 from kaos_hub import __version__
 from kaos_hub.bell import Bell
+from kaos_hub.catalogue import Catalogue
 from kaos_hub.database import Database
 from kaos_hub.datadir import DataDir
 from kaos_hub.engines.base import Engine
@@ -24,6 +25,8 @@ from kaos_hub.logs import LogStore
 from kaos_hub.models import Info
 from kaos_hub.notebooks import Errands, Gate, Hosting, Notebooks, Offer, Wishes
 from kaos_hub.notebooks.admission import Inside
+from kaos_hub.notebooks.trees import Trees
+from kaos_hub.removal import Removal
 from kaos_hub.service.core import Core
 from kaos_hub.service.owners import Owners
 from kaos_hub.stores.base import Store
@@ -130,6 +133,8 @@ class Parts:
             engine=engine,
             ledger=ledger,
             versions=versions,
+            catalogue=Catalogue(db, versions),
+            removal=Removal(db, versions),
             jobs=tools.jobs,
             notebooks=notebooks,
             gate=gate,
@@ -193,7 +198,7 @@ class Parts:
         inside = Inside(config.inside_url, self._data.path / "kernels", config.all_pools())
         hosting = Hosting(
             tools.db, Bell(), tools.jobs, tools.engine, tools.environments, tools.logs, hub,
-            tools.store_url, inside,
+            Trees(tools.db, tools.versions), tools.store_url, inside,
         )  # fmt: skip
         await hosting.start()
         self._closers.append(hosting.close)

@@ -8,11 +8,13 @@ from kaos_hub.models import Info
 from kaos_hub.service.auth import Caller
 
 if TYPE_CHECKING:
+    from kaos_hub.catalogue import Catalogue
     from kaos_hub.database import Database
     from kaos_hub.engines.base import Engine
     from kaos_hub.jobs import Jobs
     from kaos_hub.ledger import Ledger
-    from kaos_hub.notebooks import Gate, Notebooks
+    from kaos_hub.notebooks import Errands, Gate, Notebooks
+    from kaos_hub.removal import Removal
     from kaos_hub.service.owners import Owners
     from kaos_hub.trainings import Trainings
     from kaos_hub.versions import Versions
@@ -31,9 +33,12 @@ class Core:
     engine: "Engine"
     ledger: "Ledger"
     versions: "Versions"
+    catalogue: "Catalogue"
+    removal: "Removal"
     jobs: "Jobs"
     notebooks: "Notebooks"
     gate: "Gate"
+    errands: "Errands"
     trainings: "Trainings"
     owners: "Owners"
 

@@ -12,14 +12,18 @@ from kaos_hub.errors import (
     TooLarge,
 )
 from kaos_hub.models import (
+    BundleComparison,
     BundleKind,
     BundleVersion,
     CommitRequest,
+    DeletedBundle,
     MissingAnswer,
     MissingRequest,
     Model,
+    NamedBundle,
     TreeEntry,
 )
+from kaos_hub.service.auth import Right
 from kaos_hub.service.routes import Call, Download, Route
 
 _MISSING_LIMIT = 128 << 20
@@ -36,6 +40,30 @@ class ListBundles(Model):
     name: str | None = Field(None, max_length=64, description="only versions of this name")
     limit: int = Field(100, ge=1, le=1000, description="at most so many")
     after: int = Field(0, ge=0, le=10**9, description="leave out so many of the newest")
+
+
+class ListNames(Model):
+    """Which names of bundles to list."""
+
+    kind: BundleKind | None = Field(None, description="only this kind")
+    search: str = Field("", max_length=64, description="only names that contain it")
+    limit: int = Field(100, ge=1, le=1000, description="at most so many")
+    after: int = Field(0, ge=0, le=10**9, description="leave out so many of the first")
+
+
+class ReadFile(Model):
+    """Which file of a bundle to read."""
+
+    path: str = Field(min_length=1, max_length=4096, description="below the bundle's root")
+
+
+class Compare(Model):
+    """What to compare a version with."""
+
+    since: int | None = Field(
+        None, ge=1, le=10**9, description="number of the other version; else the one before"
+    )
+    limit: int = Field(1000, ge=0, le=100_000, description="list at most so many changes")
 
 
 class ListEntries(Model):
@@ -71,19 +99,39 @@ async def list_bundles(call: Call) -> list[BundleVersion]:
     return await call.core.versions.list(call.owner, q.kind, q.name, q.limit, q.after)
 
 
+async def list_names(call: Call) -> list[NamedBundle]:
+    """Each name once, the one sent last first."""
+    q: ListNames = call.query
+    return await call.core.catalogue.names(call.owner, q.kind, q.search, q.limit, q.after)
+
+
+def kind_of(text: str) -> BundleKind:
+    """A kind of bundles, as it stands in an address.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if text not in set(BundleKind):
+        raise NotFound(f"There is no kind of bundle called {text!r}")
+    return BundleKind(text)
+
+
+def number_of(text: str) -> int | None:
+    """A version, as it stands in an address; None: the current one.
+
+    Raises:
+        NotFound: it is no version.
+    """
+    if text == "current":
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise NotFound(f"{text!r} is no version; say a number or `current`")
+    return int(text)
+
+
 async def _version(call: Call) -> BundleVersion:
-    path = call.path
-    if path["kind"] not in set(BundleKind):
-        raise NotFound(f"There is no kind of bundle called {path['kind']!r}")
-    number = path["version"]
-    if number != "current" and not (number.isascii() and number.isdigit() and len(number) < 10):
-        raise NotFound(f"{number!r} is no version; say a number or `current`")
-    return await call.core.versions.get(
-        call.owner,
-        BundleKind(path["kind"]),
-        path["name"],
-        None if number == "current" else int(number),
-    )
+    kind, number = kind_of(call.path["kind"]), number_of(call.path["version"])
+    return await call.core.versions.get(call.owner, kind, call.path["name"], number)
 
 
 async def get_bundle(call: Call) -> BundleVersion:
@@ -98,6 +146,37 @@ async def list_entries(call: Call) -> list[TreeEntry]:
     return await call.core.versions.entries(version, q.path)
 
 
+async def read_file(call: Call) -> Download:
+    """One file."""
+    version = await _version(call)
+    q: ReadFile = call.query
+    entry = await call.core.catalogue.file(version, q.path)
+    content = call.core.catalogue.content(entry)
+    return Download(content, "application/octet-stream", entry.name)
+
+
+async def changes(call: Call) -> BundleComparison:
+    """One version beside another."""
+    version = await _version(call)
+    q: Compare = call.query
+    if q.since is None:
+        other = await call.core.catalogue.before(version)
+    else:
+        other = await call.core.versions.get(call.owner, version.kind, version.name, q.since)
+    return await call.core.catalogue.compare(other, version, q.limit)
+
+
+async def delete_version(call: Call) -> DeletedBundle:
+    """One version goes; the others stay."""
+    version = await _version(call)
+    return await call.core.removal.delete(call.owner, version.kind, version.name, version.version)
+
+
+async def delete_bundle(call: Call) -> DeletedBundle:
+    """All versions go."""
+    return await call.core.removal.delete(call.owner, kind_of(call.path["kind"]), call.path["name"])
+
+
 async def archive(call: Call) -> Download:
     """The whole tree."""
     version = await _version(call)
@@ -105,7 +184,8 @@ async def archive(call: Call) -> Download:
     return Download(content, "application/x-tar", f"{version.name}-v{version.version}.tar")
 
 
-_ONE = "/bundles/{kind}/{name}/{version}"
+_ALL = "/bundles/{kind}/{name}"
+_ONE = _ALL + "/{version}"
 
 ROUTES = [
     Route(
@@ -152,6 +232,35 @@ ROUTES = [
     ),
     Route(
         "GET",
+        "/bundle-names",
+        list_names,
+        "Bundles by name, each with its current version, the one sent last first.",
+        query=ListNames,
+        answer=list[NamedBundle],
+        shared=True,
+    ),
+    Route(
+        "DELETE",
+        _ALL,
+        delete_bundle,
+        "Delete all versions of a bundle. Refused while a notebook or training is made of one.",
+        right=Right.MANAGE,
+        answer=DeletedBundle,
+        shared=True,
+        errors=(NotFound, Conflict),
+    ),
+    Route(
+        "DELETE",
+        _ONE,
+        delete_version,
+        "Delete a version. Refused while a notebook or training is made of it.",
+        right=Right.MANAGE,
+        answer=DeletedBundle,
+        shared=True,
+        errors=(NotFound, Conflict),
+    ),
+    Route(
+        "GET",
         _ONE,
         get_bundle,
         "One version of a bundle; `current` is the one used when none is named.",
@@ -166,6 +275,26 @@ ROUTES = [
         "What stands in a directory of a bundle.",
         query=ListEntries,
         answer=list[TreeEntry],
+        shared=True,
+        errors=(NotFound,),
+    ),
+    Route(
+        "GET",
+        _ONE + "/file",
+        read_file,
+        "One file of a bundle.",
+        query=ReadFile,
+        media=("application/octet-stream",),
+        shared=True,
+        errors=(NotFound,),
+    ),
+    Route(
+        "GET",
+        _ONE + "/changes",
+        changes,
+        "What is different in a version, compared with the one before or any other.",
+        query=Compare,
+        answer=BundleComparison,
         shared=True,
         errors=(NotFound,),
     ),
