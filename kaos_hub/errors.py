@@ -79,7 +79,7 @@ class NotAuthenticated(KaosError):
 
 
 class Forbidden(KaosError):
-    """You may not do that."""
+    """You may not do that. `kaos whoami` shows as whom you are logged in."""
 
     code, status, exit_code = "forbidden", 403, 4
 
@@ -109,7 +109,7 @@ class RestartRequired(Conflict):
 
 
 class NotBuilt(Conflict):
-    """The image is not built yet. The notebook starts by itself when it is."""
+    """The image is not built yet. The notebook starts by itself when it is: kaos notebook list"""
 
     code = "not_built"
 
@@ -157,13 +157,13 @@ class Unavailable(KaosError):
 
 
 class EngineUnavailable(Unavailable):
-    """The engine does not answer."""
+    """The engine does not answer. On its machine, `kaos doctor` tells why."""
 
     code = "engine_unavailable"
 
 
 class HubUnavailable(Unavailable):
-    """The Hub does not answer."""
+    """The Hub does not answer. Try again in a moment; on its machine, `kaos doctor` tells why."""
 
     code = "hub_unavailable"
 

@@ -73,7 +73,9 @@ class Hub:
         except ValueError:
             body = {"message": text[:200]}
         if response.status in (502, 503, 504):
-            raise HubUnavailable(f"The Hub answers HTTP {response.status}.")
+            raise HubUnavailable(
+                f"The Hub answers HTTP {response.status}. Its log tells why; try again in a moment."
+            )
         return response.status, body
 
     @staticmethod

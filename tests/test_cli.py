@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from kaos_hub.cli import output
 from kaos_hub.cli.root import kaos
 from kaos_hub.client import save_credentials
+from kaos_hub.client.credentials import credentials_path
 from kaos_hub.models import Resources
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -59,16 +60,62 @@ def commands(group: click.Group = kaos, path: str = "kaos") -> Iterator[tuple[st
                 yield from commands(command, f"{path} {name}")
 
 
-def test_a_newcomer_sees_three_commands() -> None:
-    """Plain `kaos` shows what one needs first, and where the rest is."""
+def shown_first() -> list[str]:
+    """The commands that plain `kaos` shows."""
     result = run()
     assert result.exit_code == 0
-    assert re.findall(r"^  kaos ((?:[a-z]+ )*[a-z]+) ", result.stdout, re.MULTILINE) == [
-        "up",
-        "login",
-        "notebook deploy",
-    ]
-    assert "kaos --help" in result.stdout
+    assert result.stdout.endswith("All commands: kaos --help\n")
+    assert run("--json").exit_code == 0
+    commands = re.findall(r"^  kaos ((?:[a-z]+ )*[a-z]+) ", result.stdout, re.MULTILINE)
+    for line in json.loads(run("--json").stdout)["commands"]:
+        assert commands[0] in line or f"  {line} " in result.stdout
+    return commands
+
+
+def test_a_newcomer_sees_three_commands() -> None:
+    """Plain `kaos` shows what one needs first, and where the rest is."""
+    assert shown_first() == ["up", "notebook deploy", "train deploy"]
+    assert "kaos login URL" in run().stdout
+
+
+def test_who_is_logged_in_sees_what_comes_next() -> None:
+    """And where, and as whom; nobody is asked for that."""
+    save_credentials(NOBODY, "t", "ada")
+    assert shown_first() == ["notebook deploy", "train deploy", "notebook open"]
+    assert f"logged in to {NOBODY} as ada" in run().stdout
+
+
+def test_what_is_known_of_logins_may_be_broken() -> None:
+    """A newcomer's first word is not an error; the command that mends it says so itself."""
+    save_credentials(NOBODY, "t", "ada")
+    credentials_path().write_text("{")
+    assert shown_first()[0] == "up"
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["notebok"], "There is no command 'notebok'. Did you mean: kaos notebook\n"),
+        (["train", "deply"], "There is no command 'deply'. Did you mean: kaos train deploy\n"),
+        (["xyzzy"], "There is no command 'xyzzy'. All there are: kaos --help\n"),
+        (["login"], "as in: kaos login https://hub.example.org"),
+    ],
+)
+def test_a_mistyped_command_is_answered_with_one_that_works(words: list[str], answer: str) -> None:
+    result = run(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert answer in result.stderr
+
+
+def test_login_without_an_address_is_to_the_hub_used_last() -> None:
+    """As `kaos login` in many messages means it; it is not there, so that is what is told."""
+    save_credentials(NOBODY, "t", "ada")
+    result = run("login")
+    assert result.exit_code == 7
+    assert NOBODY in result.stderr
+    result = run("login", "--token-stdin")
+    assert result.exit_code == 2
+    assert f"kaos login --token-stdin {NOBODY} < token.txt" in result.stderr
 
 
 def test_every_command_explains_itself() -> None:

@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("hub", metavar="URL")
+@click.argument("hub", metavar="[URL]", required=False)
 @click.option("--token-stdin", is_flag=True, help="Read a Hub token from standard input instead.")
 @click.option("--no-browser", is_flag=True, help="Only print the page to open.")
 @pass_session
-def login(session: Session, hub: str, token_stdin: bool, no_browser: bool) -> None:
+def login(session: Session, hub: str | None, token_stdin: bool, no_browser: bool) -> None:
     """Log in to the Hub at URL: confirm in the browser that this is you.
 
-    Without a browser, make a token on the Hub's page /hub/token and hand it over:
+    Without URL it is the Hub logged in to last. Without a browser, make a token on the Hub's page
+    /hub/token and hand it over:
 
     \b
     Example:
@@ -31,8 +32,9 @@ def login(session: Session, hub: str, token_stdin: bool, no_browser: bool) -> No
     """
     from kaos_hub.client import login as browser_login, login_with_token
 
+    hub = hub or session.url or _last()
     if token_stdin:
-        credentials = login_with_token(hub, _token_from_stdin())
+        credentials = login_with_token(hub, _token_from_stdin(hub))
     else:
         open_page = None if no_browser or not on_terminal() else open_browser
         credentials = browser_login(hub, open_page, lambda started: _explain(session, started))
@@ -41,10 +43,25 @@ def login(session: Session, hub: str, token_stdin: bool, no_browser: bool) -> No
         show_json({"url": credentials.url, "user": credentials.user})
 
 
-def _token_from_stdin() -> str:
+def _last() -> str:
+    from kaos_hub.client import load_credentials
+
+    known = load_credentials()
+    if known is None:
+        raise click.UsageError(
+            "Which Hub? Say its address, as in: kaos login https://hub.example.org"
+            " (kaos up starts one on this machine)"
+        )
+    return known.url
+
+
+def _token_from_stdin(hub: str) -> str:
     token = sys.stdin.readline().strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise InvalidRequest("standard input holds no token; a token is one word on the first line")
+        raise InvalidRequest(
+            "standard input holds no token; a token is one word on the first line. Make one on the"
+            f" Hub's page /hub/token, then: kaos login --token-stdin {hub} < token.txt"
+        )
     return token
 
 

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +148,21 @@ class Group(click.Group):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if (
+            self.get_command(ctx, name) is None
+            and not name.startswith("-")
+            and not ctx.resilient_parsing
+        ):
+            near = get_close_matches(name, self.list_commands(ctx), 1)
+            path = ctx.command_path
+            todo = f"Did you mean: {path} {near[0]}" if near else f"All there are: {path} --help"
+            raise click.UsageError(f"There is no command {name!r}. {todo}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if not self._lazy:

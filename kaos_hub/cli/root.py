@@ -3,17 +3,7 @@
 import click
 
 from kaos_hub import __version__
-from kaos_hub.cli.base import RootGroup
-
-_WELCOME = """\
-kaos: a folder becomes a hosted notebook, or a trained model.
-
-  kaos up                              start everything on this machine
-  kaos login URL                       or log in to a Hub that runs elsewhere
-  kaos notebook deploy -s DIR -d DIR   turn a folder and its data into a notebook
-
-All commands: kaos --help
-"""
+from kaos_hub.cli.base import RootGroup, Session
 
 _COMMANDS = {
     "up": ("kaos_hub.cli.up:up", "Start everything on this machine."),
@@ -48,4 +38,6 @@ def kaos(ctx: click.Context) -> None:
         kaos train deploy -s mnist/model-train -d mnist/data
     """
     if ctx.invoked_subcommand is None:
-        click.echo(_WELCOME, nl=False)
+        from kaos_hub.cli.welcome import welcome
+
+        welcome(ctx.ensure_object(Session))

@@ -88,7 +88,10 @@ def _write(data: dict[str, Any]) -> None:
     try:
         write_private(path, json.dumps(data, indent=2))
     except OSError as e:
-        raise InvalidRequest(f"{path} cannot be written: {e.strerror}") from None
+        raise InvalidRequest(
+            f"{path} cannot be written: {e.strerror}. Make its folder writable, or let the variable"
+            " XDG_CONFIG_HOME name another one"
+        ) from None
 
 
 def save_credentials(url: str, token: str, user: str | None = None) -> Path:

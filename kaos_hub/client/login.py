@@ -61,7 +61,7 @@ def _wait_for_token(transport: Transport, verifier: str, deadline: float) -> str
         if token:
             return token
         time.sleep(_POLL)
-    raise NotAuthenticated("nobody confirmed the login in time; run it again")
+    raise NotAuthenticated("nobody confirmed the login in time; run again: kaos login")
 
 
 def login_with_token(url: str, token: str) -> Credentials:

@@ -19,7 +19,7 @@ def check_target(target: Path) -> None:
         InvalidRequest: something is there already.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InvalidRequest(f"{target} is there already; name a folder that is to be made")
+        raise InvalidRequest(f"{target} is there already; name a folder that is to be made: -o DIR")
 
 
 def receive(

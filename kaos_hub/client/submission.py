@@ -28,7 +28,9 @@ def parse_goal(text: str | Goal) -> Goal:
         return text
     metric, _, direction = text.rpartition(":")
     if not metric or direction not in list(Direction):
-        raise InvalidRequest(f"{text!r} is no goal; say METRIC:min or METRIC:max, as in loss:min")
+        raise InvalidRequest(
+            f"{text!r} is no goal; say METRIC:min or METRIC:max, as in --goal loss:min"
+        )
     return parse_request(Goal, {"metric": metric, "direction": direction})
 
 

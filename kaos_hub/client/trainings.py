@@ -351,7 +351,10 @@ class Trainings:
             if settled and done(self.get(training)):
                 break
             if deadline is not None and time.monotonic() > deadline:
-                raise Unavailable(f"training {training} has not ended after {timeout:g} s")
+                raise Unavailable(
+                    f"training {training} has not ended after {timeout:g} s. It goes on:"
+                    f" kaos train info -j {training}"
+                )
         return self.get(training)
 
     def _call(

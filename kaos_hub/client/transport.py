@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from urllib3.exceptions import HTTPError, MaxRetryError
 
 from kaos_hub import __version__
+from kaos_hub.client.credentials import hub_base
 from kaos_hub.errors import (
     Forbidden,
     KaosError,
@@ -204,7 +205,11 @@ class Transport:
                 if failures > _RECONNECTS:
                     self._unreachable(e)
             if failures > _RECONNECTS:
-                raise Unavailable(f"{self.service} keeps closing the stream", url=self.service)
+                raise Unavailable(
+                    f"{self.service} keeps closing the stream. What you followed goes on; look"
+                    " again in a moment",
+                    url=self.service,
+                )
             time.sleep(min(0.25 * 2**failures, 15))
 
     def _event_stream(
@@ -306,11 +311,12 @@ class Transport:
                 url=where,
             )
         if status in (401, 403) or status < 400:
-            return NotAuthenticated(f"{where} wants a login (HTTP {status}). Run: kaos login URL")
+            hub = hub_base(where)
+            return NotAuthenticated(f"{hub} wants a login (HTTP {status}). Run: kaos login {hub}")
         if status == 404:
             return NotFound(
                 f"there is no kaos at {where}: is that the right Hub? If it was just started, try"
-                " again in a moment",
+                " again in a moment; another one: kaos login URL",
                 url=where,
             )
         return from_body(status, {"message": f"{where} answered HTTP {status}"})

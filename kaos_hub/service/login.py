@@ -105,7 +105,10 @@ class Logins:
             raise NotAuthenticated("This login has expired. Run `kaos login` again.")
         if pending.denied:
             self._drop(pending)
-            raise NotAuthenticated("The login was denied in the browser.")
+            raise NotAuthenticated(
+                "The login was denied in the browser. If that was a mistake, run `kaos login`"
+                " again."
+            )
         if pending.token is not None:
             self._drop(pending)
         return pending.token
@@ -207,6 +210,8 @@ def decide(pending: Pending, token: str | None) -> None:
         Forbidden: it was decided already.
     """
     if pending.denied or pending.token is not None:
-        raise Forbidden("This login was decided already.")
+        raise Forbidden(
+            "This login was decided already. If it is to be decided anew, run `kaos login` again."
+        )
     pending.token = token
     pending.denied = token is None

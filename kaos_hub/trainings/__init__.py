@@ -147,11 +147,19 @@ class Trainings(Looking, Naming, Working):
 
         def write(session: Session, row: TrainingRow) -> int:
             if not TrainingState(row.state).ended:
-                raise Conflict(f"Training {row.id} has not ended; kill it first.")
+                raise Conflict(
+                    f"Training {row.id} has not ended. End it first: kaos train kill -j {row.id}"
+                )
             if name := has_names(session, row):
-                raise Conflict(f"Training {row.id} left the model {name}; delete that name first.")
+                raise Conflict(
+                    f"Training {row.id} left the model {name}. Take that name away first:"
+                    f" kaos model delete {name}"
+                )
             if notebook := _notebook_on(session, row):
-                raise Conflict(f"Notebook {notebook!r} works on a run of training {row.id}.")
+                raise Conflict(
+                    f"Notebook {notebook!r} works on a run of training {row.id}. Delete it first:"
+                    f" kaos notebook delete -n {notebook}"
+                )
             mine = TrialRow.training == row.number
             session.execute(delete(TrialRow).where(mine))
             session.execute(delete(TrainingEventRow).where(TrainingEventRow.training == row.id))

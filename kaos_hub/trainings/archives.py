@@ -70,7 +70,9 @@ def compose(
     entries = _entries(session, row, trial, composed)
     lacking = [part for part in parts if part not in entries]
     if lacking and (set(parts) != set(PARTS) or not entries):
-        raise NotFound(f"Training {row.id} has no {lacking[0]} (yet).")
+        raise NotFound(
+            f"Training {row.id} has no {lacking[0]} (yet). What it has: kaos train info -j {row.id}"
+        )
     composed.root = composed.folder(entries[part] for part in parts if part in entries)
     return composed
 

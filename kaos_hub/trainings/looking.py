@@ -157,7 +157,10 @@ class Looking(Base):
         """
         job = (await self._row(owner, training)).build_job
         if job is None:
-            raise NotFound(f"Training {training} has no such log: nothing was built for it.")
+            raise NotFound(
+                f"Training {training} has no such log: nothing was built for it. What it is doing:"
+                f" kaos train info -j {training}"
+            )
         return self._logs.read(job, offset, follow)
 
     async def ingest_log(
@@ -170,7 +173,10 @@ class Looking(Base):
         """
         job = (await self._row(owner, training)).ingest_job
         if job is None:
-            raise NotFound(f"Training {training} has no such log: nothing was fetched for it.")
+            raise NotFound(
+                f"Training {training} has no such log: nothing was fetched for it. What it is"
+                f" doing: kaos train info -j {training}"
+            )
         return self._logs.read(job, offset, follow)
 
     async def _row(self, owner: str, training: str) -> TrainingRow:

@@ -59,7 +59,10 @@ def find_trial(session: Session, row: TrainingRow, number: int) -> TrialRow:
     """
     trial = session.get(TrialRow, (row.number, number))
     if trial is None:
-        raise NotFound(f"Training {row.id} has no trial {number}; it has {row.total}.")
+        raise NotFound(
+            f"Training {row.id} has no trial {number}; it has {row.total}:"
+            f" kaos train info -j {row.id}"
+        )
     return trial
 
 

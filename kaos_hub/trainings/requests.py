@@ -157,7 +157,9 @@ class Requests:
         there = self._settings.gpus
         if row.gpu > there:
             there_are = f"{there} GPUs" if there else "no GPU"
-            raise InvalidResources(f"{row.gpu} GPUs asked for, but there is {there_are} here.")
+            raise InvalidResources(
+                f"{row.gpu} GPUs asked for, but there is {there_are} here. Ask for fewer: --gpu N"
+            )
         self._ledger.refuse_never(f"user:{row.author}", row.cpu, row.memory, row.gpu)
         if self._ledger.limits(f"user:{row.author}").trials == 0:
             raise InvalidResources("Your limit is 0 trials at once; ask your admin for more.")

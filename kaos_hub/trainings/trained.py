@@ -39,7 +39,10 @@ def find_model(session: Session, owner: str, text: str) -> Found:
     row = find(session, owner, match["training"])
     trial = find_trial(session, row, int(match["number"]))
     if trial.output is None:
-        raise NotFound(f"Trial {trial.number} of training {row.id} left nothing ({trial.state}).")
+        raise NotFound(
+            f"Trial {trial.number} of training {row.id} left nothing ({trial.state}). What it said:"
+            f" kaos train logs -j {row.id}.{trial.number}"
+        )
     return row, trial
 
 
@@ -50,7 +53,10 @@ def _named(session: Session, owner: str, text: str) -> Found:
         raise NotFound(f"There is no model {text!r}. `kaos model list` shows yours.") from None
     trial = session.scalar(select(TrialRow).where(TrialRow.named_id == version.id).limit(1))
     if trial is None:
-        raise NotFound(f"{version.name} v{version.number} was sent, not trained: it is a bundle.")
+        raise NotFound(
+            f"{version.name} v{version.number} was sent, not trained: it is a bundle. To fetch it:"
+            f" kaos bundle get {version.name}@v{version.number} --kind artifact"
+        )
     return session.get_one(TrainingRow, trial.training), trial
 
 
@@ -91,7 +97,10 @@ def forget_name(session: Session, owner: str, text: str) -> None:
         versions = list(session.scalars(query))
     for version in versions:
         if in_use(session, version.id):
-            raise Conflict(f"{version.name} v{version.number} is in use.")
+            raise Conflict(
+                f"{version.name} v{version.number} is in use; `kaos notebook list` and `kaos train"
+                " list` show by what. Delete that first."
+            )
     ids = [version.id for version in versions]
     session.execute(update(TrialRow).where(TrialRow.named_id.in_(ids)).values(named_id=None))
     session.execute(delete(VersionRow).where(VersionRow.id.in_(ids)))
@@ -150,7 +159,10 @@ def comparison(session: Session, row: TrainingRow) -> list[TrialComparison]:
         raise Conflict(f"Training {row.id} repeats no other one. `kaos train reproduce` makes one.")
     first = session.scalar(select(TrainingRow).where(TrainingRow.id == row.reproduces))
     if first is None:
-        raise Conflict(f"Training {row.reproduces}, which it repeats, was deleted.")
+        raise Conflict(
+            f"Training {row.reproduces}, which it repeats, was deleted; there is nothing to compare"
+            f" with. Its own metrics: kaos train metrics -j {row.id}"
+        )
     query = select(TrialRow).order_by(TrialRow.number)
     before = session.scalars(query.where(TrialRow.training == first.number))
     known = {trial.number: trial for trial in before}
