@@ -187,10 +187,14 @@ class NotebookRow(Table):
     wanted: Mapped[str] = mapped_column(String(8), default="STOPPED")
     source_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     data_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    # plain files that are laid over the source's
+    context_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     # id of the model that it works on
     run: Mapped[str | None] = mapped_column(String(32))
     # the latest source whose environment was built; what runs follows this one
     good_source_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    # source and context together, as the working copy of what runs follows them
+    good_tree: Mapped[str | None] = mapped_column(DigestBytes())
     restart: Mapped[bool] = mapped_column(default=False)
     cpu: Mapped[float | None]
     memory: Mapped[int | None] = mapped_column(BigInteger)

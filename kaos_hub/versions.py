@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.bundles import source as source_rules, tree, walk
 from kaos_hub.bundles.archive import write_tar
+from kaos_hub.bundles.compose import compose
 from kaos_hub.bundles.limits import Limits
 from kaos_hub.bundles.objects import ReadObject, whole
 from kaos_hub.database import (
@@ -89,8 +90,18 @@ class Versions:
         """Take in objects as they come over the wire."""
         return Receiver(self._db, self._store, self._ledger, self._max_file_size, owner)
 
-    async def commit(self, owner: str, author: str, wanted: CommitRequest) -> BundleVersion:
+    async def commit(
+        self,
+        owner: str,
+        author: str,
+        wanted: CommitRequest,
+        also: Callable[[Session, VersionRow], None] = lambda session, version: None,
+    ) -> BundleVersion:
         """Make a version of a tree. A tree that is a version already becomes the current one again.
+
+        Args:
+            owner, author, wanted: whose, by whom, and what.
+            also: what is written in the same transaction.
 
         Raises:
             MissingObjects: the owner does not hold all of it.
@@ -102,9 +113,13 @@ class Versions:
             source_rules.check_source_tree({wanted.root: root}.__getitem__, wanted.root)
         elif wanted.kind is not BundleKind.ARTIFACT:
             source_rules.check_data_tree(wanted.root)
-        return await self._db.run(
-            lambda session: _select_or_add(session, owner, author, wanted, size, files)
-        )
+
+        def write(session: Session) -> BundleVersion:
+            row = _select_or_add(session, owner, author, wanted, size, files)
+            also(session, row)
+            return as_model(row)
+
+        return await self._db.run(write)
 
     async def facts(self, owner: str, root: str) -> tuple[int, int]:
         """Bytes and files of a tree that the owner has sent. One that is a version was looked at
@@ -159,6 +174,27 @@ class Versions:
     async def object(self, digest: str) -> bytes:
         """The content of a small object: a listing, a Dockerfile."""
         return b"".join([piece async for piece in self._store.read(digest)])
+
+    async def has(self, digest: str) -> bool:
+        """Whether an object is there, whoever holds it."""
+        return await self._store.size(digest) is not None
+
+    async def compose(self, below: str, above: str) -> str:
+        """The tree of both, ``above`` laid over ``below``; kept, so that it can be laid out.
+
+        Raises:
+            InvalidBundle: one has a folder where the other has none, or both are too much for
+                one tree; names the entry.
+        """
+        found = await asyncio.to_thread(compose, below, above, self._read)
+        for digest, text in found.nodes.items():
+            upload = await self._store.upload(digest, len(text))
+            await upload.write(text)
+            await upload.finish()
+        limits = Limits(max_files=self._max_files, max_file_size=self._max_file_size)
+        # Each was checked alone; links of one may lead through the other.
+        await asyncio.to_thread(walk.load, found.root, self._read, limits)
+        return found.root
 
     async def files(self, root: str) -> dict[str, str]:
         """Path → digest of all files of a tree."""
@@ -271,7 +307,7 @@ def _facts(session: Session, owner: str, root: str) -> tuple[int, int] | None:
 
 def _select_or_add(
     session: Session, owner: str, author: str, wanted: CommitRequest, size: int, files: int
-) -> BundleVersion:
+) -> VersionRow:
     named = (
         VersionRow.owner == owner,
         VersionRow.kind == wanted.kind,
@@ -291,7 +327,7 @@ def _select_or_add(
         session.add(row)
     row.current = True
     session.flush()
-    return as_model(row)
+    return row
 
 
 def select_version(session: Session, owner: str, kind: BundleKind, text: str) -> VersionRow:
@@ -325,7 +361,12 @@ def in_use(session: Session, version_id: int) -> bool:
         TrainingRow.manifest_id,
         TrainingRow.params_id,
     )
-    notebook = (NotebookRow.source_id, NotebookRow.data_id, NotebookRow.good_source_id)
+    notebook = (
+        NotebookRow.source_id,
+        NotebookRow.data_id,
+        NotebookRow.context_id,
+        NotebookRow.good_source_id,
+    )
     ended = ("SUCCEEDED", "FAILED", "CANCELLED")
     queries = (
         select(NotebookRow.id).where(or_(*(column == version_id for column in notebook))),

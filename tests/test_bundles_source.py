@@ -126,7 +126,7 @@ def test_data_may_have_any_shape(tmp_path: Path, folder: Folder) -> None:
 
 def test_no_data_is_refused(tmp_path: Path) -> None:
     found = scanned(tmp_path / "nothing", {})
-    with pytest.raises(InvalidBundle, match=r"nothing' is empty; data needs at least one file"):
+    with pytest.raises(InvalidBundle, match=r"nothing' is empty; it needs at least one file"):
         check_data(found)
     with pytest.raises(InvalidBundle, match="empty"):
         check_data_tree(found.root)

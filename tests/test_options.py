@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from kaos_hub.cli.deploy import deploy as deploy_command
-from kaos_hub.cli.deploy_options import variables, wanted
+from kaos_hub.cli.deploy_options import read, variables
 from kaos_hub.database import Database, NotebookRow
 from kaos_hub.engines.local import LocalEngine
 from kaos_hub.errors import InvalidRequest, InvalidResources, KaosError, Unsupported
@@ -80,9 +80,7 @@ def typed(*words: str) -> dict[str, Any]:
     """What the command line makes of options, as it goes over the wire."""
     with deploy_command.make_context("deploy", list(words)) as context:
         assert isinstance(context, click.Context)
-        own = ("source_bundle", "data_bundle", "run", "detach", "no_browser", "dry_run", "yes")
-        options = {k: v for k, v in context.params.items() if k not in own}
-        request = parse_request(NotebookRequest, wanted(options))
+        request = parse_request(NotebookRequest, read(context.params).fields)
         return request.model_dump(mode="json", exclude_defaults=True)
 
 

@@ -65,12 +65,17 @@ KEEP_ALL = Rules(read_files=False)
 DATA = Rules(DATA_NAMES)
 """For data: keeps everything but the most obvious rubbish."""
 SOURCE = Rules(SOURCE_NAMES)
-"""For source."""
+"""For source, and other files that one works on."""
 
 
 def rules_for(kind: BundleKind) -> Rules:
     """What is left out of a bundle of this kind."""
-    rules = {BundleKind.SOURCE: SOURCE, BundleKind.DATA: DATA, BundleKind.MANIFEST: DATA}
+    rules = {
+        BundleKind.SOURCE: SOURCE,
+        BundleKind.CONTEXT: SOURCE,
+        BundleKind.DATA: DATA,
+        BundleKind.MANIFEST: DATA,
+    }
     return rules.get(kind, KEEP_ALL)
 
 

@@ -120,7 +120,7 @@ def check_data(scan: Scan) -> None:
             f"{shown(str(scan.directory))} holds only what the ignore rules leave out:"
             f" {', '.join(map(shown, scan.skipped[:5]))}"
         )
-    raise InvalidBundle(f"{shown(str(scan.directory))} is empty; data needs at least one file")
+    raise InvalidBundle(f"{shown(str(scan.directory))} is empty; it needs at least one file")
 
 
 def check_data_tree(root: str) -> None:
@@ -130,7 +130,7 @@ def check_data_tree(root: str) -> None:
         InvalidBundle: it is empty.
     """
     if root == tree.EMPTY:
-        raise InvalidBundle("the data bundle is empty; data needs at least one file")
+        raise InvalidBundle("the bundle is empty; it needs at least one file")
 
 
 def default_name(path: str | os.PathLike[str]) -> str:

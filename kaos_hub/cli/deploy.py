@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kaos_hub.cli.base import Command, Session, pass_session
-from kaos_hub.cli.deploy_options import deploy_options, wanted
+from kaos_hub.cli.deploy_options import Wanted, deploy_options, read
 from kaos_hub.cli.output import show, show_json
 from kaos_hub.cli.submitting import prepare, reference_to, submit, submitted_as, would_send
 from kaos_hub.errors import InvalidName, RestartRequired
@@ -23,7 +23,7 @@ class _Plan:
 
     request: "NotebookRequest"
     folders: dict[str, "Folder"] = field(default_factory=dict)
-    """``source`` and ``data``, those that are folders to submit."""
+    """``source``, ``data`` and ``context``, those that are folders to submit."""
 
 
 @click.command(cls=Command)
@@ -32,18 +32,7 @@ class _Plan:
 @click.option("--detach", is_flag=True, help="Do not wait for it.")
 @click.option("--no-browser", is_flag=True, help="Do not open a browser.")
 @pass_session
-def deploy(
-    session: Session,
-    /,
-    source_bundle: str | None,
-    data_bundle: str | None,
-    run: str | None,
-    detach: bool,
-    no_browser: bool,
-    dry_run: bool,
-    yes: bool,
-    **options: Any,
-) -> None:
+def deploy(session: Session, /, **options: Any) -> None:
     """Turn a folder and its data into a notebook, and open it.
 
     Neither is needed: without a source it is an empty notebook. Deploying a folder again brings its
@@ -56,14 +45,15 @@ def deploy(
         kaos notebook deploy -n scratch --cpu 0.5 --memory 512Mi
         kaos notebook deploy --run 1f3a5c7e9b2d4f60.2
     """
+    carry_out(session, read(options))
+
+
+def carry_out(session: Session, wanted: Wanted) -> None:
+    """Deploy what is wanted, and follow it to its end."""
     from kaos_hub.cli.follow import follow_to_the_end
 
-    if run is not None:
-        if source_bundle or data_bundle:
-            raise click.UsageError("--run brings its own source and data; leave out -s and -d.")
-        options |= _run(session, run, options["name"])
-    plan = _plan(session, source_bundle, data_bundle, options)
-    if dry_run:
+    plan = _plan(session, wanted)
+    if wanted.dry_run:
         _show_plan(session, plan)
         return
     if plan.folders:
@@ -72,24 +62,30 @@ def deploy(
     for role, folder in plan.folders.items():
         version = submit(session, session.client.notebooks.bundles, folder)
         plan.request = plan.request.model_copy(update={role: version.digest})
-    answer = _deploy(session, plan.request, yes)
-    follow_to_the_end(session, answer.notebook, detach, not no_browser, answer.actions)
+    answer = _deploy(session, plan.request, wanted.yes)
+    follow_to_the_end(
+        session, answer.notebook, wanted.detach, not wanted.no_browser, answer.actions
+    )
 
 
-def _plan(session: Session, source: str | None, data: str | None, options: dict[str, Any]) -> _Plan:
+def _plan(session: Session, wanted: Wanted) -> _Plan:
     """Everything that can be checked without sending: options, folders, rules, limits of size."""
-    from kaos_hub.models import BundleKind, NotebookRequest, parse_request
+    from kaos_hub.models import NOTHING, BundleKind, NotebookRequest, parse_request
 
-    plan = _Plan(parse_request(NotebookRequest, wanted(options)))
-    for kind, argument in ((BundleKind.SOURCE, source), (BundleKind.DATA, data)):
-        if argument is None:
-            continue
-        if Path(argument).is_dir():
+    fields = dict(wanted.fields)
+    if wanted.run is not None:
+        fields |= _run(session, wanted.run, fields.get("name"))
+    plan = _Plan(parse_request(NotebookRequest, fields))
+    for role, argument in wanted.bundles.items():
+        kind, path = BundleKind(role), Path(argument)
+        if argument == NOTHING and kind is BundleKind.CONTEXT:
+            plan.request = plan.request.model_copy(update={role: NOTHING})
+        elif path.is_dir() or (kind is BundleKind.CONTEXT and path.is_file()):
             bundles = session.client.notebooks.bundles
-            plan.folders[kind.value] = prepare(session, bundles, Path(argument), kind)
+            plan.folders[role] = prepare(session, bundles, path, kind)
         else:
             reference = reference_to(argument)
-            plan.request = plan.request.model_copy(update={kind.value: reference})
+            plan.request = plan.request.model_copy(update={role: reference})
     if plan.request.name is None:
         plan.request = plan.request.model_copy(update={"name": _name(plan)})
     return plan
@@ -111,12 +107,16 @@ def _run(session: Session, text: str, name: str | None) -> dict[str, Any]:
 
 def _name(plan: _Plan) -> str | None:
     from kaos_hub.client import notebook_name_from
+    from kaos_hub.models import NOTHING
 
-    for role in ("source", "data"):
+    for role in ("source", "context", "data"):
         folder = plan.folders.get(role)
         reference = getattr(plan.request, role)
-        path = folder.path if folder else Path(str(reference or "").partition("@")[0])
-        if folder is None and (reference is None or reference.startswith("blake3:")):
+        path = Path(str(reference or "").partition("@")[0])
+        if folder is not None:
+            # Of a single file the folder is one that was made for it.
+            path = folder.path if folder.keeps is None else Path(folder.name)
+        elif reference in (None, NOTHING) or reference.startswith("blake3:"):
             continue
         name = notebook_name_from(path)
         if name is None:

@@ -1,7 +1,8 @@
 """What one can say to ``kaos notebook deploy``, and how it becomes a request."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import click
@@ -9,6 +10,8 @@ import click
 from kaos_hub.errors import InvalidRequest
 
 _IDLE_TYPES = ["kernels_or_terminals", "kernel_connections", "activity"]
+_BUNDLES = ("source", "data", "context")
+_FLAGS = ("detach", "no_browser", "dry_run", "yes")
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 
@@ -20,6 +23,8 @@ def deploy_options(function: AnyFunction) -> AnyFunction:
                          help="Source bundle: a folder with a Dockerfile; or NAME@v2."),
             click.option("-d", "--data", "data_bundle", metavar="DIR",
                          help="Data bundle: any folder; or NAME@v2."),
+            click.option("--context", "context_bundle", metavar="PATH",
+                         help="File or folder, laid over the source; or NAME@v2; - is none again."),
             click.option("--run", metavar="JOB[.N]",
                          help="A trial's source, data, params and model: from `kaos train list`."),
             click.option("--description", help="Free text that says what it is for."),
@@ -42,18 +47,47 @@ def deploy_options(function: AnyFunction) -> AnyFunction:
     return function
 
 
-def wanted(options: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a request that the options give.
+@dataclass(frozen=True)
+class Wanted:
+    """What a person asks for, before a folder is read or the service is asked."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    """Of a request, as they were given; all but bundles and the run."""
+    bundles: dict[str, str] = field(default_factory=dict)
+    """``source``, ``data``, ``context``: folders, or what was submitted before."""
+    run: str | None = None
+    detach: bool = False
+    no_browser: bool = False
+    dry_run: bool = False
+    yes: bool = False
+
+
+def read(options: Mapping[str, Any]) -> Wanted:
+    """What the options of a command ask for.
 
     Raises:
         InvalidRequest: one cannot be understood.
     """
-    given = {name: value for name, value in options.items() if value not in (None, ())}
+    given = said(options)
+    bundles = {role: given.pop(role) for role in _BUNDLES if role in given}
+    run = given.pop("run", None)
+    if run is not None and ("source" in bundles or "data" in bundles):
+        raise click.UsageError("--run brings its own source and data; leave out -s and -d.")
+    flags = {flag: bool(given.pop(flag, False)) for flag in _FLAGS}
     if "description" in given:
         given["display_name"] = given.pop("description")
     if "environment" in given:
         given["environment"] = variables(given["environment"])
-    return given
+    return Wanted(given, bundles, run, **flags)
+
+
+def said(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given at all, by their names."""
+    return {
+        name.removesuffix("_bundle"): value
+        for name, value in options.items()
+        if value not in (None, (), False)
+    }
 
 
 def variables(texts: Iterable[str]) -> dict[str, str]:

@@ -1,12 +1,13 @@
 """``kaos notebook …``: everything but ``deploy``."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kaos_hub.cli import deploy as _deploy
+from kaos_hub.cli import deploy as _deploy, notebook_files as _files
 from kaos_hub.cli.account import open_browser
 from kaos_hub.cli.base import Group, Session, pass_session
+from kaos_hub.cli.deploy_options import deploy_options, read, said
 from kaos_hub.cli.output import (
     age,
     moment,
@@ -36,6 +37,7 @@ def notebook() -> None:
 
 
 notebook.add_command(_deploy.deploy)
+notebook.add_command(_files.save)
 
 
 @notebook.command("list")
@@ -105,6 +107,7 @@ def _fields(found: "Notebook") -> list[tuple[str, object]]:
         ("host", _stage(found.host)),
         ("source", _link(found.source)),
         ("data", _link(found.data)),
+        ("context", _link(found.context)),
         ("run", found.run),
         ("resources", resources(found.resources)),
         ("pool", found.pool),
@@ -192,26 +195,39 @@ def build_logs(
 
 
 @notebook.command()
+@deploy_options
 @selection
 @click.option("--detach", is_flag=True, help="Do not wait for it.")
 @click.option("--no-browser", is_flag=True, help="Do not open a browser.")
 @pass_session
 def start(
     session: Session,
+    /,
     notebook: str | None,
     name: str | None,
     index: int | None,
     detach: bool,
     no_browser: bool,
+    **options: Any,
 ) -> None:
-    """Start a stopped notebook, with the files it had.
+    """Start a stopped notebook, with the files it had; or make one.
+
+    With anything that says what a notebook is made of it does what `kaos notebook deploy` does: a
+    notebook that was named starts with that changed, and without a name there is a new one.
 
     \b
     Example:
         kaos notebook start -n example
+        kaos notebook start --context my_dir --gpu 0
     """
     from kaos_hub.cli.follow import follow_to_the_end
 
+    named = any(given is not None for given in (notebook, name, index))
+    if said(options) or not (named or session.client.notebooks.list()):
+        chosen = select(session, notebook, name, index) if named else None
+        own = {"name": chosen, "detach": detach, "no_browser": no_browser}
+        _deploy.carry_out(session, read(options | own))
+        return
     chosen = select(session, notebook, name, index)
     found = session.client.notebooks.start(chosen)
     follow_to_the_end(session, found, detach=detach, browser=not no_browser)

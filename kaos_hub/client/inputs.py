@@ -1,11 +1,12 @@
-"""What a training is given besides folders: a file of hyperparameters, a manifest.
+"""What is given besides folders: hyperparameters, a manifest, one file for a notebook to work on.
 
-Both are bundles like any other. A single file is laid into a folder of its own for that, and what
+All are bundles like any other. A single file is laid into a folder of its own for that, and what
 stands in it is checked here, so that a mistake is told with its line before anything is sent.
 """
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,6 +67,21 @@ def lay_out(path: Path, kind: BundleKind) -> Laid:
     if inside.startswith(".") or path.suffix == ".md":
         inside = f"{name}.mf"  # in a folder such files are no manifests
     return _alone(content, inside, str(path), name)
+
+
+def lay_out_file(path: Path) -> Laid:
+    """A folder that holds a copy of one file, whatever its size.
+
+    Raises:
+        InvalidBundle: it cannot be read.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="kaos-")
+    file = Path(folder.name, path.name)
+    try:
+        shutil.copy(path, file)
+    except OSError as error:
+        raise InvalidBundle(f"{path} cannot be read: {error.strerror}") from None
+    return Laid(file.parent, file, str(path), default_name(Path(path.stem)), folder)
 
 
 def lay_out_params(params: Mapping[str, Any]) -> Laid:

@@ -8,17 +8,22 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kaos_hub.client.errands import Errands
 from kaos_hub.client.transport import Transport, parse, quoted
 from kaos_hub.errors import BuildFailed, KaosError, Unavailable
 from kaos_hub.models import (
+    NOTHING,
+    AttachRequest,
     BundleKind,
     BundleVersion,
     DeployAnswer,
+    Errand,
     Event,
     IdleType,
     Notebook,
     NotebookRequest,
     NotebookState,
+    SaveRequest,
     parse_request,
 )
 
@@ -43,11 +48,11 @@ def notebook_name_from(path: Path) -> str | None:
 def folder_in(bundle: Bundle) -> Path | None:
     """The folder that a bundle argument means, or None if it refers to a submitted bundle.
 
-    A string is a folder if it holds a slash or names an existing folder.
+    A string is one if it holds a slash or names something that is there.
     """
     if isinstance(bundle, BundleVersion):
         return None
-    if isinstance(bundle, str) and os.sep not in bundle and not Path(bundle).expanduser().is_dir():
+    if isinstance(bundle, str) and os.sep not in bundle and not Path(bundle).expanduser().exists():
         return None
     return Path(bundle).expanduser()
 
@@ -110,6 +115,7 @@ class Notebooks:
         data: Bundle | None = None,
         name: str | None = None,
         *,
+        context: Bundle | None = None,
         run: str | None = None,
         size: str | None = None,
         cpu: float | str | None = None,
@@ -130,6 +136,8 @@ class Notebooks:
             source: folder with a Dockerfile, or a submitted bundle.
             data: any folder, or a submitted bundle.
             name: without it, the source folder's name; the same folder is the same notebook.
+            context: any file or folder, whose files are laid over the source's; or a submitted
+                bundle; ``"-"`` is none again.
             run: id of a model: the notebook gets its source, data and params, and itself.
             size: one of the sizes that ``client.info()`` lists.
             cpu: cores, e.g. ``0.5`` or ``"500m"``.
@@ -156,13 +164,18 @@ class Notebooks:
         }  # fmt: skip
         request = parse_request(
             NotebookRequest,
-            {"name": name or self._derived_name(source, data), "pull": pull, "restart": restart}
+            {
+                "name": name or self._derived_name(source, data, context),
+                "pull": pull,
+                "restart": restart,
+            }
             | {"dry_run": dry_run}
             | {k: v for k, v in options.items() if v is not None},
         )
         chosen = {
             "source": self._reference(source, BundleKind.SOURCE),
             "data": self._reference(data, BundleKind.DATA),
+            "context": self._reference(context, BundleKind.CONTEXT),
         }
         answer = self.request(request.model_copy(update=chosen))
         return NotebookHandle(self, answer.notebook, answer.actions)
@@ -199,6 +212,65 @@ class Notebooks:
     def delete(self, name: str) -> None:
         """Delete the notebook with its files. Its bundles are kept."""
         self._call("DELETE", quoted("notebooks", name))
+
+    def save(
+        self,
+        name: str,
+        bundle: str | None = None,
+        *,
+        requirements: bool = False,
+        dry_run: bool = False,
+        timeout: float | None = None,
+        on_news: Callable[[Errand], object] | None = None,
+    ) -> Errand:
+        """Make the working copy of a running notebook the next version of a source bundle.
+
+        Args:
+            name: the notebook.
+            bundle: name of the bundle; without it, that of the notebook's source, or the notebook's
+                own.
+            requirements: first add what was pip-installed to ``model/requirements.txt``.
+            dry_run: only say what would be saved.
+            timeout: seconds to wait at most.
+            on_news: called with how it stands.
+
+        Returns:
+            What was done: ``version`` is what was saved, ``contents`` tells what was left out.
+
+        Raises:
+            Conflict: the notebook does not run.
+            InvalidBundle: its working copy cannot be a source bundle; names the file.
+        """
+        request = parse_request(
+            SaveRequest, {"bundle": bundle, "requirements": requirements, "dry_run": dry_run}
+        )
+        return Errands(self._transport).save(name, request, timeout, on_news)
+
+    def attach(
+        self,
+        name: str,
+        data: Bundle,
+        *,
+        timeout: float | None = None,
+        on_news: Callable[[Errand], object] | None = None,
+    ) -> Errand:
+        """Bring data into a running notebook; from its next start on they are its data.
+
+        Args:
+            name: the notebook.
+            data: any folder, or a submitted bundle.
+            timeout: seconds to wait at most.
+            on_news: called with how it stands.
+
+        Returns:
+            What was done: ``place`` is the folder with the data, below the home.
+
+        Raises:
+            Conflict: the notebook does not run.
+        """
+        reference = self._reference(data, BundleKind.DATA)
+        request = parse_request(AttachRequest, {"data": reference})
+        return Errands(self._transport).attach(name, request, timeout, on_news)
 
     def events(self, name: str) -> Iterator[Event]:
         """What happens to the notebook, beginning with its present state, without end."""
@@ -270,13 +342,20 @@ class Notebooks:
     def _log(self, name: str, log: str, follow: bool) -> Iterator[str]:
         return self._transport.log("/api/v1" + quoted("notebooks", name, log), follow)
 
-    def _derived_name(self, source: Bundle | None, data: Bundle | None) -> str | None:
-        for bundle, kind in ((source, BundleKind.SOURCE), (data, BundleKind.DATA)):
-            if bundle is None:
+    def _derived_name(
+        self, source: Bundle | None, data: Bundle | None, context: Bundle | None
+    ) -> str | None:
+        for bundle, kind in (
+            (source, BundleKind.SOURCE),
+            (context, BundleKind.CONTEXT),
+            (data, BundleKind.DATA),
+        ):
+            if bundle is None or bundle == NOTHING:
                 continue
             folder = folder_in(bundle)
             if folder is not None:
-                return notebook_name_from(self.bundles.root_of(folder, kind))
+                root = self.bundles.root_of(folder, kind)
+                return notebook_name_from(root.with_suffix("") if root.is_file() else root)
             text = bundle.name if isinstance(bundle, BundleVersion) else str(bundle)
             if not text.startswith("blake3:"):
                 return notebook_name_from(Path(text.partition("@")[0]))

@@ -55,6 +55,11 @@ class NotebookRequest(Model):
     )
     source: str | None = Field(None, description="digest, name, or name@v2 of a source bundle")
     data: str | None = Field(None, description="digest, name, or name@v2 of a data bundle")
+    context: str | None = Field(
+        None,
+        description="digest, name, or name@v2 of a context bundle, whose files are laid over the"
+        " source's; `-` is none again",
+    )
     run: str | None = Field(
         None,
         pattern=r"^[0-9a-f]{16}\.[0-9]{1,7}$",
@@ -111,6 +116,7 @@ class Notebook(Model):
     url: str = Field(description="where it answers, without a slash at the end")
     source: BundleLink | None = None
     data: BundleLink | None = None
+    context: BundleLink | None = Field(None, description="files laid over the source's")
     run: str | None = Field(None, description="id of the model that it works on")
     resources: Resources = Resources()
     pool: str | None = Field(None, description="Kubernetes: the nodes it runs on")

@@ -62,6 +62,8 @@ class BundleKind(StrEnum):
     """A list of what to fetch to get a data bundle."""
     PARAMS = "params"
     """Hyperparameters: one file of JSON."""
+    CONTEXT = "context"
+    """Plain files for a notebook's working copy."""
 
 
 class JobKind(StrEnum):

@@ -127,24 +127,28 @@ class Notebooks:
         )
         if not log_id:
             nothing = "nothing was built for it" if column == "build_job" else "it never started"
-            raise NotFound(f"Notebook {name!r} has no such log: {nothing}.")
+            raise NotFound(
+                f"Notebook {name!r} has no such log: {nothing}. What it is doing:"
+                f" kaos notebook info -n {name}"
+            )
         return log_id
 
     async def source_digest(self, owner: str, name: str) -> str:
-        """The source bundle that the notebook's working copy follows.
+        """The tree that the notebook's working copy follows.
 
         Raises:
-            NotFound: no such notebook, or it has no source.
+            NotFound: no such notebook, or it has neither source nor context.
         """
 
-        def look(session: Session) -> str:
+        def look(session: Session) -> tuple[NotebookRow, str | None]:
             row = find(session, owner, name)
-            source = followed(session, row)
-            if source is None:
-                raise NotFound(f"Notebook {name!r} has no source bundle.")
-            return source.digest
+            return row, followed(session, row) if row.held else None
 
-        return await self._db.run(look)
+        row, digest = await self._db.run(look)
+        digest = digest or await self._hosting.trees.followed(row)
+        if digest is None:
+            raise NotFound(f"Notebook {name!r} has neither source nor context.")
+        return digest
 
     # --- wishing ---
 
@@ -162,6 +166,7 @@ class Notebooks:
         Raises:
             RestartRequired: it runs, the change needs a restart, and the wish does not allow one.
             NotFound: a bundle or size that is not there.
+            InvalidBundle: source and context cannot be laid over one another.
             InvalidResources, InvalidName: the wish makes no sense.
         """
         refuse_stranger(self._trusted, user_of(owner))
@@ -176,6 +181,7 @@ class Notebooks:
             lambda session: self._wishes.draft(session, owner, wish, owners)
         )
         environment = await self._hosting.environment_of(row, ask=False)
+        await self._hosting.trees.followed(row)
         restart = _needs_restart(row, environment, run_before) if row.held else []
         actions = [f"make notebook {row.name!r}"] if new else []
         actions += _plan(row, environment, restart)
@@ -263,7 +269,10 @@ class Notebooks:
         def forget(session: Session) -> None:
             fresh = find(session, owner, name)
             if fresh.wanted == "RUNNING":
-                raise Conflict(f"Notebook {name!r} was started meanwhile.")
+                raise Conflict(
+                    f"Notebook {name!r} was started meanwhile. If it is to go all the same:"
+                    f" kaos notebook delete -n {name}"
+                )
             session.delete(fresh)
             session.execute(
                 delete(EventRow).where(EventRow.owner == owner, EventRow.notebook == name)

@@ -42,6 +42,7 @@ def admit(
     result: dict[str, Any],
     engine: Engine,
     inside: Inside,
+    tree: str | None = None,
 ) -> NotebookSpec:
     """Hold what the notebook needs and say as what it starts, in one transaction.
 
@@ -52,6 +53,7 @@ def admit(
         result: what the build of its environment left.
         engine: where it runs.
         inside: what is the same in all.
+        tree: what its working copy is to follow: its source, with its context laid over it.
 
     Raises:
         LimitExceeded: it would not fit; nothing is held.
@@ -68,6 +70,7 @@ def admit(
     row.restart = False
     set_state(session, row, NotebookState.STARTING, "starting", 60)
     source = session.get(VersionRow, row.source_id) if row.source_id else None
+    row.good_tree = tree or (source.digest if source else None)
     data = session.get(VersionRow, row.data_id) if row.data_id else None
     mounts, environment = runs.inside(session, row, engine.places)
     spec = _spec(row, source, data, result, engine, inside)
@@ -96,9 +99,10 @@ def _spec(
         "KAOS_HOME": HOME,
         "KAOS_PACKAGES": f"{HOME}/.kaos/packages/{row.environment_key}",
     }
+    if row.good_tree is not None:
+        mounts.append(places.tree(row.good_tree, "/kaos/source"))
+        environment |= {"KAOS_SOURCE": "/kaos/source", "KAOS_SOURCE_DIGEST": row.good_tree}
     if source is not None:
-        mounts.append(places.tree(source.digest, "/kaos/source"))
-        environment |= {"KAOS_SOURCE": "/kaos/source", "KAOS_SOURCE_DIGEST": source.digest}
         overlay = result.get("code_overlay")
         if overlay:
             mounts.append(places.tree(source.digest, overlay, result["context"]))

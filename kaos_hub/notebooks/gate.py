@@ -24,9 +24,9 @@ from kaos_hub.models import (
     parse_request,
 )
 from kaos_hub.notebooks import admission, idle
+from kaos_hub.notebooks.errands import Errands
 from kaos_hub.notebooks.hosting import Hosting
 from kaos_hub.notebooks.records import find, followed, set_state
-from kaos_hub.notebooks.runs import output_of
 from kaos_hub.notebooks.wishes import Wishes
 from kaos_hub.quantities import show_memory
 
@@ -41,6 +41,7 @@ class Gate:
         hosting: makes wishes so.
         wishes: what requests make of rows.
         ledger: limits.
+        errands: what notebooks' servers have to do.
         public_url: where browsers reach the Hub.
         trusted: the only user the engine may serve; None serves everybody.
     """
@@ -50,9 +51,11 @@ class Gate:
         hosting: Hosting,
         wishes: Wishes,
         ledger: Ledger,
+        errands: Errands,
         public_url: str,
         trusted: str | None = None,
     ) -> None:
+        self._errands = errands
         self._hosting, self._wishes, self._ledger = hosting, wishes, ledger
         self._public_url, self._trusted = public_url, trusted
         self._db, self._bell = hosting.db, hosting.bell
@@ -87,7 +90,7 @@ class Gate:
 
         row, new = await self._db.run(write)
         environment = await self._hosting.environment_of(row, ask=False)
-        result = environment.result
+        tree, result = await self._hosting.trees.followed(row), environment.result
         if result is None or not await self._laid_out(row):
             await self._follow_up(row)
         try:
@@ -99,6 +102,7 @@ class Gate:
                     result,
                     self._hosting.engine,
                     self._hosting.inside,
+                    tree,
                 )
             )
         except LimitExceeded as e:
@@ -132,13 +136,7 @@ class Gate:
         return row
 
     async def _laid_out(self, row: NotebookRow) -> bool:
-        ids = [i for i in (row.source_id, row.data_id) if i is not None]
-        digests = await self._db.run(
-            lambda session: [
-                *(session.get_one(VersionRow, i).digest for i in ids),
-                *filter(None, [output_of(session, row)]),
-            ]
-        )
+        digests = await self._hosting.trees.all(row)
         return all([await self._hosting.engine.places.has_tree(digest) for digest in digests])
 
     async def _follow_up(self, row: NotebookRow) -> NoReturn:
@@ -206,11 +204,14 @@ class Gate:
             idle.judge(row, seen, at)
             self._note_memory(session, row, seen)
             source = followed(session, row)
-            return ActivityAnswer(
-                verdict=idle.verdict(row, at), source=source.digest if source else None
-            )
+            wished = session.get(VersionRow, row.source_id) if row.source_id else None
+            if wished is not None and wished.digest == seen.source:
+                # It was saved there, and waits for a start that has its environment.
+                source = wished.digest
+            return ActivityAnswer(verdict=idle.verdict(row, at), source=source)
 
-        return await self._db.run(write)
+        answer = await self._db.run(write)
+        return answer.model_copy(update={"errands": self._errands.orders(owner, name)})
 
     def _note_memory(self, session: Session, row: NotebookRow, seen: Activity) -> None:
         """Say why a kernel died: in Jupyter it is just gone."""

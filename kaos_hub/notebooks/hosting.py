@@ -33,7 +33,7 @@ from kaos_hub.logs import LogStore
 from kaos_hub.models import JobState, NotebookState
 from kaos_hub.notebooks.admission import Inside, release
 from kaos_hub.notebooks.records import announce, server_of, set_state, user_of
-from kaos_hub.notebooks.runs import output_of
+from kaos_hub.notebooks.trees import Trees
 from kaos_hub.notebooks.watching import HostLogs, Watch
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class Hosting:
 
     Args:
         db, bell, jobs, engine, environments, logs, hub: what it works with.
+        trees: what notebooks see.
         store_url: where bundles' bytes rest, for jobs that lay them out.
         inside: what is the same in all notebooks.
         resync, silence: seconds, see :class:`~kaos_hub.notebooks.watching.Watch`.
@@ -65,6 +66,7 @@ class Hosting:
         environments: Environments,
         logs: LogStore,
         hub: Hub,
+        trees: Trees,
         store_url: str,
         inside: Inside,
         resync: float = 15,
@@ -72,7 +74,7 @@ class Hosting:
     ) -> None:
         self.db, self.bell, self.jobs, self.engine = db, bell, jobs, engine
         self.environments, self.logs, self.hub = environments, logs, hub
-        self.store_url, self.inside = store_url, inside
+        self.trees, self.store_url, self.inside = trees, store_url, inside
         self.host_logs = HostLogs(db, engine, logs)
         self._watch = Watch(self, resync, silence)
         self._drivers: dict[str, asyncio.Task[None]] = {}
@@ -184,14 +186,7 @@ class Hosting:
         Raises:
             BuildFailed: in the build's own words.
         """
-        ids = [i for i in (row.source_id, row.data_id) if i is not None]
-        digests = await self.db.run(
-            lambda session: [
-                *(session.get_one(VersionRow, i).digest for i in ids),
-                *filter(None, [output_of(session, row)]),
-            ]
-        )
-        for digest in digests:
+        for digest in await self.trees.all(row):
             await lay_out(self.engine, self.jobs, self.store_url, row.owner, digest)
         environment = await self.environment_of(row)
         refuse_musl(environment)
@@ -212,11 +207,12 @@ class Hosting:
 
     async def _follow_source(self, row: NotebookRow) -> None:
         """The new version is ready: have the running notebook's working copy follow it."""
+        tree = await self.trees.followed(row)
 
         def note(session: Session) -> None:
             fresh = session.get_one(NotebookRow, row.id)
-            if fresh.good_source_id != row.source_id:
-                fresh.good_source_id = row.source_id
+            if (fresh.good_source_id, fresh.good_tree) != (row.source_id, tree):
+                fresh.good_source_id, fresh.good_tree = row.source_id, tree
                 announce(session, fresh)
 
         await self._write(note)

@@ -123,6 +123,7 @@ def as_model(session: Session, row: NotebookRow, public_url: str) -> Notebook:
         url=notebook_url(public_url, row),
         source=_link(session, row.source_id),
         data=_link(session, row.data_id),
+        context=_link(session, row.context_id),
         run=row.run,
         resources=Resources(cpu=row.cpu, memory=row.memory, gpu=row.gpu),
         pool=row.pool,
@@ -249,7 +250,7 @@ def _since(session: Session, owner: str, name: str | None, after: int) -> list[E
     ]  # fmt: skip
 
 
-def followed(session: Session, row: NotebookRow) -> VersionRow | None:
-    """The source that the working copy follows: while it runs, one that fits what it runs in."""
-    source_id = row.good_source_id if row.held else row.source_id
-    return session.get(VersionRow, source_id) if source_id else None
+def followed(session: Session, row: NotebookRow) -> str | None:
+    """Digest of the tree that the working copy of what runs follows; it fits what that runs in."""
+    source = session.get(VersionRow, row.good_source_id) if row.good_source_id else None
+    return row.good_tree or (source.digest if source else None)

@@ -139,6 +139,11 @@ class Wishes:
                 setattr(row, column, select_version(session, row.owner, kind, text).id)
                 # Of another source, or on other data, that model tells nothing.
                 row.run = wish.run
+        if wish.context == NOTHING:
+            row.context_id = None
+        elif wish.context is not None:
+            context = select_version(session, row.owner, BundleKind.CONTEXT, wish.context)
+            row.context_id = context.id
         if wish.size is not None:
             self._resize(row, wish.size)
         row.cpu = wish.cpu if wish.cpu is not None else row.cpu
