@@ -23,11 +23,6 @@ _NAME = r"(?P<name>[a-z][a-z0-9-]*)"
 class PageHandler(Handler):
     """Base of the pages: a browser that is not logged in is sent to the Hub."""
 
-    csp = (
-        # The Hub's own frame of a page has an inline script and data: images.
-        "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline';"
-        " img-src 'self' data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
-    )
     route_name: ClassVar[str] = "/"
     right: ClassVar[Right] = Right.USE
 
@@ -51,16 +46,16 @@ class PageHandler(Handler):
         """Answer with a page."""
         self.set_header("Content-Type", "text/html; charset=utf-8")
         caller = self.caller
-        self.finish(
-            self.pages.render(
-                template,
-                user=caller.user if caller else None,
-                admin=bool(caller and caller.admin),
-                services=caller.services if caller else (),
-                xsrf=self.xsrf_token.decode(),
-                **more,
-            )
+        page = self.pages.render(
+            template,
+            user=caller.user if caller else None,
+            admin=bool(caller and caller.admin),
+            services=caller.services if caller else (),
+            xsrf=self.xsrf_token.decode(),
+            **more,
         )
+        self.set_header("Content-Security-Policy", page.policy)
+        self.finish(page.html)
 
     def write_error_body(self, error: KaosError) -> None:
         """An error, as a page with a way back."""

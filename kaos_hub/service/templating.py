@@ -1,6 +1,8 @@
 """Pages in the Hub's own look: its templates and theme, with ours beside them."""
 
 import hashlib
+import re
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,12 +18,14 @@ from jupyterhub.utils import url_escape_path, url_path_join
 
 from kaos_hub.models import DEFAULT_SERVER, IdlePolicy, Resources
 from kaos_hub.quantities import show_memory
+from kaos_hub.service.previews import safe
 from kaos_hub.service.trials_table import seconds_of, show_number, show_value
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 HUB_TEMPLATES = HERE / "hub_templates"
-"""For ``c.JupyterHub.template_paths``: brings our entry into the Hub's menu."""
+"""For ``c.JupyterHub.template_paths``: brings our entries into the Hub's menu."""
+_FRAME = "page.html"
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,18 @@ class Visitor:
     def json_escaped_name(self) -> str:
         """The name inside a JavaScript string, as the Hub's page.html puts it."""
         return dumps(self.name)[1:-1].replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page, and what a browser may do with it."""
+
+    html: str
+    policy: str
+    """For the header ``Content-Security-Policy``."""
+
+
+_INLINE = re.compile(r"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", re.DOTALL)
 
 
 class Pages:
@@ -55,6 +71,7 @@ class Pages:
         prefix: str,
     ) -> None:
         self._hub = hub_host + hub_prefix
+        self._ours = f"'self' {hub_host}".rstrip()
         self._prefix_of_all = hub_prefix.removesuffix("hub/")
         self._prefix = prefix
         self._variables = {
@@ -99,7 +116,7 @@ class Pages:
         services: Iterable[str],
         xsrf: str,
         **more: Any,
-    ) -> str:
+    ) -> Page:
         """A page.
 
         Args:
@@ -130,7 +147,24 @@ class Pages:
             "kaos_static": self.own_static,
             "spawn_url": self.spawn_url,
         }
-        return self._environment.get_template(template).render({**known, **self._variables, **more})
+        known |= self._variables
+        html = self._environment.get_template(template).render({**known, **more})
+        return Page(html, self._policy(self._environment.get_template(_FRAME).render(known)))
+
+    def _policy(self, frame: str) -> str:
+        """What is allowed on a page: what comes from the Hub, and the scripts of its own frame.
+
+        The frame has a script within the page. It is named by its digest, taken from the frame
+        alone: in it stands nothing that anybody named or logged, so that whatever else would
+        become a script is none that a browser runs.
+        """
+        digests = (hashlib.sha256(script.encode()).digest() for script in _INLINE.findall(frame))
+        scripts = "".join(f" 'sha256-{b64encode(digest).decode()}'" for digest in digests)
+        return (
+            f"default-src {self._ours}; script-src {self._ours}{scripts}; style-src {self._ours};"
+            f" img-src {self._ours} data:; object-src 'none'; base-uri 'none';"
+            " frame-ancestors 'none'"
+        )
 
 
 def _environment(admin_paths: list[str]) -> Environment:
@@ -225,4 +259,5 @@ _FILTERS: dict[str, Callable[..., str | bool | float | None]] = {
     "value": show_value,
     "seconds": seconds_of,
     "size": show_memory,
+    "safe_text": safe,
 }
