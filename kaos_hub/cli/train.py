@@ -27,7 +27,8 @@ _follow = click.option("-f", "--follow", is_flag=True, help="Go on as it grows, 
 _STATES = [
     "WAITING", "QUEUED", "INGESTING", "BUILDING", "TRAINING", "SUCCEEDED", "FAILED", "CANCELLED",
 ]  # fmt: skip
-_PAGE = 10
+_PAGE = 25
+"""Trials of one page: a grid of common size in one piece, above a full screen still readable."""
 """Trials that `info` shows at a time."""
 
 
@@ -83,7 +84,7 @@ def list_trainings(session: Session, state: tuple[str, ...], limit: int) -> None
     help="Smallest or largest first; of the goal, the best.",
 )
 @click.option("--state", metavar="STATE", help="Only trials in this state.")
-@click.option("--page", type=click.IntRange(1), help="Ten trials each.  [default: 1]")
+@click.option("--page", type=click.IntRange(1), help="25 trials each.  [default: 1]")
 @pass_session
 def info(
     session: Session, training: str | None, job: str | None, index: int | None,
