@@ -28,8 +28,7 @@ _STATES = [
     "WAITING", "QUEUED", "INGESTING", "BUILDING", "TRAINING", "SUCCEEDED", "FAILED", "CANCELLED",
 ]  # fmt: skip
 _PAGE = 25
-"""Trials of one page: a grid of common size in one piece, above a full screen still readable."""
-"""Trials that `info` shows at a time."""
+"""Trials that `info` shows at a time: a grid of common size in one piece."""
 
 
 @click.group(cls=Group)
