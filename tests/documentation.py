@@ -13,6 +13,7 @@ PAGES = sorted(
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "examples").glob("*.md"),
         *(ROOT / "helm").rglob("*.md"),
+        *(ROOT / "kaos_hub" / "templates").rglob("*.md"),
         ROOT / "images/README.md",
     ]
 )

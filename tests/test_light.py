@@ -43,12 +43,14 @@ def test_nothing_of_the_hub_is_installed(light: Path) -> None:
     assert run(light / "python", "-c", code) == "[]\n"
 
 
-def test_command_line_and_client_work(light: Path) -> None:
-    """All groups of commands load, and so does the client."""
+def test_command_line_and_client_work(light: Path, tmp_path: Path) -> None:
+    """All groups of commands load, templates came along, and so did the client."""
     assert "notebook" in run(light / "kaos", "--help")
     for group in ("notebook", "bundle", "train", "model", "workspace"):
         assert "Commands:" in run(light / "kaos", group, "--help")
     assert "deploy" in run(light / "kaos", "notebook", "deploy", "--help")
+    assert run(light / "kaos", "template", "get", "training", str(tmp_path / "t")).strip()
+    assert (tmp_path / "t" / "moons" / "model" / "train").stat().st_mode & 0o100
     assert "--params" in run(light / "kaos", "train", "deploy", "--help")
     checked = (
         "from kaos_hub.client.inputs import *; print(check_params(lay_out_params({'a': [1, 2]})))"
