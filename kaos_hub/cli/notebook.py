@@ -38,6 +38,7 @@ def notebook() -> None:
 
 notebook.add_command(_deploy.deploy)
 notebook.add_command(_files.save)
+notebook.add_command(_files.attach)
 
 
 @notebook.command("list")

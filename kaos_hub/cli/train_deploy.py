@@ -35,7 +35,7 @@ def _options(function: AnyFunction) -> AnyFunction:
             click.option("-p", "--parallelism", "slots", type=click.IntRange(1, 1000),
                          help="Trials that run at once.  [default: 1]"),
             click.option("--notebook", metavar="NAME",
-                         help="The source of this notebook, and its data."),
+                         help="The source of this notebook, saved first if it runs; and its data."),
             click.option("--name", help="What it is called; else as its source bundle."),
             click.option("--goal", metavar="METRIC:min|max",
                          help="What makes a trial the best, as in loss:min."),
@@ -84,12 +84,15 @@ def deploy(
         kaos train deploy -h mnist/hyperopt/params.json -p 4 --goal accuracy:max
         kaos train deploy -m mnist/data_manifest
     """
+    from kaos_hub.cli.notebook_files import save_first
     from kaos_hub.cli.train_follow import follow_training
     from kaos_hub.client.submission import reference
 
     _check_pairs(source, data, manifest, params, notebook, options["without_params"])
     _refuse_notebook(source, data)
     given = {"source": source, "data": data, "manifest": manifest, "params": params}
+    if notebook is not None:
+        save_first(session, notebook, yes, dry_run)
     plan = make_plan(session, given, notebook, options)
     show_inputs(session, plan)
     if dry_run:

@@ -95,8 +95,8 @@ def _promote(session: Session, plan: Plan, name: str) -> None:
     found = session.client.notebooks.get(name)
     if found.source is None:
         raise InvalidRequest(
-            f"notebook {name} has no source bundle to train with; deploy it with one:"
-            f" kaos notebook deploy -n {name} -s DIR"
+            f"notebook {name} has no source bundle to train with; save what is in it while it runs:"
+            f" kaos notebook save -n {name}"
         )
     links = {BundleKind.SOURCE: found.source}
     if found.data is not None and not plan.given("data"):

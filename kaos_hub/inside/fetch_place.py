@@ -84,7 +84,7 @@ class Place:
         self._over.set()
         os.close(self.folder)
         if not self._kept:
-            _remove(self._partial)
+            discard(self._partial)
 
     def _renew(self) -> None:
         while not self._over.wait(_RENEWED):
@@ -97,7 +97,7 @@ class Place:
         with contextlib.suppress(OSError):  # only ours must be there
             for path in list(self.target.parent.iterdir()):
                 if _OURS.fullmatch(path.name) and _changed(path) < present - STALE:
-                    _remove(path)
+                    discard(path)
 
 
 def _changed(path: Path) -> float:
@@ -108,7 +108,7 @@ def _changed(path: Path) -> float:
         return float("inf")
 
 
-def _remove(path: Path) -> None:
+def discard(path: Path) -> None:
     """Delete a folder, read-only or not; what cannot be deleted now is swept later."""
     grave = path.with_name(_REMOVED + secrets.token_hex(8))
     with contextlib.suppress(OSError):

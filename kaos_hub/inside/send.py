@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from itertools import islice
-from typing import IO, Any, TypeVar
+from typing import IO, Any, ClassVar, TypeVar
 
 import urllib3
 from urllib3.exceptions import HTTPError, MaxRetryError
@@ -63,6 +63,11 @@ class Work:
         InvalidRequest: URL or ticket cannot be right.
     """
 
+    below: ClassVar[str] = "/work/v1/"
+    scheme: ClassVar[str] = "Bearer"
+    lacking: ClassVar[str] = "missing"
+    """Where to ask what the owner lacks."""
+
     def __init__(
         self,
         url: str,
@@ -74,8 +79,11 @@ class Work:
             raise InvalidRequest(f"{url!r} is no URL of a service")
         if not re.fullmatch(r"[!-~]+", ticket):
             raise InvalidRequest("the ticket is damaged")
-        self._url = url.rstrip("/") + "/work/v1/"
-        self._headers = {"Authorization": f"Bearer {ticket}", "Accept-Encoding": "identity"}
+        self._url = url.rstrip("/") + self.below
+        self._headers = {
+            "Authorization": f"{self.scheme} {ticket}",
+            "Accept-Encoding": "identity",
+        }
         self._pool = urllib3.PoolManager(maxsize=8, retries=False)
         self._patience = patience
         self.stop = stop or threading.Event()
@@ -163,6 +171,14 @@ class Work:
             with closing(answer):
                 raise _refusal(answer)
         return answer
+
+
+class Api(Work):
+    """Requests of a notebook's server: the API of everybody, with the server's own token."""
+
+    below = "/api/v1/"
+    scheme = "token"
+    lacking = "bundles/missing"
 
 
 def _reading(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
@@ -271,7 +287,7 @@ class Sender:
         The service checks limits, too, so it may refuse before a byte has moved.
         """
         body = json.dumps({"objects": dict(objects)}).encode()
-        answer = self._work.insist(lambda: self._work.once("POST", "missing", body))
+        answer = self._work.insist(lambda: self._work.once("POST", self._work.lacking, body))
         return {digest: objects[digest] for digest in answer["missing"]}
 
     def _send(self, batch: dict[str, int], read: Callable[[str], Iterable[bytes]]) -> None:

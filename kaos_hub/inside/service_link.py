@@ -20,6 +20,7 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from kaos_hub.inside import working_copy
 from kaos_hub.inside.archive import unpack
+from kaos_hub.inside.errand_runner import ErrandRunner
 from kaos_hub.models import Activity, ActivityAnswer
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class ServiceLink:
         self._interval = interval
         self._log = log
         self._client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=_NO_LIMIT)
+        self._errands = ErrandRunner(url, notebook, token, home, log, self._look_again)
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._reported = 0.0
@@ -88,6 +90,7 @@ class ServiceLink:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._errands.stop()
         self._client.close()
 
     def used(self) -> None:
@@ -153,11 +156,17 @@ class ServiceLink:
         if self.problem:
             self._log.info("kaos answers again")
         self.problem = ""
+        self._errands.take(self.answer.errands)
         wanted = self.answer.source
         if wanted is None or wanted == following or self._is_postponed(wanted):
             return False
         await self._follow(wanted)
         return self.source != following
+
+    async def _look_again(self) -> None:
+        """Saving made the working copy follow another version."""
+        self.source = await asyncio.to_thread(working_copy.followed, self._home)
+        self._wake.set()
 
     def _is_postponed(self, digest: str) -> bool:
         now = asyncio.get_running_loop().time()

@@ -16,6 +16,9 @@ has a file or link for a folder  is laid beside as a whole folder, ``model.new-1
 
 A version laid beside that the user hasn't touched goes when a still newer one is laid beside. All
 of this may be killed at any moment and run again. Standard library only: it runs in any container.
+
+What the user has saved is a version, too. The working copy then follows that, and nothing in it is
+touched: whatever differs from the version was written since.
 """
 
 import fcntl
@@ -90,6 +93,8 @@ def follow(home: Path, source: Path, digest: str | None) -> Report:
     state.parent.mkdir(mode=0o700, exist_ok=True)
     if digest is not None and followed(home) == digest:
         return Report()
+    if digest is not None and digest == _Memory.load(state).saving:
+        return _adopt(source, state, digest)
     report = update(home / "work", source, state, digest)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     with (state.parent / "updates.log").open(
@@ -103,6 +108,41 @@ def follow(home: Path, source: Path, digest: str | None) -> Report:
 def followed(home: Path) -> str | None:
     """The digest of the bundle that ``<home>/work`` follows; None if not known."""
     return _Memory.load(home / ".kaos" / "working-copy.json").source
+
+
+def saving(home: Path, digest: str | None) -> None:
+    """Note that the working copy is on its way to be a version of this digest; None: it is not.
+
+    Once it is one, :func:`follow` finds it to be the user's own.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    state = home / ".kaos" / "working-copy.json"
+    state.parent.mkdir(mode=0o700, exist_ok=True)
+    with _lock(state):
+        memory = _Memory.load(state)
+        memory.saving = digest
+        memory.save(state)
+
+
+@contextmanager
+def at_rest(home: Path) -> Iterator[None]:
+    """Keeps updates of the working copy away while it is read."""
+    state = home / ".kaos" / "working-copy.json"
+    state.parent.mkdir(mode=0o700, exist_ok=True)
+    with _lock(state):
+        yield
+
+
+def _adopt(source: Path, state: Path, digest: str) -> Report:
+    """Follow what was saved here, and leave all files as they are."""
+    with _lock(state), Tree(source) as theirs:
+        memory = _Memory.load(state)
+        memory.laid, memory.coming = theirs.scan(), None
+        memory.source, memory.saving = digest, None
+        memory.save(state)
+    return Report()
 
 
 def update(working: Path, source: Path, state: Path, digest: str | None = None) -> Report:
@@ -128,7 +168,7 @@ def update(working: Path, source: Path, state: Path, digest: str | None = None) 
         step.run()
         memory.laid = step.settled()
         memory.source = None if step.report.failed else digest
-        memory.coming = None
+        memory.coming = memory.saving = None
         memory.save(state)
         return step.report
 
@@ -142,6 +182,8 @@ class _Memory:
     coming: Manifest | None = None
     beside: dict[str, tuple[str, Entry]] = field(default_factory=dict)
     """Path → what we laid beside it, and where."""
+    saving: str | None = None
+    """What the user is about to save, or has, without our having learned of its end."""
 
     @classmethod
     def load(cls, state: Path) -> "_Memory":
@@ -155,6 +197,7 @@ class _Memory:
                     path: (place, Entry(Kind(k), d))
                     for path, (place, k, d) in data["beside"].items()
                 },
+                data.get("saving"),
             )
         except FileNotFoundError:
             return cls()
@@ -168,6 +211,7 @@ class _Memory:
             "laid": _plain(self.laid),
             "coming": None if self.coming is None else _plain(self.coming),
             "beside": {path: [place, e.kind, e.digest] for path, (place, e) in self.beside.items()},
+            "saving": self.saving,
         }
         new = state.with_name(state.name + ".new")
         new.write_text(json.dumps(data), encoding="ascii")

@@ -188,7 +188,8 @@ class Notebooks:
         if restart and not (wish.restart or wish.dry_run):
             raise RestartRequired(
                 f"Notebook {row.name!r} is running and must restart for: {', '.join(restart)}."
-                " Its kernels would be lost, its files stay. Confirm with -y.",
+                f" Its kernels would be lost, its files stay.{_instead(row, wish)}"
+                " Confirm with -y.",
                 changes=restart,
             )
         if wish.dry_run:
@@ -325,6 +326,17 @@ def _needs_restart(
     if environment.key != row.environment_key:
         changes.append(f"a new environment ({environment.why})")
     return changes
+
+
+def _instead(row: NotebookRow, wish: NotebookRequest) -> str:
+    """How to have data without a restart."""
+    if wish.data is None or row.data_id == row.mounted_data_id:
+        return ""
+    named = "DIR" if wish.data.startswith("blake3:") else wish.data
+    return (
+        " To have the data at once and keep the kernels:"
+        f" kaos notebook attach -n {row.name} -d {named}."
+    )
 
 
 def _plan(row: NotebookRow, environment: Environment, restart: Sequence[str]) -> Sequence[str]:

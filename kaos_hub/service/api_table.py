@@ -9,6 +9,7 @@ from typing import Any
 
 from kaos_hub.service import (
     handlers_bundles,
+    handlers_errands,
     handlers_info,
     handlers_models,
     handlers_notebooks,
@@ -27,7 +28,7 @@ def all_routes(logins: login.Logins, server: str) -> list[Route]:
         logins: the logins that wait.
         server: the path of the API, e.g. ``/services/kaos/api/v1``.
     """
-    return _table(handlers_notebooks.ROUTES, logins, server)
+    return _table([*handlers_notebooks.ROUTES, *handlers_errands.ROUTES], logins, server)
 
 
 def training_routes(logins: login.Logins, server: str) -> list[Route]:

@@ -1,0 +1,78 @@
+"""The SDK's way to what a notebook's own server does with its files: saving and attaching."""
+
+import time
+from collections.abc import Callable
+
+from kaos_hub.client.transport import Transport, parse, quoted
+from kaos_hub.errors import NotFound, Unavailable, from_body
+from kaos_hub.models import AttachRequest, Errand, ErrandState, Model, SaveRequest
+
+OnNews = Callable[[Errand], object]
+"""Called with the errand whenever there is news of it."""
+
+_WAIT = 20
+"""Seconds that the service waits for news before it answers."""
+_AWAY = 60.0
+"""Seconds for which the service may be away: a restart takes a few."""
+
+
+class Errands:
+    """Asks for errands and waits for their ends.
+
+    Args:
+        transport: to the service.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def save(
+        self, name: str, request: SaveRequest, timeout: float | None, on_news: OnNews | None
+    ) -> Errand:
+        """Have a notebook saved; see :meth:`.Notebooks.save`."""
+        return self._do(name, "save", request, timeout, on_news)
+
+    def attach(
+        self, name: str, request: AttachRequest, timeout: float | None, on_news: OnNews | None
+    ) -> Errand:
+        """Have data attached to a notebook; see :meth:`.Notebooks.attach`."""
+        return self._do(name, "attach", request, timeout, on_news)
+
+    def _do(
+        self, name: str, verb: str, request: Model, timeout: float | None, on_news: OnNews | None
+    ) -> Errand:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        asked = self._ask(name, verb, request)
+        away: float | None = None
+        seen = None
+        while not asked.state.ended:
+            if on_news and asked != seen:
+                on_news(asked)
+            seen = asked
+            if deadline is not None and time.monotonic() > deadline:
+                raise Unavailable(f"to {verb} notebook {name} takes longer than {timeout:g} s")
+            try:
+                asked = self._look(name, asked.id)
+                away = None
+            except NotFound:
+                # The service was restarted and knows of nothing. What has arrived is not sent
+                # again, so to ask once more costs little.
+                asked = self._ask(name, verb, request)
+            except Unavailable:
+                away = away or time.monotonic()
+                if time.monotonic() - away > _AWAY:
+                    raise
+                time.sleep(1)
+        if asked.state is ErrandState.FAILED:
+            body = {"code": asked.code, "message": asked.note, "details": {"notebook": name}}
+            raise from_body(500, body)
+        return asked
+
+    def _ask(self, name: str, verb: str, request: Model) -> Errand:
+        path = "/api/v1" + quoted("notebooks", name, verb)
+        body = request.model_dump(mode="json", exclude_defaults=True)
+        return parse(Errand, self._transport.json("POST", path, body))
+
+    def _look(self, name: str, errand: str) -> Errand:
+        path = "/api/v1" + quoted("notebooks", name, "errands", errand)
+        return parse(Errand, self._transport.json("GET", path, query={"wait": _WAIT}))
