@@ -84,6 +84,88 @@ def typed(*words: str) -> dict[str, Any]:
         return request.model_dump(mode="json", exclude_defaults=True)
 
 
+@dataclass(frozen=True)
+class Option:
+    """The same wish in four ways."""
+
+    words: list[str]
+    pairs: list[str]
+    file: str
+    body: dict[str, Any]
+
+
+EVERY_OPTION = {
+    "nothing": Option([], [], "", {}),
+    "gpus": Option(["--gpu", "2"], ["resources.slots=2"], "resources:\n  slots: 2\n", {"gpu": 2}),
+    "no gpu": Option(
+        ["--size", "big", "--gpu", "0"], ["size=big", "resources.slots=0"],
+        "size: big\nresources: {slots: 0}", {"size": "big", "gpu": 0},
+    ),
+    "a pool": Option(
+        ["--pool", "gpus"], ["resources.resource_pool=gpus"], "resources: {resource_pool: gpus}",
+        {"pool": "gpus"},
+    ),
+    "a description": Option(
+        ["--description", "test-notebook"], ["description=test-notebook"],
+        "description: test-notebook", {"display_name": "test-notebook"},
+    ),
+    "when it is idle": Option(
+        ["--idle-timeout", "30m"], ["idle_timeout=30m"], "idle_timeout: 30m", {"idle_timeout": 1800}
+    ),
+    "what is idle": Option(
+        ["--idle-type", "activity"], ["notebook_idle_type=activity"],
+        "notebook_idle_type: activity", {"idle_type": "activity"},
+    ),
+    "a size": Option(["--size", "big"], ["size=big"], "size: big", {"size": "big"}),
+    "cores": Option(["--cpu", "500m"], ["cpu=500m"], "cpu: 0.5", {"cpu": 0.5}),
+    "memory": Option(["--memory", "2Gi"], ["memory=2Gi"], "memory: 2Gi", {"memory": 2**31}),
+    "variables": Option(
+        ["-e", "A=1", "--env", "B=x=y"], ["environment.A=1", "env.B=x=y"],
+        "environment:\n  A: 1\n  B: x=y\n", {"environment": {"A": "1", "B": "x=y"}},
+    ),
+    "a list of variables": Option(
+        ["-e", "A=1"], ["environment=[A=1]"], "environment:\n  - A=1\n", {"environment": {"A": "1"}}
+    ),
+}  # fmt: skip
+"""What seeds 002 and 003 let a user choose, and what else a deploy may say."""
+
+
+@pytest.mark.parametrize("option", EVERY_OPTION.values(), ids=EVERY_OPTION)
+async def test_every_way_to_say_it_leads_to_the_same_notebook(
+    desk: Desk, tmp_path: Path, option: Option
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(option.file)
+    pairs = [word for pair in option.pairs for word in ("--config", pair)]
+    ways = {
+        "rest": option.body,
+        "words": typed(*option.words),
+        "pairs": typed(*pairs),
+        "file": typed("--config-file", str(file)),
+    }
+    seen = []
+    for name, request in ways.items():
+        spec = await desk.ask(request, name)
+        shown = await desk.shown(name)
+        own = {f"KAOS_{what}": "" for what in ("NOTEBOOK", "PACKAGES")}
+        apart = spec.model_copy(
+            update={
+                "notebook": "", "workload": "", "labels": {}, "environment": spec.environment | own,
+                "mounts": [m.model_copy(update={"source": ""}) for m in spec.mounts],
+            }
+        )  # fmt: skip
+        wish = shown.model_dump(
+            include={"display_name", "resources", "pool", "idle", "environment"}
+        )
+        seen.append((apart, wish))
+    assert all(each == seen[0] for each in seen)
+    if option.body:
+        plain = await desk.ask({}, "plain")
+        before = (await desk.shown("plain")).model_dump(include=set(seen[0][1]))
+        changed = plain.environment.keys() != spec.environment.keys() or before != seen[0][1]
+        assert changed, "it says nothing"
+
+
 async def test_variables_reach_the_notebook_and_are_shown_by_name_only(desk: Desk) -> None:
     spec = await desk.ask(typed("-e", "COLOUR=blue green", "-e", "KEY=s3cret"))
     assert (spec.environment["COLOUR"], spec.environment["KEY"]) == ("blue green", "s3cret")

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -38,6 +39,10 @@ def deploy_options(function: AnyFunction) -> AnyFunction:
             click.option("--idle-timeout", help="Stop it when idle for so long: 30m, 2h, never."),
             click.option("--idle-type", type=click.Choice(_IDLE_TYPES),
                          help="What keeps it from being idle."),
+            click.option("--config-file", metavar="FILE", type=click.Path(path_type=Path),
+                         help="YAML with what the options say, too; they win over it."),
+            click.option("--config", metavar="KEY=VALUE", multiple=True,
+                         help="A key of such a file, dotted: resources.slots=2; wins over it."),
             click.option("--pull", is_flag=True, help="Look the base image up again."),
             click.option("--dry-run", is_flag=True, help="Say what would happen, do nothing."),
             click.option("-y", "--yes", is_flag=True, help="Restart a running notebook unasked."),
@@ -68,7 +73,7 @@ def read(options: Mapping[str, Any]) -> Wanted:
     Raises:
         InvalidRequest: one cannot be understood.
     """
-    given = said(options)
+    given = _layered(said(options))
     bundles = {role: given.pop(role) for role in _BUNDLES if role in given}
     run = given.pop("run", None)
     if run is not None and ("source" in bundles or "data" in bundles):
@@ -76,9 +81,25 @@ def read(options: Mapping[str, Any]) -> Wanted:
     flags = {flag: bool(given.pop(flag, False)) for flag in _FLAGS}
     if "description" in given:
         given["display_name"] = given.pop("description")
+    return Wanted(given, bundles, run, **flags)
+
+
+def _layered(given: dict[str, Any]) -> dict[str, Any]:
+    """Options over pairs over the file; variables of all of them together."""
+    file, pairs = given.pop("config_file", None), given.pop("config", ())
+    layers: list[dict[str, Any]] = []
+    if file is not None or pairs:
+        # It needs pydantic, which takes its time to be imported.
+        from kaos_hub.client.config import read_config, read_pairs
+
+        layers = [read_config(file) if file is not None else {}, read_pairs(pairs)]
     if "environment" in given:
         given["environment"] = variables(given["environment"])
-    return Wanted(given, bundles, run, **flags)
+    found: dict[str, Any] = {}
+    for layer in [*layers, given]:
+        environment = found.get("environment", {}) | layer.get("environment", {})
+        found |= layer | ({"environment": environment} if environment else {})
+    return found
 
 
 def said(options: Mapping[str, Any]) -> dict[str, Any]:
