@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -76,7 +77,9 @@ class Authority:
         """A certificate for an address, and its key. With ``days=-1`` it ended yesterday."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))])
+        numbers = not host.strip("0123456789.")
+        shown = x509.IPAddress(ip_address(host)) if numbers else x509.DNSName(host)
+        names = x509.SubjectAlternativeName([shown])
         made = _certificate(subject, self._name, key, days).add_extension(names, critical=False)
         certificate = self._directory / f"{host}{days}.crt"
         certificate.write_bytes(_pem(made.sign(self._key, hashes.SHA256())))
@@ -234,8 +237,10 @@ def login_secret(namespace: str, name: str, config: str) -> None:
 
 
 @contextlib.contextmanager
-def package_index(directory: Path, host: str, name: str, text: str) -> Iterator[str]:
-    """An index (PEP 503) with one package, whose one module has that text; its URL."""
+def package_index(
+    directory: Path, host: str, name: str, text: str, tls: tuple[Path, Path] | None = None
+) -> Iterator[int]:
+    """An index (PEP 503) with one package, whose one module has that text; its port."""
     folder = directory / "simple" / name
     folder.mkdir(parents=True)
     wheel = folder / f"{name}-1.0-py3-none-any.whl"
@@ -249,9 +254,13 @@ def package_index(directory: Path, host: str, name: str, text: str) -> Iterator[
     (folder / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
     handler = partial(_Quiet, directory=str(directory))
     server = ThreadingHTTPServer((host, 0), handler)
+    if tls:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*tls)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://{host}:{server.server_port}/simple/"
+        yield server.server_port
     finally:
         server.shutdown()
         server.server_close()

@@ -1,7 +1,6 @@
 """Registries that want a login, with certificates of a CA of their own: real ones.
 
-Not seen here: registries that give out tokens (`Bearer`), and a package index with such a
-certificate.
+Not seen here: registries that give out tokens (`Bearer`).
 """
 
 import asyncio
@@ -233,6 +232,14 @@ def parts(cluster: str, directory: Path, ca: Authority) -> Iterator[Parts]:
         yield parts
 
 
+def a_name_for(namespace: str, name: str, address: str, port: int) -> None:
+    """A name by which the cluster's pods find something outside of it."""
+    ports = [{"port": port}]
+    apply(namespace, "Service", name, spec={"clusterIP": "None", "ports": ports})
+    subsets = [{"addresses": [{"ip": address}], "ports": ports}]
+    apply(namespace, "Endpoints", name, subsets=subsets)
+
+
 async def built(
     engine: KubernetesEngine, name: str, source: Path, *bases: str, seconds: int = 100
 ) -> Observation:
@@ -342,23 +349,32 @@ class TestOnACluster:
         assert "nodes trust its registry's CA" in said[0]
         assert "KubernetesEngine.pull_secrets" in said[1]
 
+    @pytest.mark.parametrize("private_ca", [False, True])
     async def test_an_index_and_build_arguments_of_the_admin(
-        self, make: Make, name: str, parts: Parts, tmp_path: Path
+        self, make: Make, name: str, parts: Parts, tmp_path: Path, private_ca: bool
     ) -> None:
         """On a base whose registry wants no login: the build fetches it itself, and trusts it."""
         base = f"{parts.open}/bases/python:1"
+        # What a base says of certificates itself is its own; this one is to say nothing.
         steps = (
-            f"FROM {base}\nARG GREETING\nRUN pip install kaosindexed"
+            f"FROM {base}\nARG GREETING\nRUN rm -f /etc/pip.conf"
+            " && env -u PIP_CERT -u SSL_CERT_FILE -u REQUESTS_CA_BUNDLE pip install kaosindexed"
             ' && python3 -c "import kaosindexed" && echo "said: $GREETING"\n'
         )
         source = bundle(tmp_path / "source", "", steps)
         host = this_machine()
-        with private.package_index(tmp_path, host, "kaosindexed", "print('from it')") as url:
+        # To pip an address of numbers is none to check a certificate by.
+        named = f"index.{parts.namespace}.svc" if private_ca else host
+        tls = parts.ca.issue(named) if private_ca else None
+        with private.package_index(tmp_path, host, "kaosindexed", "print('from it')", tls) as port:
+            if private_ca:
+                a_name_for(parts.namespace, "index", host, port)
+            url = f"http{'s' if tls else ''}://{named}:{port}/simple/"
             more = {"pip_index_url": url, "build_args": {"GREETING": "good day = $HOME", "X": "y"}}
             engine = make(**parts.options(**more))
             seen = await built(engine, name, source, base)
         lines = texts(await output(engine, name))
-        assert seen.phase is Phase.SUCCEEDED, lines
+        assert seen.phase is Phase.SUCCEEDED, "\n".join(lines[-20:])
         assert "from it" in lines
         assert "said: good day = $HOME" in lines
 
