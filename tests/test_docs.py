@@ -138,7 +138,8 @@ def _typed(page: Path) -> Iterator[list[str]]:
 
 
 def _kaos(line: str) -> Iterator[list[str]]:
-    line = re.sub(r"^((!|[A-Z_]+=\S+ )+)", "", line.partition(" < ")[0].partition("#")[0].strip())
+    line = re.split(" [<>] |#", line)[0].strip()
+    line = re.sub(r"^((!|[A-Z_]+=\S+ )+)", "", line)
     if line.startswith("kaos ") and not re.search(r"[…\[<]", line):
         yield shlex.split(line)[1:]
 

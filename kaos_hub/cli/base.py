@@ -13,6 +13,8 @@ from kaos_hub.cli.output import clean, say, styled
 from kaos_hub.errors import InvalidRequest, KaosError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from kaos_hub.client import Client
 
 
@@ -163,6 +165,16 @@ class Group(click.Group):
             todo = f"Did you mean: {path} {near[0]}" if near else f"All there are: {path} --help"
             raise click.UsageError(f"There is no command {name!r}. {todo}", ctx)
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        if not self._lazy:
+            return super().shell_complete(ctx, incomplete)
+        from click.shell_completion import CompletionItem
+
+        # Not click's own: it would import every command to see its help.
+        names = [name for name in self._lazy if name.startswith(incomplete)]
+        offered = [CompletionItem(name, help=self._lazy[name][1]) for name in names]
+        return [*offered, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if not self._lazy:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kaos_hub.cli import completion
 from kaos_hub.cli.base import Group, Session, pass_session
 from kaos_hub.cli.output import age, show, show_json, show_table
 from kaos_hub.cli.progress import Bar
@@ -25,7 +26,7 @@ def bundle() -> None:
 
 @bundle.command("list")
 @_kind
-@click.option("--name", help="Only versions of this bundle.")
+@click.option("--name", help="Only versions of this bundle.", shell_complete=completion.bundles)
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
 @pass_session
 def list_bundles(session: Session, kind: str | None, name: str | None, limit: int) -> None:
@@ -54,7 +55,7 @@ def list_bundles(session: Session, kind: str | None, name: str | None, limit: in
 
 
 @bundle.command()
-@click.argument("bundle", metavar="NAME[@vN]")
+@click.argument("bundle", metavar="NAME[@vN]", shell_complete=completion.bundles)
 @_kind
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Folder to make; else ./NAME is made."
@@ -79,7 +80,7 @@ def get(session: Session, bundle: str, kind: str | None, out: Path | None) -> No
 
 
 @bundle.command()
-@click.argument("bundle", metavar="NAME[@vN]")
+@click.argument("bundle", metavar="NAME[@vN]", shell_complete=completion.bundles)
 @click.argument("since", metavar="[vN]", required=False)
 @_kind
 @click.option("--limit", type=click.IntRange(0, 100_000), default=1000, show_default=True)
@@ -115,7 +116,7 @@ def diff(session: Session, bundle: str, since: str | None, kind: str | None, lim
 
 
 @bundle.command()
-@click.argument("bundle", metavar="NAME[@vN]")
+@click.argument("bundle", metavar="NAME[@vN]", shell_complete=completion.bundles)
 @_kind
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @pass_session

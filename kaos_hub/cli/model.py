@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kaos_hub.cli import completion
 from kaos_hub.cli.base import Group, Session, pass_session
 from kaos_hub.cli.output import age, moment, show, show_fields, show_json, show_table
 from kaos_hub.cli.progress import Bar
@@ -14,7 +15,7 @@ from kaos_hub.cli.train_show import figure, link, value
 if TYPE_CHECKING:
     from kaos_hub.models import TrainedModel
 
-_model = click.argument("model", metavar="MODEL")
+_model = click.argument("model", metavar="MODEL", shell_complete=completion.models)
 _SHOWN = 3
 """Metrics of a model that fit into a list."""
 
@@ -156,7 +157,7 @@ def name(session: Session, model: str, name: str) -> None:
 
 
 @model.command()
-@click.argument("model", metavar="NAME[@vN]")
+@click.argument("model", metavar="NAME[@vN]", shell_complete=completion.models)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @pass_session
 def delete(session: Session, model: str, yes: bool) -> None:

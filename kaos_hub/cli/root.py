@@ -16,6 +16,7 @@ _COMMANDS = {
     "bundle": ("kaos_hub.cli.bundle:bundle", "See and fetch what was submitted."),
     "train": ("kaos_hub.cli.train:train", "Train models and look after trainings."),
     "model": ("kaos_hub.cli.model:model", "See, fetch and name what trainings left."),
+    "completion": ("kaos_hub.cli.completion:completion", "Let Tab complete commands and names."),
     "template": ("kaos_hub.cli.template:template", "Folders to begin with."),
     "workspace": ("kaos_hub.cli.workspace:workspace", "Work on the things of a group."),
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
+from kaos_hub.cli import completion
 from kaos_hub.cli.base import Session
 from kaos_hub.errors import Conflict, NotFound
 
@@ -72,6 +73,11 @@ class Listing:
                            f" {len(present)}")  # fmt: skip
         return present[index - 1][0]
 
+    def names_shown(self, session: Session) -> list[str]:
+        """What stood in it when it was shown last: for offering, never for acting."""
+        shown = self._cache().get(_place(session))
+        return [str(row[0]) for row in shown["rows"]] if isinstance(shown, dict) else []
+
     def _fingerprint(self, entries: Sequence[_Made]) -> list[list[str]]:
         # With the time of creation: a notebook deleted and made again is another one.
         return [[str(getattr(e, self.attribute)), e.created.isoformat()] for e in entries]
@@ -106,8 +112,10 @@ def selection(function: AnyFunction) -> AnyFunction:
     """Give a command the parameters NAME, ``-n`` and ``-i``; see :func:`select`."""
     for parameter in (
         click.option("-i", "--index", type=int, help="Its number in `kaos notebook list`."),
-        click.option("-n", "--name", help="Its name."),
-        click.argument("notebook", metavar="[NAME]", required=False),
+        click.option("-n", "--name", help="Its name.", shell_complete=completion.notebooks),
+        click.argument(
+            "notebook", metavar="[NAME]", required=False, shell_complete=completion.notebooks
+        ),
     ):
         function = parameter(function)
     return function
@@ -148,8 +156,12 @@ def training_selection(function: AnyFunction) -> AnyFunction:
     """Give a command the parameters JOB, ``-j`` and ``-i``; see :func:`select_training`."""
     for parameter in (
         click.option("-i", "--index", type=int, help="Its number in `kaos train list`."),
-        click.option("-j", "--job", help="Its id; with .N, its trial N."),
-        click.argument("training", metavar="[JOB]", required=False),
+        click.option(
+            "-j", "--job", help="Its id; with .N, its trial N.", shell_complete=completion.trainings
+        ),
+        click.argument(
+            "training", metavar="[JOB]", required=False, shell_complete=completion.trainings
+        ),
     ):
         function = parameter(function)
     return function

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from kaos_hub.cli.base import Command, Group, Session, pass_session
 from kaos_hub.cli.output import show, show_json, show_table
@@ -55,6 +56,11 @@ class _Laid:
     kept: list[str] = field(default_factory=list)
 
 
+def _offered(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    names = [name for name in _TEMPLATES if name.startswith(incomplete)]
+    return [CompletionItem(name, help=_TEMPLATES[name].what) for name in names]
+
+
 @click.group(cls=Group)
 def template() -> None:
     """Folders to begin with, which deploy as they are."""
@@ -82,7 +88,7 @@ def list_templates(session: Session) -> None:
 
 
 @template.command(cls=Command)
-@click.argument("name")
+@click.argument("name", shell_complete=_offered)
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
 @pass_session
 def get(session: Session, name: str, folder: Path | None) -> None:

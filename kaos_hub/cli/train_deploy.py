@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from kaos_hub.cli import completion
 from kaos_hub.cli.base import Command, Session, pass_session
 from kaos_hub.cli.output import age, show, show_json
 from kaos_hub.cli.submitting import submit, submitted_as, would_send
@@ -22,10 +23,10 @@ AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 def _options(function: AnyFunction) -> AnyFunction:
     for option in reversed(
         [
-            click.option("-s", "--source", metavar="DIR",
+            click.option("-s", "--source", metavar="DIR", shell_complete=completion.sources,
                          help="Source bundle: a folder with a Dockerfile and model/train; or"
                          " NAME@v2."),
-            click.option("-d", "--data", metavar="DIR",
+            click.option("-d", "--data", metavar="DIR", shell_complete=completion.data,
                          help="Data bundle: any folder; or NAME@v2."),
             click.option("-m", "--manifest", "--data-manifest", metavar="PATH",
                          help="Instead of data: a file or folder of lines {url, path} to fetch."),
@@ -34,7 +35,7 @@ def _options(function: AnyFunction) -> AnyFunction:
                          " combination."),
             click.option("-p", "--parallelism", "slots", type=click.IntRange(1, 1000),
                          help="Trials that run at once.  [default: 1]"),
-            click.option("--notebook", metavar="NAME",
+            click.option("--notebook", metavar="NAME", shell_complete=completion.notebooks,
                          help="The source of this notebook, saved first if it runs; and its data."),
             click.option("--name", help="What it is called; else as its source bundle."),
             click.option("--goal", metavar="METRIC:min|max",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kaos_hub.cli import completion
 from kaos_hub.cli.base import Group, Session, pass_session
 from kaos_hub.cli.output import show, show_json, show_table
 from kaos_hub.errors import NotFound
@@ -53,7 +54,7 @@ def _is(each: "Workspace", current: str | None) -> bool:
 
 
 @workspace.command("set")
-@click.argument("name", metavar="[GROUP]", required=False)
+@click.argument("name", metavar="[GROUP]", required=False, shell_complete=completion.workspaces)
 @pass_session
 def set_workspace(session: Session, name: str | None) -> None:
     """Work on the things of a group from now on; without GROUP, on your own again.

@@ -1,0 +1,170 @@
+"""``kaos completion``, and what Tab offers: names and ids of what there is.
+
+Whatever goes wrong offers nothing: a message in the middle of a line that somebody types helps
+nobody.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from kaos_hub.cli.base import Command, Session, pass_session
+from kaos_hub.cli.output import clean, show_json
+from kaos_hub.errors import KaosError
+
+if TYPE_CHECKING:
+    from kaos_hub.cli.selection import Listing
+    from kaos_hub.models import Workspace
+
+_PATIENCE = 1.5
+"""Seconds that a Hub has for answering a Tab; then what was shown last is offered."""
+_MOST = 200
+"""Entries of a long list that are offered."""
+_VARIABLE = "_KAOS_COMPLETE"
+
+Offer = tuple[str, str]
+"""What is offered, and what is said about it where the shell shows that."""
+
+
+@click.command(cls=Command)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@pass_session
+def completion(session: Session, shell: str) -> None:
+    """Print what makes Tab complete commands, options and names in your shell.
+
+    \b
+    Example:
+        kaos completion bash > ~/.local/share/bash-completion/completions/kaos
+        kaos completion zsh > ~/.zfunc/_kaos
+        kaos completion fish > ~/.config/fish/completions/kaos.fish
+    """
+    found = get_completion_class(shell)
+    assert found is not None
+    script = found(click.get_current_context().find_root().command, {}, "kaos", _VARIABLE).source()
+    show_json({"shell": shell, "script": script}) if session.json else click.echo(script)
+
+
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def _completer(
+    ask: Callable[[Session], Iterable[Offer]], shown: "Callable[[], Listing] | None" = None
+) -> Completer:
+    """What offers the answers to a question, asked live.
+
+    Args:
+        ask: asks the Hub.
+        shown: the list that was shown last, for when the Hub does not answer soon.
+    """
+
+    def complete(
+        ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        session = ctx.find_object(Session) or Session()
+        found = _in_time(lambda: list(ask(session)))
+        if found is None and shown is not None:
+            with suppress(KaosError, OSError):
+                found = [(each, "") for each in shown().names_shown(session)]
+        return [
+            CompletionItem(value, help=clean(help))
+            for value, help in (found or [])[:_MOST]
+            # A shell would take apart what has blanks or quotes in it.
+            if value.startswith(incomplete) and clean(value).isprintable() and _plain(value)
+        ]
+
+    return complete
+
+
+def _plain(value: str) -> bool:
+    return not set(value) & set(" \t\n\"'`$\\;&|<>()[]{}*?!#~")
+
+
+def _in_time(ask: Callable[[], list[Offer]]) -> list[Offer] | None:
+    """The answer, if there is one soon. Who still waits for it then ends with this process."""
+    answers: list[list[Offer]] = []
+
+    def run() -> None:
+        with suppress(KaosError, OSError):
+            answers.append(ask())
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    return answers[0] if answers else None
+
+
+def _notebooks() -> "Listing":
+    from kaos_hub.cli.selection import NOTEBOOKS
+
+    return NOTEBOOKS
+
+
+def _trainings() -> "Listing":
+    from kaos_hub.cli.selection import TRAININGS
+
+    return TRAININGS
+
+
+def _bundles(session: Session) -> Iterable[Offer]:
+    found: dict[str, str] = {}
+    for each in session.client.bundles.list(limit=_MOST):
+        found.setdefault(each.name, f"{each.kind}, v{each.version}")
+    return found.items()
+
+
+def _versions(kind: str) -> Callable[[Session], Iterable[Offer]]:
+    def ask(session: Session) -> Iterable[Offer]:
+        found = session.client.bundles.list(kind=kind, limit=_MOST)
+        return ((f"{v.name}@v{v.version}", f"{v.files} files") for v in found if v.current)
+
+    return ask
+
+
+def folder_or(kind: str) -> Completer:
+    """What offers folders; where none begins like this, the bundles of a kind."""
+    of_bundles = _completer(_versions(kind))
+
+    def complete(
+        ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        if _begins_folder(incomplete):
+            return [CompletionItem(incomplete, type="dir")]
+        return of_bundles(ctx, param, incomplete)
+
+    return complete
+
+
+def _begins_folder(text: str) -> bool:
+    folder, begin = os.path.split(text)
+    with suppress(OSError):
+        return any(each.name.startswith(begin) and each.is_dir() for each in Path(folder).iterdir())
+    return False
+
+
+def _models(session: Session) -> Iterable[Offer]:
+    found = session.client.models.list()
+    names = {m.name.partition("@")[0]: "the newest of that name" for m in found if m.name}
+    return [*names.items(), *((m.id, m.name or m.author) for m in found)]
+
+
+def _groups(session: Session) -> "list[Workspace]":
+    return [w for w in session.client.workspaces.list() if w.owner.startswith("group:")]
+
+
+notebooks = _completer(
+    lambda session: ((n.name, str(n.state)) for n in session.client.notebooks.list()), _notebooks
+)
+trainings = _completer(
+    lambda session: ((t.id, f"{t.name}, {t.state}") for t in session.client.trainings.list()),
+    _trainings,
+)
+bundles = _completer(_bundles)
+sources, data = folder_or("source"), folder_or("data")
+models = _completer(_models)
+workspaces = _completer(lambda session: ((w.name, w.owner) for w in _groups(session)))
