@@ -14,6 +14,8 @@ KAOS_ADMIN            who administrates                the OS user who started i
 KAOS_TRUST_ALL_USERS  1: on the engine `local`, let    only the OS user who started it
                       all users run code as that
                       OS user
+KAOS_BIND_MOUNTS      folders that all notebooks      none
+                      see, with `:` between them
 KAOS_EXTRA_CONFIG     a file like this one, read last  none
 
 In a Kubernetes cluster Hub, proxy and service are a pod each, and read this file, too; `helm/plain`

@@ -123,6 +123,15 @@ EVERY_OPTION = {
         ["-e", "A=1", "--env", "B=x=y"], ["environment.A=1", "env.B=x=y"],
         "environment:\n  A: 1\n  B: x=y\n", {"environment": {"A": "1", "B": "x=y"}},
     ),
+    "a folder of the machine": Option(
+        ["--bind-mount", "/data/scratch:/scratch:ro"],
+        ["bind_mounts=[{host_path: /data/scratch, container_path: /scratch, read_only: true}]"],
+        "bind_mounts:\n  - host_path: /data//scratch/\n    container_path: /scratch\n"
+        "    read_only: true\n",
+        {"bind_mounts": [
+            {"host_path": "/data/scratch", "container_path": "/scratch", "read_only": True}
+        ]},
+    ),
     "a list of variables": Option(
         ["-e", "A=1"], ["environment=[A=1]"], "environment:\n  - A=1\n", {"environment": {"A": "1"}}
     ),
@@ -155,7 +164,7 @@ async def test_every_way_to_say_it_leads_to_the_same_notebook(
             }
         )  # fmt: skip
         wish = shown.model_dump(
-            include={"display_name", "resources", "pool", "idle", "environment"}
+            include={"display_name", "resources", "pool", "idle", "environment", "bind_mounts"}
         )
         seen.append((apart, wish))
     assert all(each == seen[0] for each in seen)

@@ -39,6 +39,8 @@ def deploy_options(function: AnyFunction) -> AnyFunction:
             click.option("--idle-timeout", help="Stop it when idle for so long: 30m, 2h, never."),
             click.option("--idle-type", type=click.Choice(_IDLE_TYPES),
                          help="What keeps it from being idle."),
+            click.option("--bind-mount", "bind_mounts", metavar="HOST:PLACE[:ro]", multiple=True,
+                         help="A folder of the machine, seen at PLACE; - is none again."),
             click.option("--config-file", metavar="FILE", type=click.Path(path_type=Path),
                          help="YAML with what the options say, too; they win over it."),
             click.option("--config", metavar="KEY=VALUE", multiple=True,
@@ -95,6 +97,8 @@ def _layered(given: dict[str, Any]) -> dict[str, Any]:
         layers = [read_config(file) if file is not None else {}, read_pairs(pairs)]
     if "environment" in given:
         given["environment"] = variables(given["environment"])
+    if "bind_mounts" in given:
+        given["bind_mounts"] = _bind_mounts(given["bind_mounts"])
     found: dict[str, Any] = {}
     for layer in [*layers, given]:
         environment = found.get("environment", {}) | layer.get("environment", {})
@@ -109,6 +113,19 @@ def said(options: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in options.items()
         if value not in (None, (), False)
     }
+
+
+def _bind_mounts(texts: Iterable[str]) -> list[dict[str, Any]]:
+    found = []
+    for text in texts:
+        if text == "-":
+            continue
+        host, colon, inside = text.partition(":")
+        inside, _, how = inside.partition(":")
+        if not (colon and host and inside) or how not in ("", "ro", "rw"):
+            raise InvalidRequest(f"--bind-mount {text}: say HOST:PLACE, or HOST:PLACE:ro")
+        found.append({"host_path": host, "container_path": inside, "read_only": how == "ro"})
+    return found
 
 
 def variables(texts: Iterable[str]) -> dict[str, str]:

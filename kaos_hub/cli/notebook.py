@@ -1,5 +1,6 @@
 """``kaos notebook …``: everything but ``deploy``."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,7 +24,7 @@ from kaos_hub.cli.selection import NOTEBOOKS, select, selection
 from kaos_hub.quantities import duration
 
 if TYPE_CHECKING:
-    from kaos_hub.models import BundleLink, IdlePolicy, Notebook, Stage
+    from kaos_hub.models import BindMount, BundleLink, IdlePolicy, Notebook, Stage
 
 _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
@@ -57,12 +58,18 @@ def list_notebooks(session: Session) -> None:
     elif not notebooks:
         session.note("No notebooks yet. Deploy one: kaos notebook deploy -s DIR")
     else:
-        described = any(each.display_name for each in notebooks)
-        heads = ("#", "name", *(["description"] * described))
-        show_table(
-            (*heads, "state", "source", "data", "resources", "age", "url"),
-            [_row(index, each, described) for index, each in enumerate(notebooks, 1)],
-        )
+        show_notebooks(notebooks)
+
+
+def show_notebooks(found: "Sequence[Notebook]", err: bool = False) -> None:
+    """Print the numbered list; ``err``: as a remark."""
+    described = any(each.display_name for each in found)
+    heads = ("#", "name", *(["description"] * described))
+    show_table(
+        (*heads, "state", "source", "data", "resources", "age", "url"),
+        [_row(index, each, described) for index, each in enumerate(found, 1)],
+        err=err,
+    )
 
 
 def _row(index: int, each: "Notebook", described: bool) -> tuple[object, ...]:
@@ -113,12 +120,18 @@ def _fields(found: "Notebook") -> list[tuple[str, object]]:
         ("resources", resources(found.resources)),
         ("pool", found.pool),
         ("environment", ", ".join(found.environment)),
+        *(("mount", _mount(mount)) for mount in found.bind_mounts),
         ("idle", _idle(found.idle)),
         ("", found.verdict.reason if found.verdict else ""),
         ("created", moment(found.created)),
         ("started", moment(found.started)),
         ("stopped", moment(found.stopped)),
     ]
+
+
+def _mount(mount: "BindMount") -> str:
+    only = ", read-only" if mount.read_only else ""
+    return f"{mount.host_path} at {mount.container_path}{only}"
 
 
 def _stage(stage: "Stage") -> str:
@@ -144,8 +157,11 @@ def open_notebook(
 ) -> None:
     """Print the notebook's address, and open it if this is a terminal.
 
+    If none is named, it is the only one that runs, or the one used last from this folder.
+
     \b
     Example:
+        kaos notebook open
         kaos notebook open -n example
     """
     found = session.client.notebooks.get(select(session, notebook, name, index))
@@ -229,7 +245,7 @@ def start(
         own = {"name": chosen, "detach": detach, "no_browser": no_browser}
         _deploy.carry_out(session, read(options | own))
         return
-    chosen = select(session, notebook, name, index)
+    chosen = select(session, notebook, name, index, wanted=("STOPPED", "FAILED"))
     found = session.client.notebooks.start(chosen)
     follow_to_the_end(session, found, detach=detach, browser=not no_browser)
 

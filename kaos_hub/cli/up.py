@@ -39,6 +39,14 @@ _SERVICES = ["access:services!service=kaos", "access:services!service=kaos-train
     is_flag=True,
     help="On the engine local: let everybody who logs in run code as you.",
 )
+@click.option(
+    "--bind-mount",
+    "bind_mounts",
+    metavar="DIR",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A folder that every notebook sees and may write to, at the same path.",
+)
 @click.option("--show-password", is_flag=True, help="Print the password and do nothing else.")
 @pass_session
 def up(
@@ -48,6 +56,7 @@ def up(
     data_dir: Path | None,
     extra: Path | None,
     trust_all_users: bool,
+    bind_mounts: tuple[Path, ...],
     show_password: bool,
 ) -> None:
     """Start everything on this machine and print its address.
@@ -73,9 +82,24 @@ def up(
     }
     if extra:
         environment["KAOS_EXTRA_CONFIG"] = str(extra.absolute())
+    if bind_mounts:
+        environment["KAOS_BIND_MOUNTS"] = os.pathsep.join(map(_bind_mount, bind_mounts))
     if trust_all_users:
         environment["KAOS_TRUST_ALL_USERS"] = "1"
     _run(session, data, engine, environment)
+
+
+def _bind_mount(folder: Path) -> str:
+    """A folder as the configuration takes it; refused if notebooks could not see it there."""
+    from kaos_hub.models import AllowedMount
+
+    if not folder.is_dir():
+        raise InvalidRequest(f"--bind-mount: there is no folder {str(folder)!r}")
+    path = str(folder.absolute())
+    if os.pathsep in path:
+        raise InvalidRequest(f"{path!r} has a {os.pathsep!r} in it; offer it in a file of -f")
+    AllowedMount(host_path=path, container_path=path)
+    return path
 
 
 def _check_installed() -> None:

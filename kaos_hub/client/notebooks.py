@@ -4,7 +4,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from kaos_hub.errors import BuildFailed, KaosError, Unavailable
 from kaos_hub.models import (
     NOTHING,
     AttachRequest,
+    BindMount,
     BundleKind,
     BundleVersion,
     DeployAnswer,
@@ -126,6 +127,7 @@ class Notebooks:
         idle_type: IdleType | str | None = None,
         display_name: str | None = None,
         environment: Mapping[str, str] | None = None,
+        bind_mounts: "Sequence[BindMount] | None" = None,
         pull: bool = False,
         restart: bool = False,
         dry_run: bool = False,
@@ -148,6 +150,7 @@ class Notebooks:
             idle_type: what besides use keeps it from being idle.
             display_name: free text that says what it is for.
             environment: variables; those not named stay, one with an empty value is taken away.
+            bind_mounts: folders of the machine, of those that the admin allows.
             pull: look the base image up again.
             restart: restart a running notebook if the change needs it.
             dry_run: only say what would happen; folders are still submitted.
@@ -160,6 +163,7 @@ class Notebooks:
         options: dict[str, Any] = {
             "size": size, "cpu": cpu, "memory": memory, "gpu": gpu,
             "idle_timeout": idle_timeout, "idle_type": idle_type, "display_name": display_name,
+            "bind_mounts": bind_mounts if bind_mounts is None else [*bind_mounts],
             "run": run, "pool": pool, "environment": environment and dict(environment),
         }  # fmt: skip
         request = parse_request(

@@ -5,12 +5,16 @@ import contextlib
 import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 from kaos_hub.models import Mount
 
 
 class Places(ABC):
     """Trees are shared by digest and never written to; a home is one notebook's, and stays."""
+
+    here: ClassVar[bool] = False
+    """Whether workloads see folders of the machine that the service runs on."""
 
     @abstractmethod
     async def has_tree(self, digest: str) -> bool:
@@ -47,6 +51,8 @@ class MachinePlaces(Places):
         trees: one folder per digest (its hex part).
         homes: one folder per notebook id.
     """
+
+    here = True
 
     def __init__(self, trees: Path, homes: Path) -> None:
         self._trees, self._homes = trees, homes

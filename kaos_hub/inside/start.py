@@ -8,6 +8,7 @@ a container with the runtime's (there ``python -I``). Everything it needs is in 
 ``KAOS_SOURCE_DIGEST``  its digest; a working copy that follows it already is not even looked at
 ``KAOS_PYTHON``         local engine: the Python of the kernel; ``KAOS_KERNELS`` what that lacks
 ``KAOS_PACKAGES``       where the user's own ``pip install`` goes
+``KAOS_MOUNT_<n>``      where something is mounted; ``KAOS_MOUNT_<n>_NAME`` is what it is called
 ``KAOS_PARAMS_TEXT``    parameters of the run that it is on; ``KAOS_PARAMS`` names the file they get
 ``KAOS_HOOK_TIMEOUT``   seconds that ``startup-hook.sh`` may take, 600 if not set
 
@@ -15,7 +16,9 @@ Nothing here keeps a notebook from starting: what goes wrong is told in the note
 """
 
 import os
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from kaos_hub.inside import kernels, packages, variables
@@ -30,6 +33,7 @@ def main() -> None:
     home = Path(os.environ.get("KAOS_HOME") or Path.home())
     seed(home, os.environ.get("KAOS_SOURCE"), os.environ.get("KAOS_SOURCE_DIGEST"))
     lay_params(home, os.environ.pop("KAOS_PARAMS_TEXT", None))
+    lay_links(home, os.environ)
     if os.environ.get("KAOS_PYTHON"):
         lend_kernel(home)
     run_hook(home / "work")
@@ -70,6 +74,32 @@ def lay_params(home: Path, text: str | None) -> None:
         say(f"the parameters of its run are not there: {e}")
         return
     os.environ["KAOS_PARAMS"] = str(file)
+
+
+def lay_links(home: Path, environ: Mapping[str, str]) -> None:
+    """Links to what is mounted outside of the home, which Jupyter would not show else."""
+    folder = home / "mounts"
+    wanted: dict[str, str] = {}
+    for name, place in environ.items():
+        if re.fullmatch(r"KAOS_MOUNT_\d+", name):
+            called = environ.get(f"{name}_NAME") or "mount"
+            while called in wanted:
+                called += "-2"
+            wanted[called] = place
+    try:
+        # Only links are taken away, and all links in there are ours.
+        for entry in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
+            if entry.is_symlink():
+                entry.unlink()
+        if wanted:
+            folder.mkdir(exist_ok=True)
+        elif folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        for called, place in wanted.items():
+            if not os.path.lexists(folder / called):
+                (folder / called).symlink_to(place)
+    except OSError as e:
+        say(f"{folder} has no links to what is mounted: {e}")
 
 
 def lend_kernel(home: Path) -> None:

@@ -66,8 +66,12 @@ from kaos_hub.models.notebooks import (
 )
 from kaos_hub.models.options import (
     NOTHING as NOTHING,
+    AllowedMount as AllowedMount,
+    BindMount as BindMount,
+    BindMounts as BindMounts,
     NotebookOptions as NotebookOptions,
     Variables as Variables,
+    check_apart as check_apart,
     variable_name as variable_name,
 )
 from kaos_hub.models.resources import (

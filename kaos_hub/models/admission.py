@@ -15,6 +15,9 @@ class Mount(Model):
     source: str = Field(description="path on the machine, or below the root of volume or tree")
     target: str
     read_only: bool = True
+    host: bool = Field(
+        False, description="a folder that the admin has: it must be there, and is left as it is"
+    )
     volume: str | None = Field(None, description="Kubernetes: name of the claim that holds it")
     digest: Digest | None = Field(
         None, description="Kubernetes: tree that is fetched into the pod before it starts"

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from kaos_hub.models.base import Model
-from kaos_hub.models.options import Variables
+from kaos_hub.models.options import BindMounts, Variables
 from kaos_hub.models.resources import Cpu, Duration, Gpu, Memory
 from kaos_hub.models.words import IdleType, NotebookName
 
@@ -23,6 +23,9 @@ class NotebookConfig(Model):
     description: str | None = Field(None, max_length=120, description="what it is for")
     resources: ConfigResources | None = None
     environment: Variables | None = Field(None, description="a map, or a list of NAME=VALUE")
+    bind_mounts: BindMounts | None = Field(
+        None, description="a list of host_path, container_path and read_only"
+    )
     idle_timeout: Duration | None = Field(None, description="seconds, or 30m, 2h, never")
     notebook_idle_type: IdleType | None = None
 

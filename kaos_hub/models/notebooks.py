@@ -6,7 +6,7 @@ from pydantic import Field
 
 from kaos_hub.models.base import Model
 from kaos_hub.models.errands import ErrandOrder
-from kaos_hub.models.options import Variables
+from kaos_hub.models.options import BindMount, BindMounts, Variables
 from kaos_hub.models.resources import Cpu, Duration, Gpu, IdlePolicy, Memory, Resources
 from kaos_hub.models.words import (
     Digest,
@@ -79,6 +79,9 @@ class NotebookRequest(Model):
         description="variables of kernels and terminals; those not named stay as they are, one with"
         " an empty value is taken away",
     )
+    bind_mounts: BindMounts | None = Field(
+        None, description="folders of the machine, of those that the admin allows; [] is none again"
+    )
     pull: bool = Field(False, description="look up the base image again")
     restart: bool = Field(False, description="restart a running notebook if the change needs it")
     dry_run: bool = Field(False, description="say what would happen, do nothing")
@@ -123,6 +126,7 @@ class Notebook(Model):
     environment: list[str] = Field(
         default=[], description="names of the variables it was given; values are not shown"
     )
+    bind_mounts: list[BindMount] = Field(default=[], description="folders of the machine")
     idle: IdlePolicy = IdlePolicy()
     verdict: IdleVerdict | None = None
     build: Stage

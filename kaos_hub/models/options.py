@@ -1,6 +1,8 @@
 """What a deploy may say of a notebook besides its bundles and its size."""
 
 import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -64,7 +66,105 @@ Variables = Annotated[dict[str, str], AfterValidator(_environment)]
 """Variables of a notebook, by name."""
 
 
+_OUR_PLACES = [
+    PurePosixPath(path)
+    for path in (
+        "/home/kaos",
+        "/kaos",
+        "/kaos-runtime",
+        "/kaos-trees",
+        "/opt/kaos",
+        "/opt/program",
+        "/pfs",
+    )
+]
+_SYSTEM_PLACES = [
+    PurePosixPath(f"/{name}")
+    for name in ("bin", "dev", "etc", "lib", "lib32", "lib64", "proc", "sbin", "sys", "usr")
+]
+_KEPT_WHOLE = [PurePosixPath(f"/{name}") for name in ("root", "run", "tmp", "var")]
+_MOST_MOUNTS = 20
+
+
+def absolute_path(path: str) -> str:
+    """Check a path that a mount is made of, and write it in one way.
+
+    Raises:
+        InvalidRequest: it is not absolute, or leads upwards.
+    """
+    if not path.startswith("/") or ".." in path.split("/") or not path.isprintable():
+        raise InvalidRequest(f"{path!r} is no path for a mount: it begins with '/', without '..'")
+    if len(path.encode()) > 1000:
+        raise InvalidRequest("the path of a mount has more than 1,000 bytes")
+    return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+def place_inside(path: str) -> str:
+    """Check where in a notebook something is to be mounted.
+
+    Raises:
+        InvalidRequest: it would hide what a notebook needs; names that.
+    """
+    place = PurePosixPath(absolute_path(path))
+    for needed in [*_OUR_PLACES, *_SYSTEM_PLACES]:
+        if needed.is_relative_to(place) or place.is_relative_to(needed):
+            raise InvalidRequest(
+                f"nothing can be mounted at {str(place)!r}: the notebook needs {needed}; choose"
+                f" another place, such as /mnt/{place.name or 'data'}"
+            )
+    if place in _KEPT_WHOLE:
+        raise InvalidRequest(f"nothing can be mounted at {str(place)!r}; choose a folder in it")
+    return str(place)
+
+
+AbsolutePath = Annotated[str, AfterValidator(absolute_path)]
+PlaceInside = Annotated[str, AfterValidator(place_inside)]
+
+
+class BindMount(Model):
+    """A folder of the machine that a notebook sees."""
+
+    host_path: AbsolutePath
+    container_path: PlaceInside = Field(description="where in the notebook")
+    read_only: bool = False
+
+
+class AllowedMount(Model):
+    """Folders of the machine that an admin lets notebooks see."""
+
+    host_path: AbsolutePath = Field(description="with what is below; {username} is the user's name")
+    read_only: bool = Field(False, description="only to be read")
+    container_path: PlaceInside | None = Field(
+        None, description="mounted there in every notebook, asked for or not"
+    )
+    on_nodes: bool = Field(
+        False, description="Kubernetes: a folder of every node (hostPath), itself and not below"
+    )
+
+
+def _mounts(mounts: list[BindMount]) -> list[BindMount]:
+    if len(mounts) > _MOST_MOUNTS:
+        raise InvalidRequest(f"bind_mounts: more than {_MOST_MOUNTS}")
+    check_apart([mount.container_path for mount in mounts])
+    return mounts
+
+
+def check_apart(places: Sequence[str]) -> None:
+    """Refuse two mounts at one place.
+
+    Raises:
+        InvalidRequest: names the place.
+    """
+    twice = {place for place in places if places.count(place) > 1}
+    if twice:
+        raise InvalidRequest(f"two things cannot be mounted at {min(twice)!r}")
+
+
+BindMounts = Annotated[list[BindMount], AfterValidator(_mounts)]
+
+
 class NotebookOptions(Model):
     """What a notebook's row keeps of its wish, so that a stop and a start change nothing."""
 
     environment: Variables = Field(default={}, description="variables of kernels and terminals")
+    bind_mounts: BindMounts = Field(default=[], description="folders of the machine")

@@ -167,6 +167,7 @@ class Notebooks:
             RestartRequired: it runs, the change needs a restart, and the wish does not allow one.
             NotFound: a bundle or size that is not there.
             InvalidBundle: source and context cannot be laid over one another.
+            Forbidden: a folder that the admin does not offer.
             InvalidResources, InvalidName: the wish makes no sense.
         """
         refuse_stranger(self._trusted, user_of(owner))
@@ -182,6 +183,7 @@ class Notebooks:
         )
         environment = await self._hosting.environment_of(row, ask=False)
         await self._hosting.trees.followed(row)
+        await self._hosting.mounts.of(row)
         restart = _needs_restart(row, environment, run_before) if row.held else []
         actions = [f"make notebook {row.name!r}"] if new else []
         actions += _plan(row, environment, restart)
@@ -323,6 +325,8 @@ def _needs_restart(
         changes.append("another pool")
     if options_of(row).environment != held_options(row).environment:
         changes.append("other environment variables")
+    if options_of(row).bind_mounts != held_options(row).bind_mounts:
+        changes.append("other mounts")
     if environment.key != row.environment_key:
         changes.append(f"a new environment ({environment.why})")
     return changes

@@ -4,7 +4,7 @@ Users may ask the Hub for servers directly, so the spawner asks here before ever
 was asked for. What is admitted is held in the ledger until it is released.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from kaos_hub.engines.base import Engine
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import Mount, NotebookSpec, NotebookState, Pool, Resources
 from kaos_hub.notebooks import runs
+from kaos_hub.notebooks.mounting import told
 from kaos_hub.notebooks.records import options_of, set_state
 
 HOME = "/home/kaos"
@@ -43,6 +44,7 @@ def admit(
     engine: Engine,
     inside: Inside,
     tree: str | None = None,
+    also: Sequence[Mount] = (),
 ) -> NotebookSpec:
     """Hold what the notebook needs and say as what it starts, in one transaction.
 
@@ -54,6 +56,7 @@ def admit(
         engine: where it runs.
         inside: what is the same in all.
         tree: what its working copy is to follow: its source, with its context laid over it.
+        also: what else was found to be mounted.
 
     Raises:
         LimitExceeded: it would not fit; nothing is held.
@@ -76,9 +79,14 @@ def admit(
     spec = _spec(row, source, data, result, engine, inside)
     return spec.model_copy(
         update={
-            "mounts": [*spec.mounts, *mounts],
+            "mounts": [*spec.mounts, *mounts, *also],
             # What we say of the notebook comes last: it must be true.
-            "environment": {**options_of(row).environment, **spec.environment, **environment},
+            "environment": {
+                **options_of(row).environment,
+                **spec.environment,
+                **environment,
+                **told(also),
+            },
         }
     )
 

@@ -91,6 +91,7 @@ class Gate:
         row, new = await self._db.run(write)
         environment = await self._hosting.environment_of(row, ask=False)
         tree, result = await self._hosting.trees.followed(row), environment.result
+        mounts = await self._hosting.mounts.of(row)
         if result is None or not await self._laid_out(row):
             await self._follow_up(row)
         try:
@@ -103,6 +104,7 @@ class Gate:
                     self._hosting.engine,
                     self._hosting.inside,
                     tree,
+                    mounts,
                 )
             )
         except LimitExceeded as e:

@@ -32,6 +32,7 @@ from kaos_hub.jobs import Jobs
 from kaos_hub.logs import LogStore
 from kaos_hub.models import JobState, NotebookState
 from kaos_hub.notebooks.admission import Inside, release
+from kaos_hub.notebooks.mounting import Mounts
 from kaos_hub.notebooks.records import announce, server_of, set_state, user_of
 from kaos_hub.notebooks.trees import Trees
 from kaos_hub.notebooks.watching import HostLogs, Watch
@@ -51,7 +52,7 @@ class Hosting:
 
     Args:
         db, bell, jobs, engine, environments, logs, hub: what it works with.
-        trees: what notebooks see.
+        trees, mounts: what notebooks see.
         store_url: where bundles' bytes rest, for jobs that lay them out.
         inside: what is the same in all notebooks.
         resync, silence: seconds, see :class:`~kaos_hub.notebooks.watching.Watch`.
@@ -67,6 +68,7 @@ class Hosting:
         logs: LogStore,
         hub: Hub,
         trees: Trees,
+        mounts: Mounts,
         store_url: str,
         inside: Inside,
         resync: float = 15,
@@ -74,7 +76,7 @@ class Hosting:
     ) -> None:
         self.db, self.bell, self.jobs, self.engine = db, bell, jobs, engine
         self.environments, self.logs, self.hub = environments, logs, hub
-        self.trees, self.store_url, self.inside = trees, store_url, inside
+        self.trees, self.mounts, self.store_url, self.inside = trees, mounts, store_url, inside
         self.host_logs = HostLogs(db, engine, logs)
         self._watch = Watch(self, resync, silence)
         self._drivers: dict[str, asyncio.Task[None]] = {}

@@ -128,6 +128,7 @@ def as_model(session: Session, row: NotebookRow, public_url: str) -> Notebook:
         resources=Resources(cpu=row.cpu, memory=row.memory, gpu=row.gpu),
         pool=row.pool,
         environment=sorted(options.environment),
+        bind_mounts=options.bind_mounts,
         idle=IdlePolicy(timeout=row.idle_timeout, type=IdleType(row.idle_type)),
         verdict=idle.verdict(row, now()) if running else None,
         build=_build_stage(session, row),

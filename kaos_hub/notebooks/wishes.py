@@ -189,4 +189,7 @@ def changed(options: NotebookOptions, wish: NotebookRequest) -> NotebookOptions:
     """The options as the wish wants them; what it leaves out stays."""
     given = options.environment | (wish.environment or {})
     environment = {name: value for name, value in given.items() if value}
-    return NotebookOptions(environment=environment)
+    update: dict[str, object] = {"environment": environment}
+    if wish.bind_mounts is not None:
+        update["bind_mounts"] = wish.bind_mounts
+    return options.model_copy(update=update)

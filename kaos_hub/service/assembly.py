@@ -12,9 +12,11 @@ from traitlets.config import Configurable
 
 from kaos_hub import __version__
 from kaos_hub.bell import Bell
+from kaos_hub.bundles.limits import Limits
 from kaos_hub.catalogue import Catalogue
 from kaos_hub.database import Database
 from kaos_hub.datadir import DataDir
+from kaos_hub.depositing import Deposits
 from kaos_hub.engines.base import Engine
 from kaos_hub.environments import Environments, explain
 from kaos_hub.errors import KaosError
@@ -25,6 +27,7 @@ from kaos_hub.logs import LogStore
 from kaos_hub.models import Info
 from kaos_hub.notebooks import Errands, Gate, Hosting, Notebooks, Offer, Wishes
 from kaos_hub.notebooks.admission import Inside
+from kaos_hub.notebooks.mounting import Mounts
 from kaos_hub.notebooks.trees import Trees
 from kaos_hub.removal import Removal
 from kaos_hub.service.core import Core
@@ -135,6 +138,7 @@ class Parts:
             versions=versions,
             catalogue=Catalogue(db, versions),
             removal=Removal(db, versions),
+            deposits=self._open_deposits(versions, ledger),
             jobs=tools.jobs,
             notebooks=notebooks,
             gate=gate,
@@ -158,6 +162,13 @@ class Parts:
         kind: Any = find_class("kaos_hub.stores", self._config.store, Store)
         store: Store = kind.from_url(self._data.store.as_uri())
         return store
+
+    def _open_deposits(self, versions: Versions, ledger: Ledger) -> Deposits:
+        config = self._config
+        limits = Limits(max_files=config.max_files, max_file_size=config.file_limit())
+        deposits = Deposits(versions, ledger, self._data.uploads, limits)
+        deposits.clear()
+        return deposits
 
     async def _open_database(self) -> Database:
         db = Database(self._config.database_url or f"sqlite:///{self._data.database}")
@@ -196,9 +207,11 @@ class Parts:
     async def _start_hosting(self, tools: Tools, hub: Hub) -> Hosting:
         config = self._config
         inside = Inside(config.inside_url, self._data.path / "kernels", config.all_pools())
+        here, uid = tools.engine.places.here, tools.engine.uid
+        mounts = Mounts(config.all_bind_mounts(), self._data.path, here, uid)
         hosting = Hosting(
             tools.db, Bell(), tools.jobs, tools.engine, tools.environments, tools.logs, hub,
-            Trees(tools.db, tools.versions), tools.store_url, inside,
+            Trees(tools.db, tools.versions), mounts, tools.store_url, inside,
         )  # fmt: skip
         await hosting.start()
         self._closers.append(hosting.close)

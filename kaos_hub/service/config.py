@@ -10,13 +10,14 @@ from kaos_hub import __version__
 from kaos_hub.datadir import DataDir
 from kaos_hub.models import IdlePolicy, Limits, Pool, Size
 from kaos_hub.quantities import parse_memory
+from kaos_hub.service.config_offers import OfferConfig
 from kaos_hub.service.config_trainings import TrainingConfig, checked
 
 _OF_GROUPS = ("storage", "builds")
 """Limits of what groups own."""
 
 
-class ServiceConfig(TrainingConfig, Application):
+class ServiceConfig(TrainingConfig, OfferConfig, Application):
     """The settings of :class:`~kaos_hub.service.app.KaosService`."""
 
     name = "kaos-service"

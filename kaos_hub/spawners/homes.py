@@ -13,7 +13,8 @@ def make_home(spec: NotebookSpec) -> None:
     Raises:
         EngineUnavailable: they cannot be made.
     """
-    for path in [Path(m.source) for m in spec.mounts if not m.read_only]:
+    # What is the admin's is neither made nor given away.
+    for path in [Path(m.source) for m in spec.mounts if not (m.read_only or m.host)]:
         try:
             path.mkdir(mode=0o700, exist_ok=True)
             if spec.uid is not None and os.geteuid() == 0 and path.stat().st_uid == 0:

@@ -170,6 +170,11 @@ class Provisions:
                 seen.digests.append(mount.digest)
             name = seen.add("kaos-trees", {"emptyDir": {}})
             seen.see(name, mount.target, f"{_hex(mount.digest)}/{path}".rstrip("/"))
+        elif mount.host:
+            # The service has seen that the admin offers it.
+            source = {"path": mount.source, "type": "Directory"}
+            name = seen.add(f"kaos-host-{len(seen.volumes)}", {"hostPath": source})
+            seen.see(name, mount.target, read_only=mount.read_only)
         else:
             # A folder of the node: nobody but the cluster's admin has a say in those.
             raise Unsupported(f"{mount.target} is neither on a claim nor in a bundle.")

@@ -1,0 +1,48 @@
+"""What an admin can let notebooks have, besides sizes."""
+
+import os
+from functools import partial
+from itertools import permutations
+from pathlib import PurePosixPath
+
+from traitlets import Dict, List, TraitError, default
+from traitlets.config import Configurable
+
+from kaos_hub.models import AllowedMount
+from kaos_hub.service.config_trainings import checked
+
+
+class OfferConfig(Configurable):
+    """Those of the service's settings that say what a deploy may ask for."""
+
+    bind_mounts = List(
+        Dict(),
+        help="""Folders of the machine that notebooks may see: a list of {"host_path" (with what is
+        below; `{username}` is the user's name), "read_only" (default: no), "container_path"
+        (mounted there in every notebook), "on_nodes" (Kubernetes: a folder of the nodes)}.
+
+        Default: what `kaos up --bind-mount DIR` names, else none. What notebooks may write to they may
+        also fill.""",
+    ).tag(config=True)
+
+    @default("bind_mounts")
+    def _bind_mounts(self) -> list[dict[str, object]]:
+        given = os.environ.get("KAOS_BIND_MOUNTS", "").split(os.pathsep)
+        return [{"host_path": path, "container_path": path} for path in given if path]
+
+    def all_bind_mounts(self) -> list[AllowedMount]:
+        """The folders as models.
+
+        Raises:
+            TraitError: one of them makes no sense.
+        """
+        found = [
+            checked("bind_mounts", partial(AllowedMount.model_validate, each, extra="forbid"))
+            for each in self.bind_mounts
+        ]
+        on_nodes = [PurePosixPath(each.host_path) for each in found if each.on_nodes]
+        for inner, outer in permutations(on_nodes, 2):
+            if inner.is_relative_to(outer):
+                # Who writes to the outer one could lead the inner one elsewhere.
+                raise TraitError(f"bind_mounts: {inner} lies in {outer}; offer one of them")
+        return found
