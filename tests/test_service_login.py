@@ -109,3 +109,10 @@ def test_where_the_first_page_is_another_both_pages_are_told(tmp_path: Path) -> 
             assert started["url"].startswith(f"{first}/login?code=")
             assert started["other_url"].startswith(f"{second}/login?code=")
         assert "delete your notebooks" not in let_in(hub, "eve", started["url"])
+
+
+def test_a_refusal_is_not_the_next_requests_trouble(strict: RunningHub) -> None:
+    """The service hangs up after some; the proxy must know, or it loses what comes next."""
+    for _ in range(30):
+        assert strict.ask("GET", "/whoami", None).status == 401
+        assert strict.ask("GET", "/info", None).status == 200

@@ -27,6 +27,7 @@ class BodyHandler(StreamingHandler):
         self._refusal: KaosError | HTTPError | None = None
         self._reader: BodyReader | None = None
         self._drained = 0
+        self._hangs_up = False
         super().__init__(*args, **kwargs)
 
     async def let_in(self) -> BodyReader | None:
@@ -44,8 +45,17 @@ class BodyHandler(StreamingHandler):
             self._reader = await self.let_in()
         except (KaosError, HTTPError) as e:
             if not self._has_body():
+                self._hangs_up = True
                 raise
             self._refusal = e
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Any error; says so where the connection ends with it."""
+        if self._hangs_up:
+            # Tornado hangs up after an answer that came before it looked for a body. A proxy that
+            # is not told sends its next request into a connection that is just being closed.
+            self.set_header("Connection", "close")
+        super().write_error(status_code, **kwargs)
 
     def _has_body(self) -> bool:
         headers = self.request.headers
