@@ -10,7 +10,9 @@
       environments/<key>/   what the local engine built
       workloads/<name>/     supervised processes
       scratch/<name>/       what workloads write to while they are there
+      uploads/              archives from browsers, until they are unpacked and stored
       homes/<notebook id>/  what users keep
+      volumes/<id>/         what they keep beyond one notebook
       logs/                 <id>.log of jobs and notebooks, hub.log
       secrets/<name>        mode 0600, made when first asked for; elsewhere with KAOS_SECRETS_DIR
       authenticator         how the Hub lets people in
@@ -100,6 +102,7 @@ class DataDir:
             self.environments,
             self.workloads,
             self.homes,
+            self.volumes,
             self.logs,
             *([] if os.environ.get("KAOS_SECRETS_DIR") else [self.secrets]),
         )
@@ -151,6 +154,16 @@ class DataDir:
     def scratch(self) -> Path:
         """What workloads write to, one directory per workload; made when first needed."""
         return self.path / "scratch"
+
+    @property
+    def uploads(self) -> Path:
+        """Archives on their way into the store; made when first needed."""
+        return self.path / "uploads"
+
+    @property
+    def volumes(self) -> Path:
+        """Named volumes, one folder each."""
+        return self.path / "volumes"
 
     @property
     def homes(self) -> Path:

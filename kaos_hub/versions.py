@@ -256,10 +256,11 @@ class Versions:
             if part not in below:
                 raise NotFound(f"{version.name} v{version.version} has no directory {path!r}.")
             digest = below[part]
-        return list(tree.decode(await self.object(digest)))
+        # A folder may have a million entries.
+        return list(await asyncio.to_thread(tree.decode, await self.object(digest)))
 
     async def _directories(self, digest: str) -> list[TreeEntry]:
-        listing = tree.decode(await self.object(digest))
+        listing = await asyncio.to_thread(tree.decode, await self.object(digest))
         return [entry for entry in listing if entry.kind is EntryKind.DIRECTORY]
 
     async def list(

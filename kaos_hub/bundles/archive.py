@@ -24,7 +24,9 @@ from kaos_hub.errors import InvalidBundle, KaosError
 from kaos_hub.models import EntryKind
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+    from _typeshed import SupportsRead, WriteableBuffer
+
+    Readable = SupportsRead[bytes]
 
 CHUNK = 1 << 20
 _END = bytes(2 * tarfile.BLOCKSIZE)
@@ -80,9 +82,9 @@ def unpack_tar(archive: IO[bytes], target: Path, limits: Limits = DEFAULT_LIMITS
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            whole = _Whole(archive)
+            whole = Whole(archive)
             with tarfile.open(fileobj=whole, mode="r|") as members:
-                _Unpacking(partial, limits).all(members)
+                Unpacking(partial, limits).all(members)
                 whole.check(members.offset)
             partial.chmod(0o755)
             partial.rename(target)
@@ -94,13 +96,13 @@ def unpack_tar(archive: IO[bytes], target: Path, limits: Limits = DEFAULT_LIMITS
         raise KaosError(f"{shown(str(target))} cannot be written: {error.strerror}") from None
 
 
-class _Whole(io.RawIOBase):
+class Whole(io.RawIOBase):
     """Reads an archive and knows where its last byte that is not zero stood.
 
     tarfile takes an archive that is cut off or garbled between two entries for a complete one.
     """
 
-    def __init__(self, archive: IO[bytes]) -> None:
+    def __init__(self, archive: "Readable") -> None:
         self.archive = archive
         self.size = 0
         self.filled = 0
@@ -122,11 +124,16 @@ class _Whole(io.RawIOBase):
         while self.read(CHUNK):
             pass
         if self.filled > end or self.size < end + len(_END):
-            raise InvalidBundle("the archive is cut off or damaged; fetch it again")
+            raise InvalidBundle("the archive is cut off or damaged")
 
 
-class _Unpacking:
-    """Fills one fresh folder. Links are made last, so nothing can be written through one."""
+class Unpacking:
+    """Fills one fresh folder. Links are made last, so nothing can be written through one.
+
+    Args:
+        folder: which.
+        limits: how much it may become.
+    """
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self.folder = folder
@@ -135,62 +142,90 @@ class _Unpacking:
         self.links: dict[str, str] = {}
 
     def all(self, members: tarfile.TarFile) -> None:
+        """Unpack all of a tar.
+
+        Raises:
+            InvalidBundle: it holds what no bundle may hold; names the entry.
+        """
         for member in members:
-            path = self.checked_path(member)
+            path = checked_path(member.name, member.isdir())
             if path:
                 self.member(members, member, path)
+        self.finish()
+
+    def finish(self) -> None:
+        """All entries have come: make the links."""
         check_links(self.links)
         for path, target in self.links.items():
             with _taken(path):
                 (self.folder / path).symlink_to(target)
 
     def member(self, members: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
-        self.meter.entry(path)
-        self.make_folder(path.rpartition("/")[0])
+        """Unpack an entry of a tar."""
         if member.isdir():
-            self.make_folder(path)
+            self.directory(path)
         elif member.issym():
-            raw = member.linkname.encode(errors="surrogateescape")
-            if path in self.links:
-                raise refuse(path, "stands twice in the archive")
-            self.links[path] = tree.check_target(raw, path)
+            self.link(path, member.linkname.encode(errors="surrogateescape"))
         elif member.isreg() and not member.issparse():
-            self.meter.file(path, member.size)
-            self.file(members, member, path)
+            content = members.extractfile(member)
+            self.file(path, member.size, bool(member.mode & 0o100), content)
         else:
             raise refuse(path, "is neither file, folder nor symbolic link")
 
-    def checked_path(self, member: tarfile.TarInfo) -> str:
-        path = member.name.removeprefix("./").rstrip("/")
-        if member.isdir() and path in ("", "."):
-            return ""
-        for name in path.split("/"):
-            try:
-                tree.check_name(name.encode(errors="surrogateescape"))
-            except InvalidBundle:
-                raise refuse(member.name, "has a path that no bundle may hold") from None
-        return path
+    def directory(self, path: str) -> None:
+        """A folder, which may have been made for what is in it."""
+        self._enter(path)
+        self._make_folder(path)
 
-    def make_folder(self, path: str) -> None:
-        if path in self.folders:
-            return
-        self.make_folder(path.rpartition("/")[0])
-        with _taken(path):
-            (self.folder / path).mkdir(0o755)
-        self.folders.add(path)
+    def link(self, path: str, target: bytes) -> None:
+        """A symbolic link, made in the end."""
+        self._enter(path)
+        if path in self.links:
+            raise refuse(path, "stands twice in the archive")
+        self.links[path] = tree.check_target(target, path)
 
-    def file(self, members: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
+    def file(self, path: str, size: int, executable: bool, content: IO[bytes] | None) -> None:
+        """A file, of exactly ``size`` bytes."""
+        self._enter(path)
+        self.meter.file(path, size)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        mode = 0o755 if member.mode & 0o100 else 0o644
-        content = members.extractfile(member)
         with _taken(path):
-            descriptor = os.open(self.folder / path, flags, mode)
+            descriptor = os.open(self.folder / path, flags, 0o755 if executable else 0o644)
         with os.fdopen(descriptor, "wb") as file:
             while content is not None and (piece := content.read(CHUNK)):
                 file.write(piece)
             written = file.tell()
-        if written != member.size:
+        if written != size:
             raise refuse(path, "is cut off: the archive ends too early")
+
+    def _enter(self, path: str) -> None:
+        self.meter.entry(path)
+        self._make_folder(path.rpartition("/")[0])
+
+    def _make_folder(self, path: str) -> None:
+        if path in self.folders:
+            return
+        self._make_folder(path.rpartition("/")[0])
+        with _taken(path):
+            (self.folder / path).mkdir(0o755)
+        self.folders.add(path)
+
+
+def checked_path(name: str, is_folder: bool) -> str:
+    """The path of an entry of an archive; empty for the folder itself.
+
+    Raises:
+        InvalidBundle: no bundle may hold it.
+    """
+    path = name.removeprefix("./").rstrip("/")
+    if is_folder and path in ("", "."):
+        return ""
+    for part in path.split("/"):
+        try:
+            tree.check_name(part.encode(errors="surrogateescape"))
+        except InvalidBundle:
+            raise refuse(name, "has a path that no bundle may hold") from None
+    return path
 
 
 @contextlib.contextmanager

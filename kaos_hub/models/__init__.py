@@ -37,6 +37,8 @@ from kaos_hub.models.bundles import (
     MissingAnswer as MissingAnswer,
     MissingRequest as MissingRequest,
     NamedBundle as NamedBundle,
+    SiftAnswer as SiftAnswer,
+    SiftRequest as SiftRequest,
     TreeEntry as TreeEntry,
 )
 from kaos_hub.models.errands import (
@@ -71,6 +73,9 @@ from kaos_hub.models.options import (
     BindMounts as BindMounts,
     NotebookOptions as NotebookOptions,
     Variables as Variables,
+    Volume as Volume,
+    VolumeMount as VolumeMount,
+    VolumeMounts as VolumeMounts,
     check_apart as check_apart,
     variable_name as variable_name,
 )

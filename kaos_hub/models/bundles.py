@@ -101,6 +101,22 @@ class BundleComparison(Model):
     changes: list[BundleChange] = Field(description="in the order of paths, as many as asked for")
 
 
+class SiftRequest(Model):
+    """Which files of a folder belong to a bundle? For browsers, which cannot tell."""
+
+    kind: BundleKind
+    paths: list[str] = Field(max_length=50_000, description="of files, within the folder")
+    ignores: dict[str, str] = Field(
+        default={}, max_length=1000, description="path → content of the files .kaosignore"
+    )
+
+
+class SiftAnswer(Model):
+    """What is left out of a bundle."""
+
+    skipped: list[str] = Field(description="paths; folders with a slash at the end")
+
+
 class DeletedBundle(Model):
     """What was deleted."""
 

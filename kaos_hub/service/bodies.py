@@ -3,6 +3,7 @@ body is held that is larger than its address allows.
 """
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any, cast
 
 from tornado.http1connection import HTTP1Connection
@@ -108,6 +109,10 @@ class BodyHandler(StreamingHandler):
         super().on_connection_close()
         if self._reader is not None:
             reader, self._reader = self._reader, None
-            keep = asyncio.ensure_future(reader.abort())
-            self.settings["loose_ends"].add(keep)
-            keep.add_done_callback(self.settings["loose_ends"].discard)
+            self.keep(reader.abort())
+
+    def keep(self, ending: Coroutine[Any, Any, None]) -> None:
+        """Have something done although nobody waits for it any more."""
+        kept = asyncio.ensure_future(ending)
+        self.settings["loose_ends"].add(kept)
+        kept.add_done_callback(self.settings["loose_ends"].discard)

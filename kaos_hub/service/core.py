@@ -10,11 +10,13 @@ from kaos_hub.service.auth import Caller
 if TYPE_CHECKING:
     from kaos_hub.catalogue import Catalogue
     from kaos_hub.database import Database
+    from kaos_hub.depositing import Deposits
     from kaos_hub.engines.base import Engine
     from kaos_hub.jobs import Jobs
     from kaos_hub.ledger import Ledger
     from kaos_hub.notebooks import Errands, Gate, Notebooks
     from kaos_hub.removal import Removal
+    from kaos_hub.notebooks.volumes import Volumes
     from kaos_hub.service.owners import Owners
     from kaos_hub.trainings import Trainings
     from kaos_hub.versions import Versions
@@ -35,11 +37,13 @@ class Core:
     versions: "Versions"
     catalogue: "Catalogue"
     removal: "Removal"
+    deposits: "Deposits"
     jobs: "Jobs"
     notebooks: "Notebooks"
     gate: "Gate"
     errands: "Errands"
     trainings: "Trainings"
+    volumes: "Volumes"
     owners: "Owners"
 
     def admit(self, caller: Caller) -> None:

@@ -1,9 +1,15 @@
 """Bundles over REST."""
 
+import asyncio
+
 from pydantic import Field
 
+from kaos_hub.bundles.ignore import rules_for
+from kaos_hub.bundles.limits import Limits
+from kaos_hub.bundles.sift import sift
 from kaos_hub.errors import (
     Conflict,
+    InvalidBundle,
     InvalidRequest,
     LimitExceeded,
     MissingObjects,
@@ -21,6 +27,8 @@ from kaos_hub.models import (
     MissingRequest,
     Model,
     NamedBundle,
+    SiftAnswer,
+    SiftRequest,
     TreeEntry,
 )
 from kaos_hub.service.auth import Right
@@ -28,6 +36,9 @@ from kaos_hub.service.routes import Call, Download, Route
 
 _MISSING_LIMIT = 128 << 20
 """Bytes: a million digests with their sizes."""
+
+_SIFT_LIMIT = 32 << 20
+"""Bytes: the paths of fifty thousand files."""
 
 _UPLOAD_LIMIT = 1 << 50
 """Bytes of one upload. What really bounds it is the owner's storage limit, while it runs, too."""
@@ -97,6 +108,16 @@ async def list_bundles(call: Call) -> list[BundleVersion]:
     """Newest first."""
     q: ListBundles = call.query
     return await call.core.versions.list(call.owner, q.kind, q.name, q.limit, q.after)
+
+
+async def look_through(call: Call) -> SiftAnswer:
+    """Names are checked before anything is read or sent."""
+    asked: SiftRequest = call.body
+    info = call.core.info
+    limits = Limits(max_files=info.max_files, max_file_size=info.max_file_size)
+    rules = rules_for(asked.kind)
+    skipped = await asyncio.to_thread(sift, asked.paths, asked.ignores, rules, limits)
+    return SiftAnswer(skipped=skipped)
 
 
 async def list_names(call: Call) -> list[NamedBundle]:
@@ -198,6 +219,18 @@ ROUTES = [
         shared=True,
         limit=_MISSING_LIMIT,
         errors=(LimitExceeded, TooLarge),
+    ),
+    Route(
+        "POST",
+        "/bundles/sift",
+        look_through,
+        "Which files of a folder are left out of a bundle: by .kaosignore, or because tools make"
+        " them.",
+        body=SiftRequest,
+        answer=SiftAnswer,
+        shared=True,
+        limit=_SIFT_LIMIT,
+        errors=(InvalidBundle,),
     ),
     Route(
         "POST",

@@ -7,24 +7,22 @@ import contextlib
 import csv
 import io
 from collections.abc import Iterable
-from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
+from typing import Any
 
 from pydantic import Field
 from tornado.iostream import StreamClosedError
 
-from kaos_hub.errors import Conflict, KaosError, NotFound
+from kaos_hub.errors import Conflict, NotFound
 from kaos_hub.models import (
     Model,
     Training,
     TrainingState,
     Trial,
     TrialComparison,
-    parse_request,
 )
 from kaos_hub.service import curves
-from kaos_hub.service.auth import Caller, Right
-from kaos_hub.service.pages import PageHandler
+from kaos_hub.service.auth import Right
+from kaos_hub.service.pages_owned import OwnedPage
 from kaos_hub.service.trials_table import (
     PAGE,
     TrialsQuery,
@@ -33,8 +31,6 @@ from kaos_hub.service.trials_table import (
     show_value,
 )
 from kaos_hub.trainings import Trainings
-
-AnyModel = TypeVar("AnyModel", bound=Model)
 
 _ID = r"(?P<training>[0-9a-f]{16})"
 _TRIAL = r"(?P<number>[1-9][0-9]{0,6})"
@@ -50,70 +46,15 @@ SHOWN = {
 """What a list of trainings may be narrowed to."""
 
 
-class TrainPage(PageHandler):
-    """Base of the pages of trainings and models.
+class TrainPage(OwnedPage):
+    """Base of the pages of trainings and models."""
 
-    Args:
-        prefix: the path below which they are, with slashes at both ends.
-    """
-
-    owner: str | None = None
-
-    def initialize(self, prefix: str) -> None:
-        self.train = prefix
+    back = ("trainings", "Your trainings")
 
     @property
     def trainings(self) -> Trainings:
         """What they are about."""
         return self.core.trainings
-
-    @property
-    def asker(self) -> Caller:
-        """Who asks."""
-        assert self.caller is not None, "prepare lets nobody else in"
-        return self.caller
-
-    @property
-    def whose(self) -> str:
-        """Whose things are looked at: the asker's, or those of a group of theirs."""
-        return self.owner or self.asker.owner
-
-    async def prepare(self) -> None:
-        await super().prepare()
-        if not self._finished:
-            said = self.get_query_argument("owner", "")
-            fresh = self.request.method != "GET"
-            self.owner = await self.core.owners.meant(self.asker, said, fresh=fresh)
-
-    def at(self, path: str = "", **query: Any) -> str:
-        """A link below our prefix; whose things are looked at stays the same."""
-        given = {name: value for name, value in query.items() if value not in (None, "")}
-        if self.caller and self.whose != self.caller.owner:
-            given["owner"] = self.whose
-        return self.train + quote(path) + (f"?{urlencode(given)}" if given else "")
-
-    def asked(self, model: type[AnyModel]) -> AnyModel:
-        """The address's query, as a model."""
-        given = {k: self.get_query_argument(k) for k in self.request.query_arguments}
-        return parse_request(model, {k: v for k, v in given.items() if v and k != "owner"})
-
-    async def workspaces(self) -> list[str]:
-        """Whose things may be looked at here."""
-        groups = await self.core.owners.groups(self.asker.user)
-        return [self.asker.owner, *(f"group:{name}" for name in sorted(groups))]
-
-    def show(self, template: str, **more: Any) -> None:
-        super().show(template, **{"train": self.train, "at": self.at, "owner": self.owner, **more})
-
-    def write_error_body(self, error: KaosError) -> None:
-        where = {"back": self.at("trainings"), "back_label": "Your trainings"}
-        self.show("kaos_error.html", error=error, status=self.get_status(), **where)
-
-    def ask(self, question: str, does: str, label: str, to: str, back: str, **form: Any) -> None:
-        """Show a question before what cannot be undone."""
-        self.show(
-            "kaos_ask.html", question=question, does=does, label=label, to=to, back=back, form=form
-        )
 
 
 class ListQuery(Model):

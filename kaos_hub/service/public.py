@@ -25,8 +25,10 @@ from kaos_hub.service.listings import Listings
 from kaos_hub.service.login import Logins
 from kaos_hub.service.metrics import Metrics
 from kaos_hub.service.pages import PageHandler, common_rules, page_rules
+from kaos_hub.service.pages_bundles import bundle_rules
 from kaos_hub.service.pages_models import model_rules
 from kaos_hub.service.pages_trainings import training_rules
+from kaos_hub.service.pages_uploads import upload_rules
 from kaos_hub.service.routes import Route, by_path
 from kaos_hub.service.streaming import StreamingHandler
 from kaos_hub.service.templating import Pages
@@ -85,10 +87,14 @@ def public_app(
         *fetch_rules(auth.base_url, Listings(core.versions.read), tickets),
         *work_rules(auth.base_url, WorkParts(core.db, core.versions, core.trainings, tickets)),
         *_rules(auth, health, all_routes(logins, auth.base_url + API)),
+        *upload_rules(auth.base_url),
+        *bundle_rules(auth.base_url),
         *page_rules(auth.base_url),
     ]
     of_train = [
         *_rules(train, health, training_routes(logins, train.base_url + API)),
+        *upload_rules(train.base_url),
+        *bundle_rules(train.base_url),
         *training_rules(train.base_url),
         *model_rules(train.base_url),
         *common_rules(train.base_url),

@@ -1,0 +1,357 @@
+"""The pages of bundles: the list, one bundle's versions, a version folder by folder and file by
+file, two versions beside each other, and the end of one.
+
+All of them work without JavaScript. What a bundle holds is shown as text, or as one of a few kinds
+of images; it is never served as anything that a browser would run.
+"""
+
+import asyncio
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import Field
+
+from kaos_hub.errors import Conflict, NotFound
+from kaos_hub.models import BundleKind, BundleVersion, EntryKind, Model, TreeEntry
+from kaos_hub.service import previews
+from kaos_hub.service.auth import Right
+from kaos_hub.service.handlers_bundles import kind_of, number_of
+from kaos_hub.service.pages_owned import OwnedPage
+from kaos_hub.service.streaming import StreamingHandler
+from kaos_hub.service.trials_table import PAGE
+
+_BUNDLE = r"bundles/(?P<kind>[a-z]+)/(?P<name>[^/]+)"
+_VERSION = r"(?P<version>current|[1-9][0-9]{0,8})"
+_ENTRIES = 500
+"""Entries of a folder on one page."""
+_CHANGES = 1000
+_CHOICES = 200
+"""Versions that can be chosen on a page."""
+
+
+class NamesQuery(Model):
+    """Which bundles a list shows."""
+
+    kind: BundleKind | None = None
+    search: str = Field("", max_length=64)
+    after: int = Field(0, ge=0, le=10**9)
+
+
+class PageQuery(Model):
+    """How much of a long list is left out."""
+
+    after: int = Field(0, ge=0, le=10**9)
+
+
+class SinceQuery(Model):
+    """What a version is compared with."""
+
+    since: int | None = Field(None, ge=1, le=10**9)
+
+
+class BundlePage(OwnedPage):
+    """Base of the pages of bundles."""
+
+    back = ("bundles", "Your bundles")
+
+    async def version(self, kind: str, name: str, version: str) -> BundleVersion:
+        """The version of an address.
+
+        Raises:
+            NotFound: there is none.
+        """
+        number = number_of(version)
+        return await self.core.versions.get(self.whose, kind_of(kind), name, number)
+
+
+def place(version: BundleVersion, *more: str) -> str:
+    """The path of a version's pages."""
+    return "/".join(("bundles", version.kind.value, version.name, str(version.version), *more))
+
+
+class BundlesPage(BundlePage):
+    """All bundles."""
+
+    route_name = "/bundles"
+
+    async def get(self) -> None:
+        """The list, the one sent last first, a page at a time."""
+        query = self.asked(NamesQuery)
+        found = await self.core.catalogue.names(
+            self.whose, query.kind, query.search, PAGE + 1, query.after
+        )
+        self.show(
+            "kaos_bundles.html",
+            bundles=found[:PAGE],
+            more=len(found) > PAGE,
+            page=PAGE,
+            query=query,
+            kinds=list(BundleKind),
+            hub_url=self.core.public_url,
+            workspaces=await self.workspaces(),
+        )
+
+
+class BundleVersionsPage(BundlePage):
+    """One bundle."""
+
+    route_name = "/bundles/{kind}/{name}"
+
+    async def get(self, kind: str, name: str) -> None:
+        """Its versions, newest first."""
+        query = self.asked(PageQuery)
+        bundle = await self.core.catalogue.all_of(self.whose, kind_of(kind), name)
+        found = await self.core.versions.list(
+            self.whose, bundle.kind, bundle.name, PAGE + 1, query.after
+        )
+        self.show(
+            "kaos_bundle.html",
+            bundle=bundle,
+            versions=found[:PAGE],
+            more=len(found) > PAGE,
+            page=PAGE,
+            query=query,
+            place=place,
+        )
+
+
+class FolderPage(BundlePage):
+    """A folder of a version, or a file in it."""
+
+    route_name = "/bundles/{kind}/{name}/{version}"
+
+    async def get(self, kind: str, name: str, version: str, path: str = "") -> None:
+        """What stands there."""
+        found = await self.version(kind, name, version)
+        path = path.strip("/")
+        entry = await self.core.catalogue.entry(found, path) if path else None
+        common = {"version": found, "path": path, "place": place}
+        if entry is None or entry.kind is EntryKind.DIRECTORY:
+            await self._show_folder(found, path, common)
+        else:
+            await self._show_file(entry, common)
+
+    async def _show_folder(self, version: BundleVersion, path: str, common: Any) -> None:
+        query = self.asked(PageQuery)
+        entries = sorted(await self.core.versions.entries(version, path), key=_folders_first)
+        users = []
+        if not path:
+            users = await self.core.removal.users(
+                self.whose, version.kind, version.name, version.version
+            )
+        self.show(
+            "kaos_bundle_folder.html",
+            entries=entries[query.after : query.after + _ENTRIES],
+            total=len(entries),
+            page=_ENTRIES,
+            query=query,
+            users=users,
+            **common,
+        )
+
+    async def _show_file(self, entry: TreeEntry, common: Any) -> None:
+        data = await self.core.catalogue.beginning(entry, previews.MOST)
+        seen = await asyncio.to_thread(previews.preview, entry.name, data, entry.size)
+        self.show("kaos_bundle_file.html", entry=entry, preview=seen, **common)
+
+
+def _folders_first(entry: TreeEntry) -> tuple[bool, str]:
+    return entry.kind is not EntryKind.DIRECTORY, entry.name.casefold()
+
+
+class _Served(BundlePage, StreamingHandler):
+    """Content as it is, so that nothing in it can run where the Hub's pages do: the type is ours,
+    browsers must not guess another, and should one show it, it is in a sandbox."""
+
+    def head(self, media_type: str, name: str | None) -> None:
+        """What a browser is told of what comes: its type, and under what name it is to be kept."""
+        self.set_header("Content-Type", media_type)
+        self.set_header("Cross-Origin-Resource-Policy", "same-origin")
+        self.set_header("X-Accel-Buffering", "no")
+        if name is not None:
+            plain = "".join(c if c.isascii() and c not in '"\\%' else "_" for c in name)
+            self.set_header(
+                "Content-Disposition",
+                f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}",
+            )
+
+
+class _ServedFile(_Served):
+    async def serve(self, entry: TreeEntry, media_type: str, name: str | None = None) -> None:
+        """Send a file."""
+        self.set_header("Content-Length", str(entry.size))
+        self.head(media_type, name)
+        await self.stream(self.core.catalogue.content(entry))
+
+    def end(self, complete: bool) -> None:
+        # The length was said: what ends before it must not look complete.
+        if complete:
+            self.finish()
+        else:
+            self.cut()
+
+
+class FileDownload(_ServedFile):
+    """One file, to be kept."""
+
+    route_name = "/bundles/{kind}/{name}/{version}/file"
+
+    async def get(self, kind: str, name: str, version: str, path: str) -> None:
+        """Its bytes."""
+        entry = await self.core.catalogue.file(await self.version(kind, name, version), path)
+        await self.serve(entry, "application/octet-stream", entry.name)
+
+
+class ImageFile(_ServedFile):
+    """An image, to be shown by one of our pages."""
+
+    route_name = "/bundles/{kind}/{name}/{version}/image"
+
+    async def get(self, kind: str, name: str, version: str, path: str) -> None:
+        """Its bytes, if its first ones are those of an image."""
+        entry = await self.core.catalogue.file(await self.version(kind, name, version), path)
+        media_type = previews.image_type(await self.core.catalogue.beginning(entry, 16))
+        if media_type is None or entry.size > previews.MOST_IMAGE:
+            raise NotFound(f"{path!r} is no image that is shown here.")
+        await self.serve(entry, media_type)
+
+
+class ArchiveDownload(_Served):
+    """All of a version, to be kept."""
+
+    route_name = "/bundles/{kind}/{name}/{version}/archive"
+
+    async def get(self, kind: str, name: str, version: str) -> None:
+        """A tar archive."""
+        found = await self.version(kind, name, version)
+        self.head("application/x-tar", f"{found.name}-v{found.version}.tar")
+        await self.stream(self.core.versions.archive(found.digest))
+
+
+class ChangesPage(BundlePage):
+    """Two versions beside each other."""
+
+    route_name = "/bundles/{kind}/{name}/{version}/changes"
+
+    async def get(self, kind: str, name: str, version: str) -> None:
+        """Which files differ."""
+        found = await self.version(kind, name, version)
+        other = await self.other(found)
+        choices = await self.core.versions.list(self.whose, found.kind, found.name, _CHOICES)
+        self.show(
+            "kaos_bundle_changes.html",
+            version=found,
+            other=other,
+            comparison=await self.core.catalogue.compare(other, found, _CHANGES),
+            choices=[one for one in choices if one.version != found.version],
+            place=place,
+        )
+
+    async def other(self, version: BundleVersion) -> BundleVersion:
+        """What it is compared with: what the address says, or the version before.
+
+        Raises:
+            NotFound: there is none.
+        """
+        query = self.asked(SinceQuery)
+        if query.since is None:
+            return await self.core.catalogue.before(version)
+        return await self.core.versions.get(self.whose, version.kind, version.name, query.since)
+
+
+class DifferencePage(ChangesPage):
+    """One file as it is in two versions."""
+
+    route_name = "/bundles/{kind}/{name}/{version}/changes/{path}"
+
+    async def get(self, kind: str, name: str, version: str, path: str = "") -> None:
+        """Line by line, if it is text and not too long."""
+        found = await self.version(kind, name, version)
+        other = await self.other(found)
+        old, new = [await self._entry(one, path) for one in (other, found)]
+        if old is None and new is None:
+            raise NotFound(f"Neither version has a file {path!r}.")
+        lines = None
+        if max(entry.size for entry in (old, new) if entry) <= previews.MOST:
+            texts = [await self._text(entry) for entry in (old, new)]
+            lines = await asyncio.to_thread(previews.differences, *texts)
+        self.show(
+            "kaos_bundle_difference.html",
+            version=found, other=other, path=path, old=old, new=new, lines=lines, place=place,
+        )  # fmt: skip
+
+    async def _entry(self, version: BundleVersion, path: str) -> TreeEntry | None:
+        try:
+            return await self.core.catalogue.file(version, path)
+        except NotFound:
+            return None
+
+    async def _text(self, entry: TreeEntry | None) -> bytes:
+        return b"" if entry is None else await self.core.catalogue.beginning(entry, entry.size)
+
+
+class ConfirmDelete(BundlePage):
+    """A question before a bundle, or a version of it, is deleted."""
+
+    route_name = "/bundles/{kind}/{name}/confirm/delete"
+
+    async def get(self, kind: str, name: str, version: str | None = None) -> None:
+        """Asks, or says what keeps it."""
+        bundle = await self.core.catalogue.all_of(self.whose, kind_of(kind), name)
+        one = None if version is None else await self.version(kind, name, version)
+        number = one.version if one else None
+        here = f"bundles/{bundle.kind}/{bundle.name}" + (f"/{number}" if one else "")
+        what = f"version {number} of {bundle.name}" if one else f"{bundle.name}, all of it"
+        users = await self.core.removal.users(self.whose, bundle.kind, bundle.name, number)
+        if users:
+            raise Conflict(
+                f"{what.capitalize()} cannot be deleted: {', '.join(users[:20])}"
+                f"{' and others' if len(users) > 20 else ''} would lack it. Delete them, or give"
+                " them another version, first."
+            )
+        kept = "Its other versions stay." if one else f"Versions: {bundle.versions}."
+        self.ask(
+            f"Delete {what}?",
+            f"{kept} Its files are deleted for good. Notebooks, trainings and models stay as they"
+            " are, and so does what other bundles have in common with it.",
+            "Delete",
+            self.at(f"{here}/delete"),
+            self.at(here),
+        )
+
+
+class DeleteHandler(BundlePage):
+    """Deletes a bundle, or a version of it."""
+
+    route_name = "/bundles/{kind}/{name}/delete"
+    right = Right.MANAGE
+
+    async def post(self, kind: str, name: str, version: str | None = None) -> None:
+        """Leads to what is left. The XSRF token was checked when the caller was identified."""
+        of = kind_of(kind)
+        number = None if version is None else (await self.version(kind, name, version)).version
+        await self.core.removal.delete(self.whose, of, name, number)
+        left = await self.core.versions.list(self.whose, of, name, 1)
+        # 303: reloading what follows does not do it again.
+        self.redirect(self.at(f"bundles/{kind}/{name}" if left else "bundles"), status=303)
+
+
+def bundle_rules(prefix: str) -> list[Any]:
+    """Tornado's rules for the pages of bundles below ``prefix``."""
+    one, given = prefix + _BUNDLE, {"prefix": prefix}
+    version, path = f"{one}/{_VERSION}", "(?P<path>.+)"
+    return [
+        (f"{prefix}bundles", BundlesPage, given),
+        (one, BundleVersionsPage, given),
+        (f"{one}/confirm/delete", ConfirmDelete, given),
+        (f"{one}/delete", DeleteHandler, given),
+        (version, FolderPage, given),
+        (f"{version}/tree/{path}", FolderPage, given),
+        (f"{version}/file/{path}", FileDownload, given),
+        (f"{version}/image/{path}", ImageFile, given),
+        (f"{version}/archive", ArchiveDownload, given),
+        (f"{version}/changes", ChangesPage, given),
+        (f"{version}/changes/{path}", DifferencePage, given),
+        (f"{version}/confirm/delete", ConfirmDelete, given),
+        (f"{version}/delete", DeleteHandler, given),
+    ]
