@@ -118,7 +118,8 @@ def _fetch(
             code = process.wait()
     if code == 0:
         return
-    if stopped.is_set():
+    if stopped.is_set() or code < 0 or "ended by signal" in problem:
+        # It is in the server's own group, so what ends that reaches it, too.
         raise Unavailable("the notebook's server ended meanwhile; attach again")
     raise KaosError(problem.removeprefix("error: ") or f"fetching ended with exit code {code}")
 
