@@ -44,7 +44,9 @@ class Shell:
             f"XDG_{name}_HOME": str(self.home / name.lower()) for name in ("CONFIG", "CACHE")
         }
 
-    def run(self, *words: str, input: str = "") -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, input: str = "", cwd: Path = EXAMPLES
+    ) -> subprocess.CompletedProcess[str]:
         """A command whose output goes into pipes."""
         return subprocess.run(
             [*KAOS, *words],
@@ -52,7 +54,7 @@ class Shell:
             capture_output=True,
             text=True,
             timeout=120,
-            cwd=EXAMPLES,
+            cwd=cwd,
             env=self.environment(),
         )
 
@@ -62,7 +64,14 @@ class Shell:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def on_terminal(self, *words: str, answer: str = "", interrupt: str = "") -> tuple[int, str]:
+    def on_terminal(
+        self,
+        *words: str,
+        answer: str = "",
+        interrupt: str = "",
+        question: str = "[y/N]",
+        cwd: Path = EXAMPLES,
+    ) -> tuple[int, str]:
         """A command on a terminal: answers its question, or presses Ctrl-C once it shows a word."""
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
@@ -71,7 +80,7 @@ class Shell:
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            cwd=EXAMPLES,
+            cwd=cwd,
             env={**self.environment(), "TERM": "xterm"},
             start_new_session=True,
         )
@@ -79,7 +88,7 @@ class Shell:
         seen = b""
         for piece in _read_until_closed(master, 120):
             seen += piece
-            if answer and b"[y/N]" in seen:
+            if answer and question.encode() in seen:
                 os.write(master, f"{answer}\n".encode())
                 answer = ""
             if interrupt and interrupt.encode() in seen:

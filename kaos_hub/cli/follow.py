@@ -10,6 +10,7 @@ import click
 from kaos_hub.cli.account import open_browser
 from kaos_hub.cli.base import Session
 from kaos_hub.cli.display import display_for, happenings, ring
+from kaos_hub.cli.finding import remember_here
 from kaos_hub.cli.output import clean_line, on_terminal, say, show, show_json
 from kaos_hub.errors import KaosError, NotFound
 
@@ -41,6 +42,7 @@ def follow_to_the_end(
         KaosError: its server did not start; the end of its log was shown.
     """
     begun = time.monotonic()
+    remember_here(session, found)
     try:
         for action in actions:
             session.note(f"- {action}")

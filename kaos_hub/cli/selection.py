@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -34,12 +34,14 @@ class Listing:
         command: what shows it.
         attribute: what an entry is called by.
         fetch: the list as it is now, asked for as it was when it was shown.
+        show: prints it to standard error.
     """
 
     noun: str
     command: str
     attribute: str
-    fetch: Callable[[Session, Query], Sequence[_Made]]
+    fetch: Callable[[Session, Query], Sequence[Any]]
+    show: Callable[[Sequence[Any]], None]
 
     def remember(self, session: Session, shown: Sequence[_Made], query: Query) -> None:
         """Remember what was shown, so that an index can only mean what the person saw."""
@@ -57,21 +59,30 @@ class Listing:
 
         Raises:
             Conflict: the list has changed since it was shown: a number may mean another one now.
+                What it is now has been shown, and a number is one of that from now on.
             NotFound: there is no such number.
         """
         shown = self._cache().get(_place(session))
         if not isinstance(shown, dict):
             raise Conflict(f"an index is a number of the list shown last; run: {self.command}")
-        present = self._fingerprint(self.fetch(session, shown["query"]))
-        if shown["rows"] != present:
+        present = self.fetch(session, shown["query"])
+        rows = self._fingerprint(present)
+        if shown["rows"] != rows:
+            self._show_again(session, present, shown["query"])
             raise Conflict(
                 f"the list has changed since it was shown, so {index} may be another {self.noun}"
-                f" now; run: {self.command}"
+                f" now. Nothing was done. As it is now: {self.command}"
             )
-        if not 1 <= index <= len(present):
-            raise NotFound(f"there is no {self.noun} {index}; the list goes from 1 to"
-                           f" {len(present)}")  # fmt: skip
-        return present[index - 1][0]
+        if not 1 <= index <= len(rows):
+            there_are = f"the list goes from 1 to {len(rows)}" if rows else "the list is empty"
+            raise NotFound(f"there is no {self.noun} {index}; {there_are}: {self.command}")
+        return rows[index - 1][0]
+
+    def _show_again(self, session: Session, present: Sequence[_Made], query: Query) -> None:
+        # For a program nothing is shown, so nothing may be taken for seen.
+        if not session.json and present:
+            self.show(present)
+            self.remember(session, present, query)
 
     def names_shown(self, session: Session) -> list[str]:
         """What stood in it when it was shown last: for offering, never for acting."""
@@ -99,12 +110,25 @@ def _place(session: Session) -> str:
     return session.client.credentials.url + (f" {workspace}" if workspace else "")
 
 
+def _show_notebooks(found: Sequence[Any]) -> None:
+    from kaos_hub.cli.notebook import show_notebooks
+
+    show_notebooks(found, err=True)
+
+
+def _show_trainings(found: Sequence[Any]) -> None:
+    from kaos_hub.cli.train import show_trainings
+
+    show_trainings(found, err=True)
+
+
 NOTEBOOKS = Listing(
-    "notebook", "kaos notebook list", "name", lambda session, _: session.client.notebooks.list()
-)
+    "notebook", "kaos notebook list", "name",
+    lambda session, _: session.client.notebooks.list(), _show_notebooks,
+)  # fmt: skip
 TRAININGS = Listing(
     "training", "kaos train list", "id",
-    lambda session, query: session.client.trainings.list(**query),
+    lambda session, query: session.client.trainings.list(**query), _show_trainings,
 )  # fmt: skip
 
 
@@ -122,7 +146,12 @@ def selection(function: AnyFunction) -> AnyFunction:
 
 
 def select(
-    session: Session, notebook: str | None, name: str | None, index: int | None, sure: bool = False
+    session: Session,
+    notebook: str | None,
+    name: str | None,
+    index: int | None,
+    sure: bool = False,
+    wanted: Collection[str] = ("RUNNING",),
 ) -> str:
     """The name of the notebook that is meant.
 
@@ -131,12 +160,14 @@ def select(
         notebook: the name, given as an argument.
         name: the name, given with ``-n``.
         index: its number in the list, given with ``-i``.
-        sure: something may be lost, so it must have been named; else the only one will do.
+        sure: something may be lost, so it must have been named; else it is found, see
+            :func:`kaos_hub.cli.finding.find`.
+        wanted: states of those that are likely to be meant, if none is named.
 
     Raises:
         click.UsageError: more than one of them was given, or none where one is needed.
         Conflict: the list has changed since it was shown: a number may mean another one now.
-        NotFound: there is no such number.
+        NotFound: there is no such number, or no notebook.
     """
     given = [value for value in (notebook, name, index) if value is not None]
     if len(given) > 1:
@@ -145,11 +176,13 @@ def select(
         return NOTEBOOKS.at(session, index)
     if given:
         return str(given[0])
-    if not sure:
-        names = [n.name for n in session.client.notebooks.list()]
-        if len(names) == 1:
-            return names[0]
-    raise click.UsageError("Which notebook? Say -n NAME, or -i INDEX from `kaos notebook list`.")
+    if sure:
+        raise click.UsageError(
+            "Which notebook? Say -n NAME, or -i INDEX from `kaos notebook list`."
+        )
+    from kaos_hub.cli.finding import find
+
+    return find(session, wanted)
 
 
 def training_selection(function: AnyFunction) -> AnyFunction:

@@ -1,5 +1,6 @@
 """``kaos train …``: everything but ``deploy`` and what fetches files."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -65,11 +66,16 @@ def list_trainings(session: Session, state: tuple[str, ...], limit: int) -> None
     elif not trainings:
         session.note("No trainings yet. Start one: kaos train deploy -s DIR -d DIR")
     else:
-        show_table(
-            ("#", "id", "name", "state", "source", "data", "params", "trials", "best", "who",
-             "took", "age"),
-            [(index, *list_row(each)) for index, each in enumerate(trainings, 1)],
-        )  # fmt: skip
+        show_trainings(trainings)
+
+
+def show_trainings(found: "Sequence[Training]", err: bool = False) -> None:
+    """Print the numbered list; ``err``: as a remark."""
+    show_table(
+        ("#", "id", "name", "state", "source", "data", "params", "trials", "best", "who",
+         "took", "age"),
+        [(index, *list_row(each)) for index, each in enumerate(found, 1)], err=err,
+    )  # fmt: skip
 
 
 @train.command()
