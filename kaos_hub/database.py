@@ -234,6 +234,17 @@ class NotebookRow(Table):
     idle_reason: Mapped[str] = mapped_column(Text, default="")
 
 
+class VolumeRow(Table):
+    """A named place for files, which outlives notebooks."""
+
+    __tablename__ = "volumes"
+    __table_args__ = (UniqueConstraint("owner", "name"),)
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(255))
+    name: Mapped[str] = mapped_column(String(32))
+    created: Mapped[datetime]
+
+
 class WorkloadRow(Table):
     """A notebook's process or container, from its admission until nothing of it is left."""
 

@@ -18,6 +18,7 @@ from kaos_hub.engines.local import LocalEngine
 from kaos_hub.errors import InvalidRequest, InvalidResources, KaosError, Unsupported
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import (
+    AllowedMount,
     IdlePolicy,
     Notebook,
     NotebookRequest,
@@ -28,9 +29,11 @@ from kaos_hub.models import (
 )
 from kaos_hub.notebooks import Offer
 from kaos_hub.notebooks.admission import Inside, admit
-from kaos_hub.notebooks.records import as_model
+from kaos_hub.notebooks.mounting import Mounts
+from kaos_hub.notebooks.records import as_model, options_of
 from kaos_hub.notebooks.wishes import Wishes
 
+OFFERED = [AllowedMount(host_path="/data/scratch", read_only=True, on_nodes=True)]
 POOLS = {"gpus": Pool(node_selector={"kind": "gpu"})}
 
 
@@ -55,7 +58,9 @@ class Desk:
             row, _ = wishes.apply(session, "user:ada", wish, name)
             session.add(row)
             session.flush()
-            return admit(session, row, ledger, {}, self.engine, inside)
+            wishes.claim(session, row)
+            seen = Mounts(OFFERED, here=False).find("ada", options_of(row).bind_mounts)
+            return admit(session, row, ledger, {}, self.engine, inside, None, seen)
 
         return await self.db.run(write)
 
@@ -82,6 +87,10 @@ def typed(*words: str) -> dict[str, Any]:
         assert isinstance(context, click.Context)
         request = parse_request(NotebookRequest, read(context.params).fields)
         return request.model_dump(mode="json", exclude_defaults=True)
+
+
+WISHES = {"display_name", "resources", "pool", "idle", "environment", "bind_mounts", "volumes"}
+"""What a notebook shows of its wish."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +141,11 @@ EVERY_OPTION = {
             {"host_path": "/data/scratch", "container_path": "/scratch", "read_only": True}
         ]},
     ),
+    "a volume": Option(
+        ["--volume", "scratch:/scratch"], ["volumes=[{volume: scratch, path: /scratch}]"],
+        "volumes: [{volume: scratch, path: /scratch}]",
+        {"volumes": [{"volume": "scratch", "path": "/scratch"}]},
+    ),
     "a list of variables": Option(
         ["-e", "A=1"], ["environment=[A=1]"], "environment:\n  - A=1\n", {"environment": {"A": "1"}}
     ),
@@ -160,12 +174,12 @@ async def test_every_way_to_say_it_leads_to_the_same_notebook(
         apart = spec.model_copy(
             update={
                 "notebook": "", "workload": "", "labels": {}, "environment": spec.environment | own,
-                "mounts": [m.model_copy(update={"source": ""}) for m in spec.mounts],
+                "mounts": [
+                    m if m.host else m.model_copy(update={"source": ""}) for m in spec.mounts
+                ],
             }
         )  # fmt: skip
-        wish = shown.model_dump(
-            include={"display_name", "resources", "pool", "idle", "environment", "bind_mounts"}
-        )
+        wish = shown.model_dump(include=WISHES)
         seen.append((apart, wish))
     assert all(each == seen[0] for each in seen)
     if option.body:

@@ -12,6 +12,10 @@ from kaos_hub.errors import InvalidRequest
 
 _IDLE_TYPES = ["kernels_or_terminals", "kernel_connections", "activity"]
 _BUNDLES = ("source", "data", "context")
+_PLACED = {
+    "bind_mounts": ("host_path", "container_path", "HOST"),
+    "volumes": ("volume", "path", "NAME"),
+}
 _FLAGS = ("detach", "no_browser", "dry_run", "yes")
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
@@ -41,6 +45,8 @@ def deploy_options(function: AnyFunction) -> AnyFunction:
                          help="What keeps it from being idle."),
             click.option("--bind-mount", "bind_mounts", metavar="HOST:PLACE[:ro]", multiple=True,
                          help="A folder of the machine, seen at PLACE; - is none again."),
+            click.option("--volume", "volumes", metavar="NAME:PLACE[:ro]", multiple=True,
+                         help="A volume, seen at PLACE; made if there is none; - is none again."),
             click.option("--config-file", metavar="FILE", type=click.Path(path_type=Path),
                          help="YAML with what the options say, too; they win over it."),
             click.option("--config", metavar="KEY=VALUE", multiple=True,
@@ -97,8 +103,9 @@ def _layered(given: dict[str, Any]) -> dict[str, Any]:
         layers = [read_config(file) if file is not None else {}, read_pairs(pairs)]
     if "environment" in given:
         given["environment"] = variables(given["environment"])
-    if "bind_mounts" in given:
-        given["bind_mounts"] = _bind_mounts(given["bind_mounts"])
+    for option, fields in _PLACED.items():
+        if option in given:
+            given[option] = _placed(option, given[option], fields)
     found: dict[str, Any] = {}
     for layer in [*layers, given]:
         environment = found.get("environment", {}) | layer.get("environment", {})
@@ -115,16 +122,21 @@ def said(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _bind_mounts(texts: Iterable[str]) -> list[dict[str, Any]]:
+def _placed(
+    option: str, texts: Iterable[str], fields: tuple[str, str, str]
+) -> list[dict[str, Any]]:
+    """Mounts from ``WHAT:PLACE`` or ``WHAT:PLACE:ro``."""
+    what, place, said_as = fields
     found = []
     for text in texts:
         if text == "-":
             continue
-        host, colon, inside = text.partition(":")
+        first, colon, inside = text.partition(":")
         inside, _, how = inside.partition(":")
-        if not (colon and host and inside) or how not in ("", "ro", "rw"):
-            raise InvalidRequest(f"--bind-mount {text}: say HOST:PLACE, or HOST:PLACE:ro")
-        found.append({"host_path": host, "container_path": inside, "read_only": how == "ro"})
+        if not (colon and first and inside) or how not in ("", "ro", "rw"):
+            name = option.removesuffix("s").replace("_", "-")
+            raise InvalidRequest(f"--{name} {text}: say {said_as}:PLACE, or {said_as}:PLACE:ro")
+        found.append({what: first, place: inside, "read_only": how == "ro"})
     return found
 
 

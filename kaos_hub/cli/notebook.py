@@ -24,7 +24,7 @@ from kaos_hub.cli.selection import NOTEBOOKS, select, selection
 from kaos_hub.quantities import duration
 
 if TYPE_CHECKING:
-    from kaos_hub.models import BindMount, BundleLink, IdlePolicy, Notebook, Stage
+    from kaos_hub.models import BundleLink, IdlePolicy, Notebook, Stage
 
 _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
@@ -120,7 +120,8 @@ def _fields(found: "Notebook") -> list[tuple[str, object]]:
         ("resources", resources(found.resources)),
         ("pool", found.pool),
         ("environment", ", ".join(found.environment)),
-        *(("mount", _mount(mount)) for mount in found.bind_mounts),
+        *(("mount", _mount(m.host_path, m.container_path, m.read_only)) for m in found.bind_mounts),
+        *(("volume", _mount(m.volume, m.path, m.read_only)) for m in found.volumes),
         ("idle", _idle(found.idle)),
         ("", found.verdict.reason if found.verdict else ""),
         ("created", moment(found.created)),
@@ -129,9 +130,8 @@ def _fields(found: "Notebook") -> list[tuple[str, object]]:
     ]
 
 
-def _mount(mount: "BindMount") -> str:
-    only = ", read-only" if mount.read_only else ""
-    return f"{mount.host_path} at {mount.container_path}{only}"
+def _mount(what: str, place: str, read_only: bool) -> str:
+    return f"{what} at {place}{', read-only' if read_only else ''}"
 
 
 def _stage(stage: "Stage") -> str:

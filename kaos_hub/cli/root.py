@@ -18,6 +18,7 @@ _COMMANDS = {
     "model": ("kaos_hub.cli.model:model", "See, fetch and name what trainings left."),
     "completion": ("kaos_hub.cli.completion:completion", "Let Tab complete commands and names."),
     "template": ("kaos_hub.cli.template:template", "Folders to begin with."),
+    "volume": ("kaos_hub.cli.volume:volume", "See and delete files that outlive notebooks."),
     "workspace": ("kaos_hub.cli.workspace:workspace", "Work on the things of a group."),
 }
 

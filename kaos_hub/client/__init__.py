@@ -30,6 +30,7 @@ from kaos_hub.client.notebooks import NotebookHandle, Notebooks, notebook_name_f
 from kaos_hub.client.training_handle import TrainingHandle
 from kaos_hub.client.trainings import Trainings
 from kaos_hub.client.transport import Transport, parse
+from kaos_hub.client.volumes import Volumes
 from kaos_hub.errors import NotAuthenticated
 from kaos_hub.models import Info, Whoami
 
@@ -89,6 +90,7 @@ class Client:
     Attributes:
         bundles: see :class:`~kaos_hub.client.bundles.Bundles`.
         notebooks: see :class:`~kaos_hub.client.notebooks.Notebooks`.
+        volumes: see :class:`~kaos_hub.client.volumes.Volumes`.
         trainings: see :class:`~kaos_hub.client.trainings.Trainings`.
         models: see :class:`~kaos_hub.client.models.Models`.
         workspaces: see :class:`~kaos_hub.client.models.Workspaces`.
@@ -112,6 +114,7 @@ class Client:
         self._train = Transport(second, known, owner)
         self.bundles = Bundles(self._shared)
         self.notebooks = Notebooks(self._transport, Bundles(self._transport))
+        self.volumes = Volumes(self._transport)
         self.trainings = Trainings(self._train, Bundles(self._train))
         self.models = Models(self._train)
         # Asked as oneself: also one who was put out of a group wants to know which there are.

@@ -25,6 +25,7 @@ from kaos_hub.models import (
     NotebookRequest,
     NotebookState,
     SaveRequest,
+    VolumeMount,
     parse_request,
 )
 
@@ -128,6 +129,7 @@ class Notebooks:
         display_name: str | None = None,
         environment: Mapping[str, str] | None = None,
         bind_mounts: "Sequence[BindMount] | None" = None,
+        volumes: "Sequence[VolumeMount] | None" = None,
         pull: bool = False,
         restart: bool = False,
         dry_run: bool = False,
@@ -151,6 +153,7 @@ class Notebooks:
             display_name: free text that says what it is for.
             environment: variables; those not named stay, one with an empty value is taken away.
             bind_mounts: folders of the machine, of those that the admin allows.
+            volumes: named volumes, made where there is none yet.
             pull: look the base image up again.
             restart: restart a running notebook if the change needs it.
             dry_run: only say what would happen; folders are still submitted.
@@ -164,6 +167,7 @@ class Notebooks:
             "size": size, "cpu": cpu, "memory": memory, "gpu": gpu,
             "idle_timeout": idle_timeout, "idle_type": idle_type, "display_name": display_name,
             "bind_mounts": bind_mounts if bind_mounts is None else [*bind_mounts],
+            "volumes": volumes if volumes is None else [*volumes],
             "run": run, "pool": pool, "environment": environment and dict(environment),
         }  # fmt: skip
         request = parse_request(

@@ -19,7 +19,7 @@ from kaos_hub.engines import kubernetes_objects as objects, kubernetes_seen as s
 from kaos_hub.engines.base import Build, Cause, JobSpec, Materialise, Observation, Phase, Run
 from kaos_hub.engines.kubernetes_api import Api
 from kaos_hub.engines.kubernetes_logs import Progress, Reader
-from kaos_hub.engines.kubernetes_places import ClusterPlaces
+from kaos_hub.engines.kubernetes_places import VOLUME, ClusterPlaces
 from kaos_hub.engines.kubernetes_pods import digests
 from kaos_hub.engines.kubernetes_runtime import lay_runtime_out
 from kaos_hub.engines.kubernetes_settings import KubernetesSettings
@@ -27,6 +27,7 @@ from kaos_hub.engines.kubernetes_watch import Watch
 from kaos_hub.engines.kubernetes_workers import WorkerPods, wants_ticket
 from kaos_hub.errors import Conflict, EngineUnavailable, KaosError, NotFound, Unsupported
 from kaos_hub.models import NotebookSpec
+from kaos_hub.quantities import parse_memory
 from kaos_hub.registry import Reference, Registries, Ways, logins
 from kaos_hub.runtime_image import ROOT
 
@@ -71,7 +72,9 @@ class KubernetesEngine(KubernetesSettings):
     @cached_property
     def places(self) -> ClusterPlaces:
         """Where trees and homes lie: on persistent volumes."""
-        return ClusterPlaces(self.trees_claim, self._data.path / "claims", self._ask)
+        return ClusterPlaces(
+            self.trees_claim, self._data.path / "claims", self._ask, self.shared_volumes
+        )
 
     @cached_property
     def _registries(self) -> Registries:
@@ -183,7 +186,9 @@ class KubernetesEngine(KubernetesSettings):
             await self._ask(lambda api: api.create_secret(body))
 
     async def admitted(self, spec: NotebookSpec) -> None:
-        """Make the secret with which a notebook's pod fetches its trees, if it has to."""
+        """Make its volumes, and the secret with which its pod fetches its trees, if it has to."""
+        for name in {m.volume for m in spec.mounts if m.volume and m.volume.startswith(VOLUME)}:
+            await self._make_volume(name, spec.owner)
         trees = list(dict.fromkeys(m.digest for m in spec.mounts if m.digest))
         if not trees:
             return
@@ -192,6 +197,15 @@ class KubernetesEngine(KubernetesSettings):
         )
         with contextlib.suppress(Conflict):
             await self._ask(lambda api: api.create_secret(body))
+
+    async def _make_volume(self, name: str, owner: str) -> None:
+        if await self._ask(lambda api: api.claim(name)) is not None:
+            return
+        body = objects.volume(
+            name, parse_memory(self.volume_size), owner, self.volume_class, self.shared_volumes
+        )
+        with contextlib.suppress(Conflict):
+            await self._ask(lambda api: api.create_claim(body))
 
     # --- observing ---
 

@@ -62,6 +62,15 @@ def claim(name: str, size: int, labels: Mapping[str, str]) -> Object:
     }
 
 
+def volume(name: str, size: int, owner: str, storage_class: str, shared: bool) -> Object:
+    """The claim of a named volume."""
+    found = claim(name, size, {f"{PREFIX}/kind": "volume", f"{PREFIX}/owner": owner_hash(owner)})
+    found["spec"]["accessModes"] = ["ReadWriteMany" if shared else "ReadWriteOnce"]
+    if storage_class:
+        found["spec"]["storageClassName"] = storage_class
+    return found
+
+
 def secret(name: str, ticket: str, kind: str, pod: Object | None = None) -> Object:
     """The secret with a workload's ticket; it goes with the pod, if there is one already."""
     metadata: Object = {"name": name, "labels": labels(name, kind)}

@@ -11,6 +11,7 @@ from kaos_hub.models import Mount
 
 TREES = "trees"
 RUNTIMES = "runtime"
+VOLUME = "kaos-volume-"
 Ask = Callable[[Callable[[Api], Any]], Awaitable[Any]]
 
 
@@ -24,10 +25,12 @@ class ClusterPlaces(Places):
         claim: name of the shared claim; empty if there is none, and every pod fetches its trees.
         known: the directory for those files.
         ask: asks the cluster something.
+        shares: whether claims of volumes can be mounted on several nodes.
     """
 
-    def __init__(self, claim: str, known: Path, ask: Ask) -> None:
+    def __init__(self, claim: str, known: Path, ask: Ask, shares: bool = False) -> None:
         self.claim, self._known, self._ask = claim, known, ask
+        self.shares_volumes = shares
         self._runtime = ""
 
     async def has_tree(self, digest: str) -> bool:
@@ -80,9 +83,23 @@ class ClusterPlaces(Places):
         """The root of a claim of its own."""
         return Mount(source="", target=target, read_only=False, volume=home_claim(notebook_id))
 
+    def volume(self, volume_id: str, target: str, read_only: bool) -> Mount:
+        """The root of a claim of its own."""
+        claim = volume_claim(volume_id)
+        return Mount(source="", target=target, read_only=read_only, volume=claim)
+
+    async def remove_volume(self, volume_id: str) -> None:
+        """Delete the claim; the cluster does it as soon as no pod uses it."""
+        await self._ask(lambda api: api.delete_claim(volume_claim(volume_id)))
+
     async def remove_home(self, notebook_id: str) -> None:
         """Delete the claim; the cluster does it as soon as no pod uses it."""
         await self._ask(lambda api: api.delete_claim(home_claim(notebook_id)))
+
+
+def volume_claim(volume_id: str) -> str:
+    """The name of the claim that is a named volume."""
+    return f"{VOLUME}{volume_id}"
 
 
 def home_claim(notebook_id: str) -> str:

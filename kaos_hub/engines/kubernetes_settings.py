@@ -141,6 +141,20 @@ class KubernetesSettings(ConfigurableEngine):
         "20Gi", help="Bytes that a job may fill on its node; beyond it is ended."
     ).tag(config=True)
 
+    volume_size = Unicode(
+        "10Gi", help="Size of a named volume. It is asked for once, when the volume is made."
+    ).tag(config=True)
+
+    volume_class = Unicode(help="Storage class of named volumes. Default: the cluster's.").tag(
+        config=True
+    )
+
+    shared_volumes = Bool(
+        False,
+        help="Whether that class can be mounted on several nodes at once (ReadWriteMany). If not, a"
+        " volume can be in one running notebook at a time, and others are refused.",
+    ).tag(config=True)
+
     gpu_resource = Unicode("nvidia.com/gpu", help="What nodes call a GPU.").tag(config=True)
 
     gpu_count = Int(

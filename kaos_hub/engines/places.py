@@ -40,6 +40,17 @@ class Places(ABC):
     async def remove_home(self, notebook_id: str) -> None:
         """Delete a home for good. One that was never made, or is gone, is fine."""
 
+    shares_volumes: bool = True
+    """Whether several running notebooks can have one volume."""
+
+    @abstractmethod
+    def volume(self, volume_id: str, target: str, read_only: bool) -> Mount:
+        """How a notebook sees a volume. Whoever starts the notebook makes it, if need be."""
+
+    @abstractmethod
+    async def remove_volume(self, volume_id: str) -> None:
+        """Delete a volume for good. One that was never made, or is gone, is fine."""
+
     async def finish_removals(self) -> None:  # noqa: B027 - most have nothing to do
         """Delete what is left of homes whose removal was interrupted."""
 
@@ -50,12 +61,13 @@ class MachinePlaces(Places):
     Args:
         trees: one folder per digest (its hex part).
         homes: one folder per notebook id.
+        volumes: one folder per volume id.
     """
 
     here = True
 
-    def __init__(self, trees: Path, homes: Path) -> None:
-        self._trees, self._homes = trees, homes
+    def __init__(self, trees: Path, homes: Path, volumes: Path) -> None:
+        self._trees, self._homes, self._volumes = trees, homes, volumes
 
     def path(self, digest: str) -> Path:
         """Where a tree is laid out; of no tree at all (``""``), an empty folder."""
@@ -79,15 +91,26 @@ class MachinePlaces(Places):
 
     async def remove_home(self, notebook_id: str) -> None:
         """Move it out of the way, at once and for good, then delete it."""
-        home = self._homes / notebook_id
-        grave = home.with_name(f"{_GRAVE}{notebook_id}")
+        await self._remove(self._homes / notebook_id)
+
+    def volume(self, volume_id: str, target: str, read_only: bool) -> Mount:
+        """A mount of a folder of its own."""
+        self._volumes.mkdir(mode=0o700, exist_ok=True)
+        return Mount(source=str(self._volumes / volume_id), target=target, read_only=read_only)
+
+    async def remove_volume(self, volume_id: str) -> None:
+        """Move it out of the way, at once and for good, then delete it."""
+        await self._remove(self._volumes / volume_id)
+
+    async def _remove(self, folder: Path) -> None:
+        grave = folder.with_name(f"{_GRAVE}{folder.name}")
         with contextlib.suppress(FileNotFoundError):
-            home.rename(grave)
+            folder.rename(grave)
         await asyncio.to_thread(shutil.rmtree, grave, ignore_errors=True)
 
     async def finish_removals(self) -> None:
         """Delete what was moved out of the way."""
-        for grave in list(self._homes.glob(f"{_GRAVE}*")):
+        for grave in [*self._homes.glob(f"{_GRAVE}*"), *self._volumes.glob(f"{_GRAVE}*")]:
             await asyncio.to_thread(shutil.rmtree, grave, ignore_errors=True)
 
 

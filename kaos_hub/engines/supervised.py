@@ -37,7 +37,7 @@ class SupervisedEngine(ConfigurableEngine):
     @cached_property
     def places(self) -> MachinePlaces:
         """Where trees and homes lie: in the data directory."""
-        return MachinePlaces(self._data.trees, self._data.homes)
+        return MachinePlaces(self._data.trees, self._data.homes, self._data.volumes)
 
     @cached_property
     def _processes(self) -> Processes:

@@ -39,6 +39,7 @@ from kaos_hub.models.bundles import (
     NamedBundle as NamedBundle,
     SiftAnswer as SiftAnswer,
     SiftRequest as SiftRequest,
+    Skipped as Skipped,
     TreeEntry as TreeEntry,
 )
 from kaos_hub.models.errands import (

@@ -111,10 +111,17 @@ class SiftRequest(Model):
     )
 
 
+class Skipped(Model):
+    """What is left out of a bundle, and why."""
+
+    path: str = Field(description="of a folder, with a slash at the end")
+    reason: str
+
+
 class SiftAnswer(Model):
     """What is left out of a bundle."""
 
-    skipped: list[str] = Field(description="paths; folders with a slash at the end")
+    skipped: list[Skipped]
 
 
 class DeletedBundle(Model):

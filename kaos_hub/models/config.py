@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from kaos_hub.models.base import Model
-from kaos_hub.models.options import BindMounts, Variables
+from kaos_hub.models.options import BindMounts, Variables, VolumeMounts
 from kaos_hub.models.resources import Cpu, Duration, Gpu, Memory
 from kaos_hub.models.words import IdleType, NotebookName
 
@@ -26,6 +26,7 @@ class NotebookConfig(Model):
     bind_mounts: BindMounts | None = Field(
         None, description="a list of host_path, container_path and read_only"
     )
+    volumes: VolumeMounts | None = Field(None, description="a list of volume, path and read_only")
     idle_timeout: Duration | None = Field(None, description="seconds, or 30m, 2h, never")
     notebook_idle_type: IdleType | None = None
 

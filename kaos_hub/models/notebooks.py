@@ -6,7 +6,13 @@ from pydantic import Field
 
 from kaos_hub.models.base import Model
 from kaos_hub.models.errands import ErrandOrder
-from kaos_hub.models.options import BindMount, BindMounts, Variables
+from kaos_hub.models.options import (
+    BindMount,
+    BindMounts,
+    Variables,
+    VolumeMount,
+    VolumeMounts,
+)
 from kaos_hub.models.resources import Cpu, Duration, Gpu, IdlePolicy, Memory, Resources
 from kaos_hub.models.words import (
     Digest,
@@ -82,6 +88,9 @@ class NotebookRequest(Model):
     bind_mounts: BindMounts | None = Field(
         None, description="folders of the machine, of those that the admin allows; [] is none again"
     )
+    volumes: VolumeMounts | None = Field(
+        None, description="named volumes, made where there is none yet; [] is none again"
+    )
     pull: bool = Field(False, description="look up the base image again")
     restart: bool = Field(False, description="restart a running notebook if the change needs it")
     dry_run: bool = Field(False, description="say what would happen, do nothing")
@@ -127,6 +136,7 @@ class Notebook(Model):
         default=[], description="names of the variables it was given; values are not shown"
     )
     bind_mounts: list[BindMount] = Field(default=[], description="folders of the machine")
+    volumes: list[VolumeMount] = Field(default=[], description="named volumes")
     idle: IdlePolicy = IdlePolicy()
     verdict: IdleVerdict | None = None
     build: Stage

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from kaos_hub.errors import InvalidRequest
+from kaos_hub.errors import InvalidName, InvalidRequest
 from kaos_hub.models.base import Model
+from kaos_hub.models.words import Owner
 
 NOTHING = "-"
 """Given for what is to be taken away again: a pool, a context, an image."""
@@ -142,6 +144,45 @@ class AllowedMount(Model):
     )
 
 
+def volume_name(value: str) -> str:
+    """Check a volume's name.
+
+    Raises:
+        InvalidName: says the rule.
+    """
+    if not re.fullmatch(r"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){0,29}", value):
+        raise InvalidName(
+            f"{value!r} cannot name a volume: 1 to 30 lower-case letters, digits and single"
+            " hyphens, beginning with a letter and not ending with a hyphen"
+        )
+    return value
+
+
+class VolumeMount(Model):
+    """A volume, and where a notebook sees it."""
+
+    volume: Annotated[str, AfterValidator(volume_name)] = Field(description="its name")
+    path: PlaceInside = Field(description="where in the notebook")
+    read_only: bool = False
+
+
+class Volume(Model):
+    """A named place for files, its owner's, which outlives notebooks."""
+
+    name: str
+    owner: Owner
+    created: datetime
+    notebooks: list[str] = Field(default=[], description="which use it")
+    shared: bool = Field(True, description="whether several running notebooks can have it at once")
+
+
+def _volumes(mounts: list[VolumeMount]) -> list[VolumeMount]:
+    if len(mounts) > _MOST_MOUNTS:
+        raise InvalidRequest(f"volumes: more than {_MOST_MOUNTS}")
+    check_apart([mount.path for mount in mounts])
+    return mounts
+
+
 def _mounts(mounts: list[BindMount]) -> list[BindMount]:
     if len(mounts) > _MOST_MOUNTS:
         raise InvalidRequest(f"bind_mounts: more than {_MOST_MOUNTS}")
@@ -161,6 +202,7 @@ def check_apart(places: Sequence[str]) -> None:
 
 
 BindMounts = Annotated[list[BindMount], AfterValidator(_mounts)]
+VolumeMounts = Annotated[list[VolumeMount], AfterValidator(_volumes)]
 
 
 class NotebookOptions(Model):
@@ -168,3 +210,4 @@ class NotebookOptions(Model):
 
     environment: Variables = Field(default={}, description="variables of kernels and terminals")
     bind_mounts: BindMounts = Field(default=[], description="folders of the machine")
+    volumes: VolumeMounts = Field(default=[], description="named volumes")

@@ -203,6 +203,7 @@ class Notebooks:
             session.add(fresh)
             session.flush()
             self._wishes.check_fits(session, fresh)
+            self._wishes.claim(session, fresh)
             fresh.wanted, fresh.restart = "RUNNING", bool(restart)
             fresh.build_state, fresh.build_reason = JobState.QUEUED.value, ""
             if fresh.held:
@@ -325,7 +326,8 @@ def _needs_restart(
         changes.append("another pool")
     if options_of(row).environment != held_options(row).environment:
         changes.append("other environment variables")
-    if options_of(row).bind_mounts != held_options(row).bind_mounts:
+    wanted, has = options_of(row), held_options(row)
+    if (wanted.bind_mounts, wanted.volumes) != (has.bind_mounts, has.volumes):
         changes.append("other mounts")
     if environment.key != row.environment_key:
         changes.append(f"a new environment ({environment.why})")

@@ -15,7 +15,7 @@ from kaos_hub.database import NotebookRow, VersionRow, WorkloadRow, now
 from kaos_hub.engines.base import Engine
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import Mount, NotebookSpec, NotebookState, Pool, Resources
-from kaos_hub.notebooks import runs
+from kaos_hub.notebooks import runs, volumes
 from kaos_hub.notebooks.mounting import told
 from kaos_hub.notebooks.records import options_of, set_state
 
@@ -61,6 +61,7 @@ def admit(
     Raises:
         LimitExceeded: it would not fit; nothing is held.
     """
+    volumes.check_free(session, row, engine.places)
     ledger.admit(session, row, row.cpu or 0, row.memory or 0, row.gpu)
     row.held_pool, row.held_options = row.pool, row.options
     row.starts += 1
@@ -76,6 +77,7 @@ def admit(
     row.good_tree = tree or (source.digest if source else None)
     data = session.get(VersionRow, row.data_id) if row.data_id else None
     mounts, environment = runs.inside(session, row, engine.places)
+    also = [*also, *volumes.mounted(session, row, engine.places)]
     spec = _spec(row, source, data, result, engine, inside)
     return spec.model_copy(
         update={

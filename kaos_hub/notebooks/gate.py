@@ -84,6 +84,7 @@ class Gate:
             self._wishes.check_fits(session, row)
             session.add(row)
             session.flush()
+            self._wishes.claim(session, row)
             if row.wanted != "RUNNING":
                 row.wanted, row.stop_reason = "RUNNING", ""
             return row, new

@@ -129,6 +129,7 @@ def as_model(session: Session, row: NotebookRow, public_url: str) -> Notebook:
         pool=row.pool,
         environment=sorted(options.environment),
         bind_mounts=options.bind_mounts,
+        volumes=options.volumes,
         idle=IdlePolicy(timeout=row.idle_timeout, type=IdleType(row.idle_type)),
         verdict=idle.verdict(row, now()) if running else None,
         build=_build_stage(session, row),

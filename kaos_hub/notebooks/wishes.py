@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from kaos_hub.database import NotebookRow, now
+from kaos_hub.engines.places import Places
 from kaos_hub.errors import InvalidResources, Unsupported
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import (
@@ -18,7 +19,9 @@ from kaos_hub.models import (
     NotebookRequest,
     NotebookState,
     Size,
+    check_apart,
 )
+from kaos_hub.notebooks import volumes
 from kaos_hub.notebooks.names import find_name
 from kaos_hub.notebooks.records import keep_options, options_of
 from kaos_hub.notebooks.runs import work_on
@@ -31,6 +34,8 @@ class Offer:
 
     engine: str = "local"
     pools: Collection[str] = ()
+    places: Places | None = None
+    most_volumes: int = 20
 
     def check_pool(self, name: str) -> None:
         """Refuse a pool that there is not.
@@ -76,6 +81,16 @@ class Wishes:
     def check_fits(self, session: Session, row: NotebookRow) -> None:
         """Refuse before anything is built for it what would not be admitted after."""
         self._ledger.check(session, row, row.cpu or 0, row.memory or 0, row.gpu)
+        if self._offer.places is not None:
+            volumes.check_free(session, row, self._offer.places)
+
+    def claim(self, session: Session, row: NotebookRow) -> None:
+        """Make what a notebook asks for that is its owner's for good.
+
+        Raises:
+            LimitExceeded: it would be too much.
+        """
+        volumes.claim(session, row, self._offer.most_volumes)
 
     def draft(
         self, session: Session, owner: str, wish: NotebookRequest, owners: Collection[str] = ()
@@ -192,4 +207,8 @@ def changed(options: NotebookOptions, wish: NotebookRequest) -> NotebookOptions:
     update: dict[str, object] = {"environment": environment}
     if wish.bind_mounts is not None:
         update["bind_mounts"] = wish.bind_mounts
-    return options.model_copy(update=update)
+    if wish.volumes is not None:
+        update["volumes"] = wish.volumes
+    found = options.model_copy(update=update)
+    check_apart([*(m.container_path for m in found.bind_mounts), *(m.path for m in found.volumes)])
+    return found

@@ -14,6 +14,7 @@ from kaos_hub.service import (
     handlers_models,
     handlers_notebooks,
     handlers_trainings,
+    handlers_volumes,
     login,
 )
 from kaos_hub.service.auth import Right
@@ -28,7 +29,8 @@ def all_routes(logins: login.Logins, server: str) -> list[Route]:
         logins: the logins that wait.
         server: the path of the API, e.g. ``/services/kaos/api/v1``.
     """
-    return _table([*handlers_notebooks.ROUTES, *handlers_errands.ROUTES], logins, server)
+    own = [*handlers_notebooks.ROUTES, *handlers_errands.ROUTES, *handlers_volumes.ROUTES]
+    return _table(own, logins, server)
 
 
 def training_routes(logins: login.Logins, server: str) -> list[Route]:

@@ -29,6 +29,7 @@ from kaos_hub.notebooks import Errands, Gate, Hosting, Notebooks, Offer, Wishes
 from kaos_hub.notebooks.admission import Inside
 from kaos_hub.notebooks.mounting import Mounts
 from kaos_hub.notebooks.trees import Trees
+from kaos_hub.notebooks.volumes import Volumes
 from kaos_hub.removal import Removal
 from kaos_hub.service.core import Core
 from kaos_hub.service.owners import Owners
@@ -122,7 +123,7 @@ class Parts:
         self._closers.append(trainings.close)
         only = self._data.user if engine.name == "local" and not config.trust_all_users else None
         public_url = config.public_url.rstrip("/")
-        offer = Offer(engine.name, config.pools)
+        offer = Offer(engine.name, config.pools, engine.places, config.max_volumes)
         wishes = Wishes(ledger, sizes, default_size, idle, gpus, offer)
         notebooks = Notebooks(hosting, wishes, public_url, trusted=only)
         tickets = Tickets(self._data.secret("tickets"))
@@ -138,6 +139,7 @@ class Parts:
             versions=versions,
             catalogue=Catalogue(db, versions),
             removal=Removal(db, versions),
+            volumes=Volumes(db, engine.places),
             deposits=self._open_deposits(versions, ledger),
             jobs=tools.jobs,
             notebooks=notebooks,

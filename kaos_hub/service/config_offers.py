@@ -5,7 +5,7 @@ from functools import partial
 from itertools import permutations
 from pathlib import PurePosixPath
 
-from traitlets import Dict, List, TraitError, default
+from traitlets import Dict, Integer, List, TraitError, default
 from traitlets.config import Configurable
 
 from kaos_hub.models import AllowedMount
@@ -21,8 +21,16 @@ class OfferConfig(Configurable):
         below; `{username}` is the user's name), "read_only" (default: no), "container_path"
         (mounted there in every notebook), "on_nodes" (Kubernetes: a folder of the nodes)}.
 
-        Default: what `kaos up --bind-mount DIR` names, else none. What notebooks may write to they may
-        also fill.""",
+        Default: what `kaos up --bind-mount DIR` names, else none. What notebooks may write to,
+        they may also fill.""",
+    ).tag(config=True)
+
+    max_volumes = Integer(
+        20,
+        min=0,
+        help="""Named volumes (count) that one owner may have.
+
+        Default: 20; on a cluster each is a disk.""",
     ).tag(config=True)
 
     @default("bind_mounts")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from kaos_hub.jobs import Jobs
     from kaos_hub.ledger import Ledger
     from kaos_hub.notebooks import Errands, Gate, Notebooks
-    from kaos_hub.removal import Removal
     from kaos_hub.notebooks.volumes import Volumes
+    from kaos_hub.removal import Removal
     from kaos_hub.service.owners import Owners
     from kaos_hub.trainings import Trainings
     from kaos_hub.versions import Versions

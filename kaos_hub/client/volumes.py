@@ -1,0 +1,25 @@
+"""The SDK's volumes."""
+
+from kaos_hub.client.transport import Transport, parse, quoted
+from kaos_hub.models import Volume
+
+
+class Volumes:
+    """Named volumes of the asking user; a deploy that names one makes it."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> "list[Volume]":
+        """All volumes, by name."""
+        found = self._transport.json("GET", "/api/v1" + quoted("volumes"))
+        return [parse(Volume, each) for each in found]
+
+    def delete(self, name: str) -> None:
+        """Delete a volume with all files in it.
+
+        Raises:
+            NotFound: there is none of that name.
+            Conflict: a notebook uses it.
+        """
+        self._transport.json("DELETE", "/api/v1" + quoted("volumes", name))

@@ -1,0 +1,138 @@
+"""Volumes: named places for files, their owner's, which outlive notebooks."""
+
+from collections.abc import Sequence
+from secrets import token_hex
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from kaos_hub.database import Database, NotebookRow, VolumeRow, now
+from kaos_hub.engines.places import Places
+from kaos_hub.errors import Conflict, LimitExceeded, NotFound
+from kaos_hub.models import Mount, Volume
+from kaos_hub.notebooks.records import held_options, options_of
+
+
+class Volumes:
+    """What an owner may ask about volumes.
+
+    Args:
+        db: the service's database.
+        places: where the engine has them.
+    """
+
+    def __init__(self, db: Database, places: Places) -> None:
+        self._db, self._places = db, places
+
+    async def list(self, owner: str) -> list[Volume]:
+        """The owner's volumes, by name."""
+
+        def look(session: Session) -> list[Volume]:
+            rows = session.scalars(
+                select(VolumeRow).where(VolumeRow.owner == owner).order_by(VolumeRow.name)
+            )
+            users = _users(session, owner)
+            return [
+                Volume(
+                    name=row.name, owner=owner, created=row.created,
+                    notebooks=sorted(users.get(row.name, ())), shared=self._places.shares_volumes,
+                )
+                for row in rows
+            ]  # fmt: skip
+
+        return await self._db.run(look)
+
+    async def delete(self, owner: str, name: str) -> None:
+        """Delete a volume and all that is in it.
+
+        Raises:
+            NotFound: the owner has none of that name.
+            Conflict: a notebook uses it; names all that do.
+        """
+
+        def forget(session: Session) -> str:
+            row = session.scalar(_named(owner, name))
+            if row is None:
+                raise NotFound(f"You have no volume {name!r}. `kaos volume list` shows yours.")
+            users = sorted(_users(session, owner).get(name, ()))
+            if users:
+                raise Conflict(
+                    f"Volume {name!r} is used by notebook {', '.join(users)}. Delete that, or"
+                    f" deploy it without: kaos notebook deploy -n {users[0]} --volume -",
+                    notebooks=users,
+                )
+            session.delete(row)
+            return row.id
+
+        await self._places.remove_volume(await self._db.run(forget))
+
+
+def claim(session: Session, row: NotebookRow, most: int) -> None:
+    """Make the volumes that a notebook names and its owner has not yet.
+
+    Raises:
+        LimitExceeded: they would be more than an owner may have.
+    """
+    for name in {mount.volume for mount in options_of(row).volumes}:
+        if session.scalar(_named(row.owner, name)) is not None:
+            continue
+        held = session.scalar(
+            select(func.count()).select_from(VolumeRow).where(VolumeRow.owner == row.owner)
+        )
+        if (held or 0) >= most:
+            raise LimitExceeded(
+                f"Your limit is {most} volumes: {held} held, {name!r} would be one more. Delete one"
+                " that you need no more: kaos volume list",
+                limit=most, held=held, what="volumes",
+            )  # fmt: skip
+        session.add(VolumeRow(id=token_hex(8), owner=row.owner, name=name, created=now()))
+        session.flush()
+
+
+def check_free(session: Session, row: NotebookRow, places: Places) -> None:
+    """Refuse a volume that a running notebook holds, where only one at a time can.
+
+    Raises:
+        LimitExceeded: names volume and notebook.
+    """
+    wanted = {mount.volume for mount in options_of(row).volumes}
+    if places.shares_volumes or not wanted:
+        return
+    others = session.scalars(
+        select(NotebookRow).where(
+            NotebookRow.owner == row.owner, NotebookRow.held, NotebookRow.id != row.id
+        )
+    )
+    for other in others:
+        taken = wanted & {mount.volume for mount in held_options(other).volumes}
+        if taken:
+            raise LimitExceeded(
+                f"Volume {min(taken)!r} is in notebook {other.name!r}, which runs, and a volume of"
+                f" this cluster can be in one at a time. Stop that first: kaos notebook stop -n"
+                f" {other.name}",
+                notebook=other.name,
+            )
+
+
+def mounted(session: Session, row: NotebookRow, places: Places) -> Sequence[Mount]:
+    """How a notebook sees its volumes."""
+    found = []
+    for mount in options_of(row).volumes:
+        volume = session.scalar(_named(row.owner, mount.volume))
+        if volume is None:
+            raise NotFound(f"Volume {mount.volume!r} is gone. Deploy the notebook again.")
+        found.append(places.volume(volume.id, mount.path, mount.read_only))
+    return found
+
+
+def _named(owner: str, name: str) -> "Select[VolumeRow]":
+    return select(VolumeRow).where(VolumeRow.owner == owner, VolumeRow.name == name)
+
+
+def _users(session: Session, owner: str) -> dict[str, set[str]]:
+    """Volume → the notebooks that name it, or run with it."""
+    found: dict[str, set[str]] = {}
+    for row in session.scalars(select(NotebookRow).where(NotebookRow.owner == owner)):
+        for mount in [*options_of(row).volumes, *held_options(row).volumes]:
+            found.setdefault(mount.volume, set()).add(row.name)
+    return found
