@@ -8,7 +8,7 @@ REGISTRY ?=
 CLUSTER_REGISTRY ?=
 PUSH ?=
 
-.PHONY: up test lint format images kubernetes kubernetes-down test-kubernetes clean
+.PHONY: up test lint format docs images kubernetes kubernetes-down test-kubernetes clean
 
 up: $(VENV)
 	$(BIN)/kaos up $(ARGS)
@@ -26,6 +26,11 @@ format: $(VENV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# A link that leads nowhere fails.
+docs: $(VENV)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees -c docs/site . build/docs
+	@echo "build/docs/index.html"
+
 images: $(VENV)
 	$(BIN)/python images/make.py --registry "$(REGISTRY)" $(if $(PUSH),--push) $(ARGS)
 
@@ -42,7 +47,7 @@ test-kubernetes: $(VENV)
 
 $(VENV): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[hub,kubernetes,postgresql,test,lint]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[hub,kubernetes,postgresql,test,lint,docs]'
 	touch $(VENV)
 
 clean:

@@ -236,7 +236,7 @@ def test_architecture_knows_every_library_and_its_pin() -> None:
     for line in (setup["options"]["install_requires"] + extras["hub"]).split():
         name, pin = re.fullmatch(r"([\w-]+)(.*)", line).groups()  # type: ignore[union-attr]
         assert f"| {name} | {pin} |" in text, line
-    for line in (extras["postgresql"] + extras["test"] + extras["lint"]).split():
+    for line in "".join(extras[name] for name in ("postgresql", "test", "lint", "docs")).split():
         assert re.match(r"[\w-]+", line)[0] in text, line  # type: ignore[index]
 
 

@@ -6,6 +6,7 @@ is all in the site itself.
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -22,11 +23,11 @@ root_doc = "docs/README"
 include_patterns = [
     "*.md",
     "docs/**.md",
-    "examples/*.md",
+    "examples/**.md",
     "helm/**.md",
     "images/*.md",
-    "kaos_hub/templates/**.md",
 ]
+exclude_patterns = [".*", "build", "test-output", "**/node_modules"]
 # Each heading has the anchor that GitHub gives it, so that links hold in both places.
 myst_heading_anchors = 6
 nitpicky = True
@@ -39,25 +40,36 @@ html_show_sphinx = False
 
 _CONTENTS = "docs/README"
 _ALSO = {
-    "Project": ["README", "examples/README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG"],
-    "Details": ["images/README", "helm/plain/README"],
+    "Project": ["README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG"],
+    "Details": ["examples/README", "examples/mnist/README", "images/README", "helm/plain/README"],
 }
 
 
-def _with_contents(app: Sphinx, name: str, source: list[str]) -> None:
-    """The page that lists all others becomes the site's contents, with its own sections."""
-    if name != _CONTENTS:
-        return
+def _prepare(app: Sphinx, name: str, source: list[str]) -> None:
+    """Called with the text of each page."""
+    here = (Path(app.srcdir) / name).parent
+
+    def shown(link: re.Match[str]) -> str:
+        # A folder is something to see in the repository, and nothing on the site.
+        return link[1] if (here / link[2]).is_dir() else link[0]
+
+    source[0] = re.sub(r"\[([^\]]+)\]\(([^)#:\s]+)\)", shown, source[0])
+    if name == _CONTENTS:
+        source[0] += _contents(source[0])
+
+
+def _contents(text: str) -> str:
+    """The site's contents, with the sections of the page that lists all others."""
     sections: dict[str, list[str]] = {"Begin": []}
     section = "Begin"
-    for line in source[0].splitlines():
+    for line in text.splitlines():
         if line.startswith("## "):
             section = line.removeprefix("## ")
             sections[section] = []
         sections[section] += re.findall(r"\]\(([^)#:]+)\.md\)", line)
     trees = [_tree(title, pages) for title, pages in sections.items() if pages]
     others = [_tree(title, [f"/{page}" for page in pages]) for title, pages in _ALSO.items()]
-    source[0] += "\n\n" + "\n\n".join([*trees, *others]) + "\n"
+    return "\n\n" + "\n\n".join([*trees, *others]) + "\n"
 
 
 def _tree(title: str, pages: list[str]) -> str:
@@ -66,5 +78,5 @@ def _tree(title: str, pages: list[str]) -> str:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
-    app.connect("source-read", _with_contents)
+    app.connect("source-read", _prepare)
     return {"parallel_read_safe": True}
