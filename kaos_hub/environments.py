@@ -74,6 +74,7 @@ class Environments:
         pull: bool = False,
         before: str = "",
         ask: bool = True,
+        image: str | None = None,
     ) -> Environment:
         """The environment of a source bundle; of none, the default.
 
@@ -84,11 +85,14 @@ class Environments:
             before: key of the environment used so far, to say what is different now.
             ask: ask the engine what base images mean that were never used, which may take as long
                 as fetching them. Else an environment on such a base has no key yet.
+            image: a ready-made environment to use instead, whatever the source.
 
         Raises:
             Unsupported: the Dockerfile asks for what this engine cannot do; names the line.
             NotFound: a base image is nowhere to be found.
         """
+        if image is not None:
+            return await self._ready_made(image, pull, ask)
         if not self._engine.images:
             environment = await self._packages(source)
         elif source is None:
@@ -101,6 +105,18 @@ class Environments:
         if not environment.key:
             return environment
         return await self._known(owner, environment, before)
+
+    async def _ready_made(self, image: str, pull: bool, ask: bool) -> Environment:
+        """An image as it is."""
+        resolved = await self._resolve(image, pull, ask)
+        if resolved is not None and not await self._engine.has({"image": resolved}):
+            # Somebody has cleared it away; what it means now may be something newer.
+            resolved = await self._resolve(image, True, ask) if ask else None
+        if resolved is None:
+            return replace(_unknown(image), why=f"the image {image} was never used here")
+        libc = await self._engine.libc(resolved)
+        result = {"image": resolved, "libc": libc}
+        return Environment(key=images.short_key(resolved), result=result, why=f"the image {image}")
 
     async def _packages(self, source: VersionRow | None) -> Environment:
         """Without images: the packages that requirements.txt names, for one Python."""

@@ -207,14 +207,14 @@ def hub(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningHub]:
     directory = tmp_path_factory.mktemp(f"mounts-{request.param}")
-    for name in ("home", "data"):
+    for name in ("home", "given"):
         (directory / name).mkdir(mode=0o777)
         (directory / name).chmod(0o777)
-    (directory / "data" / "x.csv").write_text("1,2\n")
+    (directory / "given" / "x.csv").write_text("1,2\n")
     config = f"""
 c.KaosService.bind_mounts = [
     {{"host_path": "{directory}/home", "container_path": "/shared"}},
-    {{"host_path": "{directory}/data", "read_only": True}},
+    {{"host_path": "{directory}/given", "read_only": True}},
 ]
 """
     with running_hub(directory, engine=request.param, config=config) as running:
@@ -226,7 +226,7 @@ def test_work_in_a_mounted_folder_outlives_the_notebook(hub: RunningHub) -> None
     directory = hub.data.parent
     token = hub.token("jimmy")
     kaos = Client(hub.url, token)
-    scratch = BindMount(host_path=f"{directory}/data", container_path="/scratch", read_only=True)
+    scratch = BindMount(host_path=f"{directory}/given", container_path="/scratch", read_only=True)
     first = kaos.notebooks.deploy(name="first", bind_mounts=[scratch]).wait()
     kernel = Kernel(first.url, token)
     kernel.run("import os; mounts = os.environ['KAOS_HOME'] + '/mounts'")

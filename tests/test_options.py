@@ -20,6 +20,7 @@ from kaos_hub.ledger import Ledger
 from kaos_hub.models import (
     AllowedMount,
     IdlePolicy,
+    Image,
     Notebook,
     NotebookRequest,
     NotebookSpec,
@@ -30,9 +31,11 @@ from kaos_hub.models import (
 from kaos_hub.notebooks import Offer
 from kaos_hub.notebooks.admission import Inside, admit
 from kaos_hub.notebooks.mounting import Mounts
+from kaos_hub.notebooks.offered import Images
 from kaos_hub.notebooks.records import as_model, options_of
 from kaos_hub.notebooks.wishes import Wishes
 
+IMAGES = [Image(name="science", description="with pandas", image="registry:5000/science:1")]
 OFFERED = [AllowedMount(host_path="/data/scratch", read_only=True, on_nodes=True)]
 POOLS = {"gpus": Pool(node_selector={"kind": "gpu"})}
 
@@ -77,7 +80,7 @@ class Desk:
 @pytest_asyncio.fixture
 async def desk(db: Database, tmp_path: Path) -> AsyncIterator[Desk]:
     engine = LocalEngine(data_dir=str(tmp_path))
-    yield Desk(db, engine, tmp_path, Offer("kubernetes", POOLS))
+    yield Desk(db, engine, tmp_path, Offer("kubernetes", POOLS, images=Images(IMAGES)))
     await engine.close()
 
 
@@ -89,7 +92,16 @@ def typed(*words: str) -> dict[str, Any]:
         return request.model_dump(mode="json", exclude_defaults=True)
 
 
-WISHES = {"display_name", "resources", "pool", "idle", "environment", "bind_mounts", "volumes"}
+WISHES = {
+    "display_name",
+    "resources",
+    "pool",
+    "idle",
+    "environment",
+    "bind_mounts",
+    "volumes",
+    "image",
+}
 """What a notebook shows of its wish."""
 
 
@@ -145,6 +157,9 @@ EVERY_OPTION = {
         ["--volume", "scratch:/scratch"], ["volumes=[{volume: scratch, path: /scratch}]"],
         "volumes: [{volume: scratch, path: /scratch}]",
         {"volumes": [{"volume": "scratch", "path": "/scratch"}]},
+    ),
+    "an image": Option(
+        ["--image", "science"], ["image=science"], "image: science", {"image": "science"},
     ),
     "a list of variables": Option(
         ["-e", "A=1"], ["environment=[A=1]"], "environment:\n  - A=1\n", {"environment": {"A": "1"}}

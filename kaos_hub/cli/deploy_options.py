@@ -35,6 +35,8 @@ def deploy_options(function: AnyFunction) -> AnyFunction:
             click.option("--description", help="Free text that says what it is for."),
             click.option("-e", "--env", "environment", metavar="NAME=VALUE", multiple=True,
                          help="A variable; NAME alone takes it from here, NAME= takes it away."),
+            click.option("--image", metavar="NAME",
+                         help="A ready-made environment that the Hub offers; - is none again."),
             click.option("--size", help="One of the sizes the Hub offers."),
             click.option("--cpu", help="Cores: 0.5, 2 or 500m."),
             click.option("--memory", help="Bytes with a suffix: 512Mi, 2G."),

@@ -117,6 +117,7 @@ def _fields(found: "Notebook") -> list[tuple[str, object]]:
         ("data", _link(found.data)),
         ("context", _link(found.context)),
         ("run", found.run),
+        ("image", found.image),
         ("resources", resources(found.resources)),
         ("pool", found.pool),
         ("environment", ", ".join(found.environment)),

@@ -130,6 +130,7 @@ class Notebooks:
         environment: Mapping[str, str] | None = None,
         bind_mounts: "Sequence[BindMount] | None" = None,
         volumes: "Sequence[VolumeMount] | None" = None,
+        image: str | None = None,
         pull: bool = False,
         restart: bool = False,
         dry_run: bool = False,
@@ -154,6 +155,7 @@ class Notebooks:
             environment: variables; those not named stay, one with an empty value is taken away.
             bind_mounts: folders of the machine, of those that the admin allows.
             volumes: named volumes, made where there is none yet.
+            image: a ready-made environment of ``client.info().images``; ``"-"`` is none again.
             pull: look the base image up again.
             restart: restart a running notebook if the change needs it.
             dry_run: only say what would happen; folders are still submitted.
@@ -168,7 +170,8 @@ class Notebooks:
             "idle_timeout": idle_timeout, "idle_type": idle_type, "display_name": display_name,
             "bind_mounts": bind_mounts if bind_mounts is None else [*bind_mounts],
             "volumes": volumes if volumes is None else [*volumes],
-            "run": run, "pool": pool, "environment": environment and dict(environment),
+            "run": run, "pool": pool, "image": image,
+            "environment": environment and dict(environment),
         }  # fmt: skip
         request = parse_request(
             NotebookRequest,

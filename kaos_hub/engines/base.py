@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from kaos_hub.engines.places import Places
 from kaos_hub.models import JobKind, Mount, NotebookSpec, Pool, Resources
+from kaos_hub.registry import Reference
 
 
 class Phase(StrEnum):
@@ -250,6 +251,15 @@ class Engine(ABC):
     @abstractmethod
     async def has(self, result: dict[str, Any]) -> bool:
         """Whether what a build left (its ``result``) is still usable."""
+
+    async def libc(self, image: str) -> str:
+        """The C library of an image, as it was resolved: ``musl``, ``glibc``, or nothing where
+        that is seen only once something runs in it."""
+        return ""
+
+    def owns(self, image: Reference) -> bool:
+        """Whether an image is what a build of somebody's left."""
+        return False
 
     @property
     def classic_builder(self) -> bool:

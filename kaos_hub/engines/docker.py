@@ -23,6 +23,7 @@ from kaos_hub.engines.files import write_json
 from kaos_hub.engines.supervised import SupervisedEngine
 from kaos_hub.errors import EngineUnavailable, NotFound, Unsupported
 from kaos_hub.models import Mount
+from kaos_hub.registry import Reference
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -40,6 +41,7 @@ class DockerEngine(SupervisedEngine):
     """
 
     name: ClassVar[str] = "docker"
+    _libcs: ClassVar[dict[str, str]] = {}
 
     uid = Int(
         os.geteuid() or 1000,
@@ -367,6 +369,16 @@ class DockerEngine(SupervisedEngine):
         """Whether a built image is still there."""
         image = str(result.get("image") or "")
         return bool(image) and await self._ask(lambda c: engine.image_id(c, image)) is not None
+
+    async def libc(self, image: str) -> str:
+        """``musl`` or ``glibc``; looked up once, for an id never changes its meaning."""
+        if image not in self._libcs:
+            self._libcs[image] = str((await self.describe(image))["libc"])
+        return self._libcs[image]
+
+    def owns(self, image: Reference) -> bool:
+        """Whether an image is what a build of somebody's left."""
+        return image.repository.startswith("kaos-hub/")
 
     async def describe(self, image: str) -> dict[str, Any]:
         """Id, C library (``musl`` or ``glibc``), working directory and PATH of an image.

@@ -402,6 +402,11 @@ class KubernetesEngine(KubernetesSettings):
             image = f"{self.registry}/{image.removeprefix(prefix)}"
         return await self._in_thread(lambda: self._registries.has(Reference.parse(image)))
 
+    def owns(self, image: Reference) -> bool:
+        """Whether an image is what a build of somebody's left."""
+        places = [place for place in (self.registry, self.pull_registry) if place]
+        return any(f"{image.name}/".startswith(f"{place}/") for place in places)
+
     async def gpus(self) -> int:
         """How many GPUs can be given out, as the admin says."""
         return int(self.gpu_count)

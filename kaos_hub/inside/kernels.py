@@ -79,7 +79,7 @@ def _candidates(environ: Mapping[str, str]) -> Iterable[str]:
 
 def _problem(python: str, kernels: Path) -> str:
     """Why this Python cannot be the kernel's; empty if it can."""
-    if _is_musl():
+    if is_musl():
         return "this image's Python has another C library (musl)"
     # Most are called python3.X in the end: no need to start one to learn its version.
     named = _NAMED.fullmatch(Path(python).resolve().name)
@@ -91,7 +91,8 @@ def _problem(python: str, kernels: Path) -> str:
     return ""
 
 
-def _is_musl() -> bool:
+def is_musl() -> bool:
+    """Whether programs of this image use musl, which ours do not get along with."""
     loaders = [p.name for d in ("/lib", "/lib64") for p in Path(d).glob("ld-*.so.*")]
     return bool(loaders) and all(name.startswith("ld-musl") for name in loaders)
 

@@ -30,6 +30,7 @@ EXTENSION = "kaos_hub.inside.extension"
 
 def main() -> None:
     """Prepare and serve; ends with the server."""
+    refuse_musl()
     home = Path(os.environ.get("KAOS_HOME") or Path.home())
     seed(home, os.environ.get("KAOS_SOURCE"), os.environ.get("KAOS_SOURCE_DIGEST"))
     lay_params(home, os.environ.pop("KAOS_PARAMS_TEXT", None))
@@ -38,6 +39,16 @@ def main() -> None:
         lend_kernel(home)
     run_hook(home / "work")
     serve(home)
+
+
+def refuse_musl() -> None:
+    """End at once in an image that nobody could look into before, and that can be no notebook's."""
+    if os.environ.get("KAOS_IMAGE") and kernels.is_musl():
+        say(
+            "this image is built on musl (Alpine), where notebooks cannot run. Choose one with"
+            " glibc, e.g. python:3.13-slim or debian:trixie-slim."
+        )
+        sys.exit(1)
 
 
 def say(text: str) -> None:

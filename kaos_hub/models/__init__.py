@@ -85,6 +85,7 @@ from kaos_hub.models.resources import (
     Duration as Duration,
     Gpu as Gpu,
     IdlePolicy as IdlePolicy,
+    Image as Image,
     Limits as Limits,
     Memory as Memory,
     Resources as Resources,

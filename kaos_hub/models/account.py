@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from kaos_hub.models.base import Model
-from kaos_hub.models.resources import IdlePolicy, Limits, Size, Usage
+from kaos_hub.models.resources import IdlePolicy, Image, Limits, Size, Usage
 from kaos_hub.models.words import Owner
 
 
@@ -27,6 +27,8 @@ class Info(Model):
     sizes: list[Size]
     default_size: str = ""
     pools: list[str] = Field(default=[], description="Kubernetes: nodes that one can choose")
+    images: list[Image] = Field(default=[], description="ready-made environments")
+    any_image: bool = Field(False, description="whether one may name any other image, too")
     gpu: bool = Field(description="whether the engine has GPUs to give")
     idle: IdlePolicy
     max_file_size: int

@@ -35,6 +35,7 @@ class NotebookConfig(Model):
     data: str | None = Field(None, description="likewise")
     context: str | None = Field(None, description="folder or file, likewise")
     run: str | None = Field(None, description="a trial: JOB.N")
+    image: str | None = Field(None, description="a ready-made environment")
     size: str | None = Field(None, description="one of the sizes the Hub offers")
     cpu: Cpu | None = None
     memory: Memory | None = None

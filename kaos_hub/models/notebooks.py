@@ -88,6 +88,12 @@ class NotebookRequest(Model):
     bind_mounts: BindMounts | None = Field(
         None, description="folders of the machine, of those that the admin allows; [] is none again"
     )
+    image: str | None = Field(
+        None,
+        max_length=512,
+        description="a ready-made environment of those that the admin offers, or an image if any"
+        " may be named: nothing is built, a source is only worked on; `-` is none again",
+    )
     volumes: VolumeMounts | None = Field(
         None, description="named volumes, made where there is none yet; [] is none again"
     )
@@ -137,6 +143,7 @@ class Notebook(Model):
     )
     bind_mounts: list[BindMount] = Field(default=[], description="folders of the machine")
     volumes: list[VolumeMount] = Field(default=[], description="named volumes")
+    image: str | None = Field(None, description="the ready-made environment that it runs in")
     idle: IdlePolicy = IdlePolicy()
     verdict: IdleVerdict | None = None
     build: Stage

@@ -211,3 +211,4 @@ class NotebookOptions(Model):
     environment: Variables = Field(default={}, description="variables of kernels and terminals")
     bind_mounts: BindMounts = Field(default=[], description="folders of the machine")
     volumes: VolumeMounts = Field(default=[], description="named volumes")
+    image: str | None = Field(None, description="a ready-made environment, or an image")

@@ -64,6 +64,14 @@ class Size(Model):
     pool: str | None = Field(None, description="the pool it runs in; on Kubernetes only")
 
 
+class Image(Model):
+    """A ready-made environment that the admin offers."""
+
+    name: str
+    description: str = ""
+    image: str = Field(description="image reference")
+
+
 class IdlePolicy(Model):
     """When a notebook counts as idle and is stopped. A timeout of 0 is never."""
 

@@ -348,7 +348,9 @@ def _instead(row: NotebookRow, wish: NotebookRequest) -> str:
 def _plan(row: NotebookRow, environment: Environment, restart: Sequence[str]) -> Sequence[str]:
     """What a deploy does, in order, for people."""
     steps = []
-    if environment.result is None:
+    if environment.result is None and environment.work is None and options_of(row).image:
+        steps.append(f"fetch: {environment.why}")
+    elif environment.result is None:
         steps.append(f"build: {environment.why}")
     else:
         steps.append("build nothing: the environment is known")

@@ -17,6 +17,7 @@ from kaos_hub.ledger import Ledger
 from kaos_hub.models import Mount, NotebookSpec, NotebookState, Pool, Resources
 from kaos_hub.notebooks import runs, volumes
 from kaos_hub.notebooks.mounting import told
+from kaos_hub.notebooks.offered import Images
 from kaos_hub.notebooks.records import options_of, set_state
 
 HOME = "/home/kaos"
@@ -34,6 +35,8 @@ class Inside:
     """Where the engine `local` has what kernels need."""
     pools: Mapping[str, Pool] = field(default_factory=dict)
     """The pools that sizes may name."""
+    images: Images = field(default_factory=Images)
+    """The ready-made environments."""
 
 
 def admit(
@@ -109,6 +112,9 @@ def _spec(
         "KAOS_HOME": HOME,
         "KAOS_PACKAGES": f"{HOME}/.kaos/packages/{row.environment_key}",
     }
+    image = options_of(row).image
+    if image is not None:
+        environment["KAOS_IMAGE"] = image
     if row.good_tree is not None:
         mounts.append(places.tree(row.good_tree, "/kaos/source"))
         environment |= {"KAOS_SOURCE": "/kaos/source", "KAOS_SOURCE_DIGEST": row.good_tree}

@@ -33,7 +33,7 @@ from kaos_hub.logs import LogStore
 from kaos_hub.models import JobState, NotebookState
 from kaos_hub.notebooks.admission import Inside, release
 from kaos_hub.notebooks.mounting import Mounts
-from kaos_hub.notebooks.records import announce, server_of, set_state, user_of
+from kaos_hub.notebooks.records import announce, options_of, server_of, set_state, user_of
 from kaos_hub.notebooks.trees import Trees
 from kaos_hub.notebooks.watching import HostLogs, Watch
 
@@ -203,9 +203,11 @@ class Hosting:
         source = await self.db.run(
             lambda session: session.get(VersionRow, row.source_id) if row.source_id else None
         )
+        image = options_of(row).image
         return await self.environments.find(
-            row.owner, source, pull=row.pull, before=row.environment_key, ask=ask
-        )
+            row.owner, source, row.pull, row.environment_key, ask,
+            self.inside.images.reference(image) if image else None,
+        )  # fmt: skip
 
     async def _follow_source(self, row: NotebookRow) -> None:
         """The new version is ready: have the running notebook's working copy follow it."""
@@ -285,7 +287,8 @@ class Hosting:
             except Unavailable:
                 raise
             except KaosError as e:
-                await self._released(row.id, NotebookState.FAILED, e.message)
+                if type(e) is not KaosError or not await self._was_stopped(row.id):
+                    await self._released(row.id, NotebookState.FAILED, e.message)
                 return
             seen = await self._settled(row, user, server)
         if seen is not None and seen.ready:
@@ -293,6 +296,16 @@ class Hosting:
         elif (fresh := await self._row(row.id)) is not None and fresh.held:
             why = "it did not start; its log tells more"
             await self._released(row.id, NotebookState.FAILED, why)
+
+    async def _was_stopped(self, notebook_id: str) -> bool:
+        """Whether somebody stopped it at the Hub while it started. There it fails first, with an
+        error that says nothing; its spawner tells a second later."""
+        for _ in range(30):
+            row = await self._row(notebook_id)
+            if row is None or row.state == NotebookState.STOPPED:
+                return True
+            await asyncio.sleep(0.1)
+        return False
 
     async def _ask(self, row: NotebookRow, user: str, server: str) -> None:
         """Ask the Hub to start it. The question is not taken back when the driver is ended: the Hub

@@ -130,6 +130,7 @@ def as_model(session: Session, row: NotebookRow, public_url: str) -> Notebook:
         environment=sorted(options.environment),
         bind_mounts=options.bind_mounts,
         volumes=options.volumes,
+        image=options.image,
         idle=IdlePolicy(timeout=row.idle_timeout, type=IdleType(row.idle_type)),
         verdict=idle.verdict(row, now()) if running else None,
         build=_build_stage(session, row),

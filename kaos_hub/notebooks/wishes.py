@@ -23,6 +23,7 @@ from kaos_hub.models import (
 )
 from kaos_hub.notebooks import volumes
 from kaos_hub.notebooks.names import find_name
+from kaos_hub.notebooks.offered import Images
 from kaos_hub.notebooks.records import keep_options, options_of
 from kaos_hub.notebooks.runs import work_on
 from kaos_hub.versions import select_version
@@ -36,6 +37,7 @@ class Offer:
     pools: Collection[str] = ()
     places: Places | None = None
     most_volumes: int = 20
+    images: Images = Images()
 
     def check_pool(self, name: str) -> None:
         """Refuse a pool that there is not.
@@ -165,6 +167,8 @@ class Wishes:
         row.memory = wish.memory if wish.memory is not None else row.memory
         row.gpu = wish.gpu if wish.gpu is not None else row.gpu
         row.pull = row.pull or wish.pull
+        if wish.image not in (None, NOTHING):
+            self._offer.images.reference(str(wish.image))
         if wish.pool is not None:
             self._choose_pool(row, wish.pool)
         if wish.display_name is not None:
@@ -209,6 +213,8 @@ def changed(options: NotebookOptions, wish: NotebookRequest) -> NotebookOptions:
         update["bind_mounts"] = wish.bind_mounts
     if wish.volumes is not None:
         update["volumes"] = wish.volumes
+    if wish.image is not None:
+        update["image"] = None if wish.image == NOTHING else wish.image
     found = options.model_copy(update=update)
     check_apart([*(m.container_path for m in found.bind_mounts), *(m.path for m in found.volumes)])
     return found

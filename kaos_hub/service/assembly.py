@@ -28,6 +28,7 @@ from kaos_hub.models import Info
 from kaos_hub.notebooks import Errands, Gate, Hosting, Notebooks, Offer, Wishes
 from kaos_hub.notebooks.admission import Inside
 from kaos_hub.notebooks.mounting import Mounts
+from kaos_hub.notebooks.offered import Images
 from kaos_hub.notebooks.trees import Trees
 from kaos_hub.notebooks.volumes import Volumes
 from kaos_hub.removal import Removal
@@ -105,6 +106,8 @@ class Parts:
             sizes=sizes,
             default_size=default_size,
             pools=sorted(config.pools) if engine.name == "kubernetes" else [],
+            images=config.all_images() if engine.images else [],
+            any_image=config.allow_any_image and engine.images,
             gpu=gpus > 0,
             idle=idle,
             max_file_size=config.file_limit(),
@@ -123,7 +126,9 @@ class Parts:
         self._closers.append(trainings.close)
         only = self._data.user if engine.name == "local" and not config.trust_all_users else None
         public_url = config.public_url.rstrip("/")
-        offer = Offer(engine.name, config.pools, engine.places, config.max_volumes)
+        offer = Offer(
+            engine.name, config.pools, engine.places, config.max_volumes, self._images(engine)
+        )
         wishes = Wishes(ledger, sizes, default_size, idle, gpus, offer)
         notebooks = Notebooks(hosting, wishes, public_url, trusted=only)
         tickets = Tickets(self._data.secret("tickets"))
@@ -147,6 +152,7 @@ class Parts:
             errands=errands,
             trainings=trainings,
             owners=Owners(hub.groups),
+            tickets=tickets,
         )
 
     async def close(self) -> None:
@@ -206,9 +212,19 @@ class Parts:
         )
         return Tools(db, engine, jobs, environments, versions, ledger, logs, store.url)
 
+    def _images(self, engine: Engine) -> Images:
+        config = self._config
+        return Images(
+            config.all_images(), config.allow_any_image, engine.owns,
+            "" if engine.images else engine.name,
+        )  # fmt: skip
+
     async def _start_hosting(self, tools: Tools, hub: Hub) -> Hosting:
         config = self._config
-        inside = Inside(config.inside_url, self._data.path / "kernels", config.all_pools())
+        inside = Inside(
+            config.inside_url, self._data.path / "kernels", config.all_pools(),
+            self._images(tools.engine),
+        )  # fmt: skip
         here, uid = tools.engine.places.here, tools.engine.uid
         mounts = Mounts(config.all_bind_mounts(), self._data.path, here, uid)
         hosting = Hosting(

@@ -5,10 +5,11 @@ from functools import partial
 from itertools import permutations
 from pathlib import PurePosixPath
 
-from traitlets import Dict, Integer, List, TraitError, default
+from traitlets import Bool, Dict, Integer, List, TraitError, default
 from traitlets.config import Configurable
 
-from kaos_hub.models import AllowedMount
+from kaos_hub.models import AllowedMount, Image
+from kaos_hub.registry import Reference
 from kaos_hub.service.config_trainings import checked
 
 
@@ -33,10 +34,43 @@ class OfferConfig(Configurable):
         Default: 20; on a cluster each is a disk.""",
     ).tag(config=True)
 
+    images = List(
+        Dict(),
+        help="""Ready-made environments (images) that people choose from: a list of {"name",
+        "description", "image" (reference)}. They need no Jupyter; Python and glibc is enough.
+
+        Default: none.""",
+    ).tag(config=True)
+
+    allow_any_image = Bool(
+        False,
+        help="""Let notebooks run in any image that is named.
+
+        Default: no. Whoever may name images may have all that the machines' passwords for
+        registries open, and fill their disks.""",
+    ).tag(config=True)
+
     @default("bind_mounts")
     def _bind_mounts(self) -> list[dict[str, object]]:
         given = os.environ.get("KAOS_BIND_MOUNTS", "").split(os.pathsep)
         return [{"host_path": path, "container_path": path} for path in given if path]
+
+    def all_images(self) -> list[Image]:
+        """The ready-made environments as models.
+
+        Raises:
+            TraitError: one of them makes no sense.
+        """
+        found = [
+            checked("images", partial(Image.model_validate, each, extra="forbid"))
+            for each in self.images
+        ]
+        for image in found:
+            checked("images", partial(Reference.parse, image.image))
+        names = [image.name for image in found]
+        if len(names) != len(set(names)):
+            raise TraitError("images: two have one name")
+        return found
 
     def all_bind_mounts(self) -> list[AllowedMount]:
         """The folders as models.
