@@ -1,6 +1,5 @@
 """The pages of bundles as they are without JavaScript, and that nothing in a bundle can run."""
 
-import base64
 import io
 import re
 import tarfile
@@ -11,51 +10,17 @@ import pytest
 
 from kaos_hub.client import Client
 from kaos_hub.service import previews
+from tests.bundle_world import FILES, PNG, submit_two
 from tests.history import notebook, version, write
 from tests.hub import Answer, Browser, RunningHub, request
 from tests.test_service_pages import words
 from tests.test_train_pages import link
 
-PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
-)
-NASTY = "<script>alert('1')</script> &#39;\"%2F?x=1"
-FILES = {
-    "read me.md": "# Héllo\n<b>bold</b>\n",
-    "table.csv": 'name,value\n"<i>a</i>, b",1\nc,2\n',
-    "page.html": "<script>document.title = 'hacked'</script>",
-    "image.svg": "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
-    "sub/deep/note.txt": "deep",
-    f"{NASTY.replace('/', '∕')}.txt": "nasty",
-    "bidi.txt": "a\u202eb\x1b[31mc",
-    "empty": "",
-}
-
-
-def lay_out(path: Path, **more: str) -> Path:
-    """A folder with a file of each kind."""
-    for name, content in {**FILES, **more}.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_text(content)
-    (path / "pixel.png").write_bytes(PNG)
-    (path / "liar.png").write_text("<script>alert(1)</script>")
-    (path / "blob.bin").write_bytes(bytes(range(256)))
-    (path / "latin.txt").write_bytes("café".encode("latin-1"))
-    return path
-
 
 @pytest.fixture(scope="module")
 def bea(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> Browser:
     """A browser of a user with a bundle of two versions."""
-    path = lay_out(tmp_path_factory.mktemp("bundle"))
-    kaos = Client(hub.url, hub.token("bea"))
-    kaos.bundles.submit(path, "data", "my data")
-    (path / "read me.md").write_text("# Hello\n<b>bold</b>\nmore\n")
-    (path / "empty").unlink()
-    (path / "run.sh").write_text("#!/bin/sh\n")
-    (path / "run.sh").chmod(0o755)
-    (path / "to-deep").symlink_to("sub/deep/note.txt")
-    kaos.bundles.submit(path, "data", "my data")
+    submit_two(hub, "bea", tmp_path_factory.mktemp("bundle"))
     return Browser(hub, "bea")
 
 

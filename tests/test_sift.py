@@ -36,7 +36,12 @@ FILES = {
 def test_it_says_what_a_scan_says(tmp_path: Path, rules: Rules) -> None:
     folder(tmp_path, FILES)
     ignores = {path: text for path, text in FILES.items() if path.endswith(".kaosignore")}
-    assert sorted(sift(FILES, ignores, rules, Limits())) == sorted(scan(tmp_path, rules).skipped)
+    found = sift(FILES, ignores, rules, Limits())
+    assert sorted(one.path for one in found) == sorted(scan(tmp_path, rules).skipped)
+    reasons = {one.path: one.reason for one in found}
+    if rules is SOURCE:
+        assert reasons["a.log"] == ".kaosignore lists it"
+        assert reasons[".venv/"] == "tools leave it behind"
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.ignore import IGNORE_FILE, Rules
 from kaos_hub.bundles.limits import Limits, refuse
+from kaos_hub.models import Skipped
 
 
 def sift(
     paths: Iterable[str], ignores: Mapping[str, str], rules: Rules, limits: Limits
-) -> list[str]:
-    """What is left out, folders with a slash at the end.
+) -> list[Skipped]:
+    """What is left out, and why.
 
     Args:
         paths: of files, within the folder.
@@ -24,14 +25,10 @@ def sift(
         InvalidBundle: a name that no bundle may hold; names it. Or a line that is no pattern.
     """
     sifter = _Sifter(ignores, rules)
-    skipped: dict[str, None] = {}
     for path in paths:
-        out = sifter.leaves_out(path)
-        if out:
-            skipped[out] = None
-        else:
+        if not sifter.leaves_out(path):
             sifter.check(path, limits)
-    return list(skipped)
+    return [Skipped(path=path, reason=reason) for path, reason in sifter.reasons.items()]
 
 
 class _Sifter:
@@ -41,6 +38,7 @@ class _Sifter:
         self._ignores = ignores
         self._rules = {"": self._within("", rules)}
         self._left_out: dict[str, str] = {"": ""}
+        self.reasons: dict[str, str] = {}
 
     def _within(self, folder: str, rules: Rules) -> Rules:
         text = self._ignores.get(tree.join(folder, IGNORE_FILE))
@@ -54,7 +52,15 @@ class _Sifter:
         above = self._folder(folder)
         if above:
             return above
-        return path if self._rules[folder].skips(path, False) else ""
+        return self._skipped(path, False, self._rules[folder])
+
+    def _skipped(self, path: str, directory: bool, rules: Rules) -> str:
+        if not rules.skips(path, directory):
+            return ""
+        out = path + "/" * directory
+        listed = Rules(specs=rules.specs).skips(path, directory)
+        self.reasons[out] = f"{IGNORE_FILE} lists it" if listed else "tools leave it behind"
+        return out
 
     def _folder(self, folder: str) -> str:
         if folder not in self._left_out:
@@ -62,7 +68,7 @@ class _Sifter:
             out = self._folder(parent)
             if not out:
                 rules = self._rules[parent]
-                out = f"{folder}/" if rules.skips(folder, True) else ""
+                out = self._skipped(folder, True, rules)
                 self._rules[folder] = rules if out else self._within(folder, rules)
             self._left_out[folder] = out
         return self._left_out[folder]

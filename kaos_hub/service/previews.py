@@ -152,7 +152,7 @@ def differences(before: bytes, after: bytes) -> list[Line] | None:
     old, new = decode(before), decode(after)
     if old is None or new is None:
         return None
-    lines = [_shown(text[0]).split("\n") for text in (old, new)]
+    lines = [_shown(text[0]).removesuffix("\n").split("\n") for text in (old, new)]
     if max(map(len, lines)) > _LINES:
         return None
     return list(_differences(*lines))

@@ -1,0 +1,117 @@
+// The part of the upload page that takes a folder: chosen, or dropped. Without it the page takes an archive.
+
+import { ofDrop, ofInput, Refused, sendFolder } from "./upload.js";
+
+const form = document.getElementById("kaos-upload");
+const box = document.getElementById("kaos-folder");
+const picker = document.getElementById("folder");
+const said = document.getElementById("folder-said");
+const bar = document.getElementById("folder-progress");
+const cancel = document.getElementById("folder-cancel");
+const result = document.getElementById("folder-result");
+const leftOut = document.getElementById("folder-skipped");
+
+const STEPS = {
+  look: "Looking through the folder",
+  read: "Reading",
+  send: "Sending",
+  wait: "Not connected; trying again. What has arrived is not sent again.",
+  finish: "Making a version",
+};
+const MOST_NAMED = 200;
+
+let running = null;
+
+const size = new Intl.NumberFormat("en", { notation: "compact", style: "unit", unit: "byte", unitDisplay: "narrow" });
+
+function tell(step, done, total) {
+  const amounts = step === "read" || step === "send" ? `: ${size.format(done)} of ${size.format(total)}` : "";
+  said.textContent = STEPS[step] + amounts;
+  bar.hidden = false;
+  if (total) Object.assign(bar, { max: total, value: done });
+  else bar.removeAttribute("value");
+}
+
+// The name of a folder, as a bundle may be called.
+function nameOf(folder) {
+  const plain = folder.normalize("NFKD").replace(/\p{M}/gu, "").replace(/[^A-Za-z0-9._ -]+/g, "-");
+  return plain.replace(/^[^A-Za-z0-9]+/, "").slice(0, 64).replace(/[ ]+$/, "");
+}
+
+async function take(folder) {
+  if (running) return;
+  const name = form.elements.name.value.trim() || nameOf(folder.name);
+  if (!name) return fail("Say how it is to be called, above.", form.elements.name);
+  if (!form.elements.name.checkValidity()) return form.elements.name.reportValidity();
+  running = new AbortController();
+  cancel.hidden = false;
+  result.hidden = leftOut.hidden = true;
+  box.setAttribute("aria-busy", "true");
+  try {
+    const done = await sendFolder({
+      files: folder.files, kind: form.elements.kind.value, name, api: box.dataset.api, query: box.dataset.query,
+      headers: { "X-XSRFToken": form.elements._xsrf.value }, tell, signal: running.signal,
+    });
+    show(done);
+  } catch (error) {
+    if (running.signal.aborted) fail("Cancelled. What has arrived is not sent again.");
+    else if (error instanceof Refused) fail(error.message);
+    else fail(`That was not possible: ${error.message}`);
+  } finally {
+    running = null;
+    cancel.hidden = true;
+    box.removeAttribute("aria-busy");
+    picker.value = "";
+  }
+}
+
+function fail(text, focus) {
+  said.textContent = "";
+  bar.hidden = true;
+  result.className = "alert alert-warning kaos-wrap";
+  result.textContent = text;
+  result.hidden = false;
+  (focus ?? result).focus();
+}
+
+function show({ version, skipped }) {
+  said.textContent = "";
+  bar.hidden = true;
+  const link = document.createElement("a");
+  link.id = "made";
+  link.href = `${box.dataset.bundles}/${version.kind}/${encodeURIComponent(version.name)}/${version.version}${box.dataset.query}`;
+  link.textContent = `${version.name} v${version.version}`;
+  const files = version.files === 1 ? "1 file" : `${version.files.toLocaleString("en")} files`;
+  result.className = "alert alert-success";
+  result.replaceChildren(link, ` is there: ${files}.`);
+  result.hidden = false;
+  result.focus();
+  if (!skipped.length) return;
+  const lines = skipped.slice(0, MOST_NAMED).map(([path, reason]) => {
+    const line = document.createElement("li");
+    line.textContent = `${path} (${reason})`;
+    return line;
+  });
+  leftOut.querySelector("summary").textContent = `Left out: ${skipped.length.toLocaleString("en")}`;
+  leftOut.querySelector("ul").replaceChildren(...lines);
+  leftOut.hidden = false;
+}
+
+const guarded = (work) => work.catch(() => fail("The folder cannot be read."));
+
+picker.addEventListener("change", () => picker.files.length && take(ofInput(picker.files)));
+cancel.addEventListener("click", () => running?.abort());
+for (const kind of ["dragenter", "dragover"]) {
+  box.addEventListener(kind, (event) => {
+    event.preventDefault();
+    box.classList.add("kaos-over");
+  });
+}
+box.addEventListener("dragleave", (event) => box.contains(event.relatedTarget) || box.classList.remove("kaos-over"));
+box.addEventListener("drop", (event) => {
+  event.preventDefault();
+  box.classList.remove("kaos-over");
+  guarded(ofDrop(event.dataTransfer.items).then(take));
+});
+window.addEventListener("beforeunload", (event) => running && event.preventDefault());
+box.hidden = false;

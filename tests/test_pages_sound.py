@@ -1,0 +1,149 @@
+"""Every page, in light and dark: its policy refuses nothing of it, axe finds no serious fault."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests import soundness
+from tests.bundle_world import submit_two
+from tests.history import build, notebook, version, write
+from tests.hub import RunningHub
+from tests.lab import Person, at_browser, chromium, expect
+from tests.training_history import NASTY, bundles, inputs, training, trials_of
+
+pytestmark = pytest.mark.browser
+
+RUN = f"{0xE1:016x}"
+STAMP = "2026-01-31T12:00:00.123456Z"
+HERE = "bundles/data/my%20data"
+OF_KAOS = (
+    "", "notebooks/plain", "notebooks/broken", "notebooks/plain/confirm/delete", "nothing",
+    "bundles", HERE, f"{HERE}/2", f"{HERE}/1/tree/table.csv", f"{HERE}/1/tree/page.html",
+    f"{HERE}/1/tree/pixel.png", f"{HERE}/2/changes", f"{HERE}/2/changes/read%20me.md",
+    f"{HERE}/1/confirm/delete", "bundles/upload",
+)  # fmt: skip
+OF_TRAIN = (
+    "", "models", f"trainings/{RUN}", f"trainings/{RUN}/trials/1", f"models/{RUN}.1", "bundles",
+    f"trainings/{RUN}/confirm/delete", "nothing",
+)  # fmt: skip
+EMPTY = ("", "bundles", "../kaos-train/", "../kaos-train/models")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def sue(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A user with something of everything."""
+    owner = "user:sue"
+    submit_two(hub, "sue", tmp_path_factory.mktemp("bundle"))
+    failed = build(hub.data, "FAILED", f"{STAMP} <script>alert(1)</script>\n" * 50, owner)
+    write(hub.data, [failed, version(91500, "source", "code", 3, owner)])
+    write(
+        hub.data,
+        [
+            notebook("plain", owner=owner, source_id=91500, reason=NASTY, display_name=NASTY),
+            notebook(
+                "broken", "FAILED", owner, source_id=91500, build_job=failed.id,
+                build_state="FAILED", reason=NASTY,
+            ),
+        ],
+    )  # fmt: skip
+    run = training(
+        0xE1, owner, 3, name=NASTY[:60], author="sue", goal_metric="accuracy",
+        goal_direction="max", best_trial=3, best_score=3.0, **inputs(91000),
+    )  # fmt: skip
+    write(hub.data, bundles(owner, 91000))
+    write(hub.data, [run])
+    write(hub.data, trials_of(run))
+    return "sue"
+
+
+def look(person: Person, url: str, refused: list[str]) -> None:
+    """Go there, use theme switch and menu, and see that nothing was refused."""
+    page = person.page
+    page.goto(url)
+    expect(page.locator("main")).to_be_visible()
+    page.wait_for_load_state("load")
+    before = page.locator("html").get_attribute("data-bs-theme")
+    page.click("#dark-theme-toggle")
+    assert page.locator("html").get_attribute("data-bs-theme") != before
+    page.click("#dark-theme-toggle")
+    assert refused == [], url
+    assert person.errors == [], url
+
+
+def everything(hub: RunningHub) -> list[str]:
+    """The addresses of all kinds of pages."""
+    return [f"{hub.kaos}/{path}" for path in OF_KAOS] + [f"{hub.train}/{p}" for p in OF_TRAIN]
+
+
+def test_no_page_does_what_its_policy_refuses(browser: Any, hub: RunningHub, sue: str) -> None:
+    with at_browser(browser, hub, sue) as person:
+        refused = soundness.listen(person.context)
+        person.page.on("console", lambda m: refused.append(m.text) if is_refusal(m) else None)
+        for url in everything(hub):
+            look(person, url, refused)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(browser: Any, hub: RunningHub, sue: str, scheme: str) -> None:
+    empty = [f"{hub.kaos}/{path}" for path in EMPTY]
+    wrong = []
+    for user, pages in ((sue, everything(hub)), ("nobody-yet", empty)):
+        # axe itself changes styles
+        with at_browser(browser, hub, user, color_scheme=scheme, bypass_csp=True) as person:
+            for url in pages:
+                person.page.goto(url)
+                expect(person.page.locator("main")).to_be_visible()
+                wrong += [
+                    f"{url.removeprefix(hub.url)}: {f}" for f in soundness.faults(person.page)
+                ]
+    assert not wrong, "\n".join(wrong)
+
+
+def is_refusal(message: Any) -> bool:
+    return message.type == "error" and "Content Security Policy" in message.text
+
+
+def test_the_menu_of_a_phone_opens(browser: Any, hub: RunningHub, sue: str) -> None:
+    view = {"width": 390, "height": 800}
+    with at_browser(browser, hub, sue, viewport=view) as person:
+        refused = soundness.listen(person.context)
+        person.visit("bundles")
+        person.page.click(".navbar-toggler")
+        person.page.click("text=Models")
+        expect(person.page.locator("h1")).to_have_text("Models")
+        assert refused == []
+
+
+def test_what_would_be_a_script_is_none(browser: Any, hub: RunningHub, sue: str) -> None:
+    """Were something to slip through, the policy would stop it."""
+    with at_browser(browser, hub, sue) as person:
+        refused = soundness.listen(person.context)
+        person.visit("bundles")
+        person.page.evaluate(
+            """() => {
+              const frame = document.createElement("div");
+              frame.innerHTML = '<img src="/nothing.png" onerror="window.ran = 1">';
+              const script = document.createElement("script");
+              script.textContent = "window.ran = 2";
+              document.body.append(frame, script);
+            }"""
+        )
+        person.page.wait_for_timeout(500)
+        assert person.page.evaluate("window.ran") is None
+        assert len(refused) == 2, refused
+
+
+@pytest.mark.parametrize("width", [600, 800, 1000, 1280])
+def test_the_menu_fits_its_window(browser: Any, hub: RunningHub, sue: str, width: int) -> None:
+    with at_browser(browser, hub, sue, viewport={"width": width, "height": 700}) as person:
+        person.visit("bundles")
+        person.shoot(f"menu-{width}", whole=False)
+        wide = "document.documentElement.scrollWidth > window.innerWidth"
+        assert not person.page.evaluate(wide), f"the menu is wider than {width}"
