@@ -681,6 +681,29 @@ class TestOnACluster:
         await engine.places.remove_home("abc")
         assert "kaos-home-abc" not in await kube("-n", cluster, "get", "pvc", "-o", "name")
 
+    async def test_a_volume_is_made_once_and_deleted_for_good(
+        self, make: Callable[..., KubernetesEngine], cluster: str
+    ) -> None:
+        engine = make(volume_size="1Mi", shared_volumes=True)
+        mount = engine.places.volume("abc", "/scratch", False)
+        assert (mount.volume, mount.read_only) == ("kaos-volume-abc", False)
+        assert engine.places.shares_volumes and not make().places.shares_volumes
+        spec = NotebookSpec(
+            notebook="one", workload="kaos-notebook-1-1", owner="user:ada", resources=Resources(),
+            mounts=[engine.places.home("1", "/home/kaos"), mount],
+        )  # fmt: skip
+        await engine.admitted(spec)
+        await engine.admitted(spec)
+        claims = ("-n", cluster, "get", "pvc")
+        found = json.loads(await kube(*claims, "kaos-volume-abc", "-o", "json"))
+        assert found["spec"]["accessModes"] == ["ReadWriteMany"]
+        assert found["spec"]["resources"]["requests"]["storage"] == "1048576"
+        assert found["metadata"]["labels"]["kaos-hub.io/kind"] == "volume"
+        assert "kaos-home-1" not in await kube(*claims, "-o", "name"), "that is the Hub's to make"
+        await engine.places.remove_volume("abc")
+        await engine.places.remove_volume("abc")
+        assert "kaos-volume-abc" not in await kube(*claims, "-o", "name")
+
     async def test_an_unknown_image_says_where_it_was_looked_for(
         self, make: Callable[..., KubernetesEngine]
     ) -> None:

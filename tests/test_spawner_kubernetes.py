@@ -470,6 +470,17 @@ def test_folder_of_the_node_is_refused(hub, desk, space):
     assert not space.names("pod")
 
 
+def test_folder_of_the_node_that_is_offered_is_mounted(hub, desk, space):
+    with_(desk, mount=Mount(source="/etc", target="/mnt/etc", host=True))
+    hub.launch("offered")
+    name = workload(hub, "offered")
+    volumes = space.get("pod", name)["spec"]["volumes"]
+    assert {"path": "/etc", "type": "Directory"} in [v.get("hostPath") for v in volumes]
+    code, said = space.inside(name, "ls /mnt/etc/hostname && touch /mnt/etc/x")
+    assert code and "/mnt/etc/hostname" in said and "Read-only" in said
+    hub.end("offered")
+
+
 def test_reasons_of_death(hub, desk, space):
     hub.launch("killed")
     name = workload(hub, "killed")

@@ -1,7 +1,7 @@
 """Wishes: what a request makes of a notebook's row, or why it cannot."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from secrets import token_hex
 
 from sqlalchemy import select
@@ -37,7 +37,7 @@ class Offer:
     pools: Collection[str] = ()
     places: Places | None = None
     most_volumes: int = 20
-    images: Images = Images()
+    images: Images = field(default_factory=Images)
 
     def check_pool(self, name: str) -> None:
         """Refuse a pool that there is not.
