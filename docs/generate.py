@@ -1,6 +1,6 @@
 """Write the generated pages of the reference from the code that they describe.
 
-    python docs/generate.py            write docs/reference/{cli,config,rest,errors}.md
+    python docs/generate.py            write docs/reference/{cli,config,rest,errors,sdk}.md
     python docs/generate.py --check    exit with 1 if one of them is out of date
 
 Nothing here knows a command, setting, route or error by name: what is in the code is in the page.
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
+
+import generate_sdk
 
 REFERENCE = Path(__file__).parent / "reference"
 _COMPUTED = ("uid",)
@@ -391,7 +393,28 @@ def errors() -> str:
     )
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli": cli, "config": config, "rest": rest, "errors": errors}
+# --- SDK -----------------------------------------------------------------------------------------
+
+
+def sdk() -> str:
+    """The page of the SDK; see generate_sdk.py."""
+    known = set(re.findall(r"(?m)^### Model (\w+)$", rest()))
+    return page(
+        "Python",
+        "`from kaos_hub import Client`; how to begin with it: [Use kaos from Python]"
+        "(../howto/sdk.md). Every method raises a class of [errors](errors.md); what is named here"
+        " is what one may want to catch.",
+        *generate_sdk.parts(known),
+    )
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli": cli,
+    "config": config,
+    "rest": rest,
+    "errors": errors,
+    "sdk": sdk,
+}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def anchors(page: Path) -> set[str]:
 @cache
 def generator() -> Any:
     """``docs/generate.py`` as a module."""
+    sys.path.append(str(ROOT / "docs"))  # where it finds its other half, as when it is run
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

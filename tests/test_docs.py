@@ -4,6 +4,7 @@ import configparser
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ def ids(path: Path) -> str:
 # --- generated pages ---
 
 
-@pytest.mark.parametrize("name", ["cli", "config", "rest", "errors"])
+@pytest.mark.parametrize("name", ["cli", "config", "rest", "errors", "sdk"])
 def test_generated_page_is_current(name: str) -> None:
     """What is committed is what the code says now."""
     generate = generator()
@@ -41,7 +42,8 @@ def test_generator_finds_stale_pages(tmp_path: Path) -> None:
     copy = tmp_path / "docs"
     (copy / "reference").mkdir(parents=True)
     script = copy / "generate.py"
-    script.write_text((ROOT / "docs" / "generate.py").read_text("utf-8"), "utf-8")
+    for name in ("generate.py", "generate_sdk.py"):
+        shutil.copy(ROOT / "docs" / name, copy)
     (copy / "reference" / "errors.md").write_text("old\n")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
 
@@ -73,6 +75,24 @@ def test_every_command_setting_and_route_is_documented() -> None:
 
 
 PAGES_MADE = ("cli", "config", "rest")
+
+
+def test_all_of_the_sdk_is_documented() -> None:
+    """Each part of a client, and whatever it gives to work with; nothing without a word."""
+    generator()
+    import generate_sdk
+
+    from kaos_hub.client import Client
+
+    text = (ROOT / "docs" / "reference" / "sdk.md").read_text("utf-8")
+    for part in re.findall(r"(?m)^ {8}(\w+): see", Client.__doc__ or ""):
+        assert f"\n## client.{part}\n" in text, part
+    for handle in set(re.findall(r"Gives: `(\w+Handle)`", text)):
+        assert f"\n## {handle}\n" in text, handle
+    for name, thing in generate_sdk.things():
+        for method, function in [] if not isinstance(thing, type) else generate_sdk.methods(thing):
+            assert f"\n### {name}.{method}\n" in text
+            assert (function.__doc__ or "").strip(), f"{name}.{method} says nothing"
 
 
 def test_no_configurable_is_forgotten() -> None:
