@@ -56,14 +56,17 @@ def parts(known: set[str]) -> Iterator[str]:
 def methods(cls: type) -> list[tuple[str, Any]]:
     """What one may call or read, as it stands in the source."""
     return [
-        (name, value.fget if isinstance(value, property) else value)
+        (name, value)
         for name, value in vars(cls).items()
         if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))
     ]
 
 
-def _function(name: str, function: Callable[..., Any], known: set[str]) -> Iterator[str]:
-    yield from _call(name, function)
+def _function(name: str, function: Any, known: set[str]) -> Iterator[str]:
+    if isinstance(function, property):
+        function = function.fget
+    else:
+        yield from _call(name, function)
     yield from _text(function.__doc__ or "")
     returned = function.__annotations__.get("return")
     if returned not in (None, "None", "object"):
@@ -77,7 +80,10 @@ def _call(name: str, function: Callable[..., Any]) -> Iterator[str]:
             continue
         stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
         default = parameter.default
-        given = getattr(default, "__name__", None) or repr(default)
+        given = repr(default)
+        if callable(default):
+            named = default.__name__.isidentifier()
+            given = f"{default.__module__}.{default.__name__}" if named else "…"
         known = "" if default is parameter.empty else f"={given}"
         words.append(f"{stars.get(parameter.kind, '')}{parameter.name}{known}")
     yield f"```text\n{name}({', '.join(words)})\n```"
@@ -139,5 +145,6 @@ def _section(name: str, lines: Iterator[str]) -> Iterator[str]:
 
 def _plain(text: str) -> str:
     """Markdown from what docstrings are written in."""
-    text = re.sub(r":\w+:`~?([^`]+)`", lambda role: f"`{role[1].rpartition('.')[2]}`", text)
+    # Of what lies in a module, its name; of a method, also its class's.
+    text = re.sub(r":\w+:`~?(?:(?:[a-z_]+\.)+(?=[A-Z])|kaos_hub\.errors\.)?([^`]+)`", r"`\1`", text)
     return text.replace("``", "`")
