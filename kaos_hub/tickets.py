@@ -4,6 +4,9 @@ A ticket names a workload and the digests of the trees that it may fetch, and is
 that only the service holds: ``kaos1.<base64url of JSON>.<hex of HMAC-SHA256>``. So none has to be
 kept. It holds no right of a user's; whoever checks one must also ask whether its workload is still
 alive, since a ticket is worth nothing once its workload is over.
+
+Another kind lets a page of the Hub's send a user's folders, and nothing else: there the service's
+own cookies cannot be read. It names the user: ``kaosup1.…``.
 """
 
 import base64
@@ -13,6 +16,7 @@ import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from kaos_hub.bundles.tree import is_digest
 from kaos_hub.errors import InvalidRequest, NotAuthenticated
@@ -21,6 +25,7 @@ MAX_DIGESTS = 64
 """Trees of one ticket. It travels in a header, of which servers take some kilobytes."""
 
 _VERSION = "kaos1"
+_UPLOAD = "kaosup1"
 _LONGEST = 16 << 10
 _REFUSED = "The ticket is not valid."
 
@@ -65,8 +70,25 @@ class Tickets:
                 f"a ticket is for one workload and at most {MAX_DIGESTS} digests of trees"
             )
         said = {"workload": workload, "digests": trees, "until": int(time.time()) + seconds}
-        payload = base64.urlsafe_b64encode(json.dumps(said).encode()).decode()
-        return f"{_VERSION}.{payload}.{self._sign(payload)}"
+        return self._seal(_VERSION, said)
+
+    def issue_upload(self, user: str, seconds: int) -> str:
+        """Make a ticket with which bundles can be sent.
+
+        Args:
+            user: whose they become.
+            seconds: until when it is valid.
+        """
+        said = {"user": user, "until": int(time.time()) + seconds}
+        return self._seal(_UPLOAD, said)
+
+    def check_upload(self, ticket: str) -> str:
+        """The user whose bundles can be sent with a ticket.
+
+        Raises:
+            NotAuthenticated: it is none, or has expired; never says which.
+        """
+        return str(self._open(_UPLOAD, ticket)["user"])
 
     def check(self, ticket: str) -> Ticket:
         """What a ticket says, if it is one of ours and has not expired.
@@ -74,18 +96,33 @@ class Tickets:
         Raises:
             NotAuthenticated: it is not; never says why.
         """
+        said = self._open(_VERSION, ticket)
+        return Ticket(said["workload"], tuple(said["digests"]))
+
+    def _seal(self, version: str, said: dict[str, Any]) -> str:
+        payload = base64.urlsafe_b64encode(json.dumps(said).encode()).decode()
+        return f"{version}.{payload}.{self._sign(version, payload)}"
+
+    def _open(self, expected: str, ticket: str) -> dict[str, Any]:
         if len(ticket) > _LONGEST or not ticket.isascii():
             raise NotAuthenticated(_REFUSED)
         # Nothing in it is read before its signature was found right.
         version, _, rest = ticket.partition(".")
         payload, _, signature = rest.partition(".")
-        if version != _VERSION or not hmac.compare_digest(signature, self._sign(payload)):
+        right = hmac.compare_digest(signature, self._sign(expected, payload))
+        if version != expected or not right:
             raise NotAuthenticated(_REFUSED)
-        said = json.loads(base64.urlsafe_b64decode(payload))
+        said: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload))
         if said["until"] <= time.time():
             raise NotAuthenticated(_REFUSED)
-        return Ticket(said["workload"], tuple(said["digests"]))
+        return said
 
-    def _sign(self, payload: str) -> str:
-        text = f"{_VERSION}.{payload}".encode()
+    def _sign(self, version: str, payload: str) -> str:
+        # Of one kind none can be made into the other.
+        text = f"{version}.{payload}".encode()
         return hmac.new(self._key, text, hashlib.sha256).hexdigest()
+
+
+def for_upload(ticket: str) -> bool:
+    """Whether it looks like a ticket for uploads."""
+    return ticket.startswith(f"{_UPLOAD}.")

@@ -15,7 +15,7 @@ from tests.lab import Person, at_browser, chromium, expect
 pytestmark = pytest.mark.browser
 
 LIMITS = """
-c.KaosService.limits = {"default": {"notebooks": 2}, "user:grace": {"notebooks": 1, "cpu": 2}}
+c.KaosService.limits = {"default": {"notebooks": 2}, "user:grace": {"notebooks": 1, "cpu": 4}}
 """
 IMPOSSIBLE = "packaging\nhumanize==999.9\n"
 NASTY = "<img src=x onerror=alert(1)>"
@@ -120,7 +120,7 @@ def test_a_limit_is_said_in_words_on_page_and_form(hub: RunningHub, browser: Any
         expect(page.locator("h1")).to_have_text("Start notebook three")
         # what was chosen need not be chosen again
         page.get_by_label("medium").check()
-        page.click("text=Other resources, and when it stops")
+        page.click("text=More options")
         page.get_by_label("Stop when idle for").fill("soon")
         page.click("#spawn_form [type=submit]")
         expect(page.locator(".alert")).to_contain_text("'soon' is no duration")

@@ -118,7 +118,7 @@ def test_pages_of_a_busy_person(hub: RunningHub, browser: Any, scheme: str, widt
         person.visit("notebooks/scratch/confirm/delete")
         look.at("notebook-delete-question")
         person.visit("new?name=another")
-        page.click("text=Other resources, and when it stops")
+        page.click("text=More options")
         look.at("spawn-form")
         page.get_by_label("Cores", exact=True).fill("-1")
         page.click("#spawn_form [type=submit]")

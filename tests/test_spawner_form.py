@@ -19,6 +19,13 @@ def options(**changes) -> FormOptions:
     return FormOptions.model_validate(OPTIONS | changes)
 
 
+def everything(**changes) -> FormOptions:
+    """Where all that can be chosen is there."""
+    more = {"gpu": True, "pools": ["fast", "slow"]}
+    context = OPTIONS["data"][0] | {"kind": "context", "name": "notes"}
+    return options(info=OPTIONS["info"] | more, contexts=[context], mounts=["/data"], **changes)
+
+
 class Fields(HTMLParser):
     """The names of all fields, and the ids that labels and help texts point to."""
 
@@ -29,8 +36,9 @@ class Fields(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
-        if tag in ("input", "select"):
-            self.names.add(found["name"])
+        if tag in ("input", "select", "textarea"):
+            # what sends folders is no part of the form
+            self.names |= {found["name"]} if found.get("type") != "file" else set()
         self.ids.add(found.get("id"))
         for attribute in ("for", "aria-describedby"):
             if found.get(attribute):
@@ -50,13 +58,76 @@ def test_form_offers_what_there_is():
 
 def test_every_field_is_one_that_admission_knows_and_has_a_label():
     fields = Fields(render_form(options(), "default"))
-    assert fields.names == set(FIELDS) - {"gpu"}
+    assert fields.names == set(FIELDS) - {"gpu", "pool", "context", "bind_mounts"}
+    assert fields.meant <= fields.ids
+    assert "There are no GPUs here" in render_form(options(), "default")
+
+
+def test_what_this_installation_can_do_is_offered():
+    page = render_form(everything(), "default")
+    fields = Fields(page)
+    assert fields.names == set(FIELDS)
     assert fields.meant <= fields.ids
 
 
-def test_gpus_are_offered_where_there_are_some():
-    page = render_form(options(info=OPTIONS["info"] | {"gpu": True}), "default")
-    assert Fields(page).names == set(FIELDS)
+def test_a_first_glance_shows_three_choices():
+    """All else is behind one click."""
+    page = render_form(everything(), "default")
+    first, _, more = page.partition('<details class="mb-3">')
+    assert Fields(first).names == {"source", "data", "size"}
+    assert Fields(more).names == set(FIELDS) - {"source", "data", "size"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "usage", "reason"),
+    [
+        ({"cpu": 2}, {}, "More than you may have: 2 cores."),
+        ({"cpu": 4}, {"cpu": 1}, "3 of your 4 cores are free now; stop something first."),
+        ({"memory": "8Gi"}, {"memory": 1 << 30}, "7Gi of your 8Gi memory are free now"),
+        ({}, {}, ""),
+    ],
+)
+def test_sizes_that_do_not_fit_say_why(limits, usage, reason):
+    page = render_form(options(limits=limits, usage=usage), "default")
+    large = page.split('value="large"')[1].split("</div>\n")[0]
+    assert ("disabled" in large.split(">")[0]) == bool(reason)
+    assert reason in page
+
+
+def test_the_default_is_one_that_fits():
+    sizes = [{"name": "small", "cpu": 8}, {"name": "tiny", "cpu": 1}]
+    info = OPTIONS["info"] | {"sizes": sizes}
+    page = render_form(options(info=info), "default")
+    assert re.search(r'value="tiny" checked', page)
+    assert re.search(r'value="small" disabled', page)
+
+
+def test_a_full_house_is_said():
+    page = render_form(options(usage={"notebooks": 2}), "default")
+    assert "Stop one before you start another." in page
+
+
+def test_the_last_choices_are_offered_again():
+    """For a new notebook; one that is there shows how it is."""
+    stage = {"name": "build", "state": "SKIPPED"}
+    last = {
+        "name": "before", "owner": "user:ada", "state": "STOPPED", "url": "x", "build": stage,
+        "host": stage, "created": "2026-01-31T12:00:00Z", "pool": "fast",
+        "source": {"name": "demo", "version": 3, "digest": OPTIONS["sources"][0]["digest"]},
+        "resources": {"cpu": 4, "memory": "8Gi"}, "idle": {"timeout": 90, "type": "activity"},
+    }  # fmt: skip
+    everywhere = everything(last=last, limits={}, usage={})
+    page = render_form(everywhere, "fresh")
+    assert '<option value="demo@v3" selected>' in page
+    assert re.search(r'value="large" checked', page)
+    assert 'value="90s"' in page
+    assert '<option value="fast" selected>' in page
+    odd = last | {"resources": {"cpu": 0.25, "memory": "300Mi"}}
+    page = render_form(everything(last=odd, limits={}, usage={}), "fresh")
+    assert 'value="0.25"' in page and 'value="300Mi"' in page
+    page = render_form(everything(last=odd, notebook=last, limits={}), "before")
+    assert "demo v3 (as it is)" in page and " checked" not in page
+    assert 'value="0.25"' not in page and "fast (as it is)" in page
 
 
 def test_form_needs_no_script_and_lets_none_in():
@@ -84,6 +155,29 @@ def test_choices_are_ids_only():
     form = {"source": ["demo@v3"], "data": [""], "cpu": [" 2 "], "_xsrf": ["x"], "image": ["evil"]}
     assert options_from_form(form) == {"source": "demo@v3", "cpu": "2"}
     assert options_from_form({}) == {}
+
+
+def test_lines_become_variables_and_mounts():
+    form = {
+        "environment": ["A=1\r\n\r\n B = two = 2\r\nC="],
+        "bind_mounts": ["/data/x:/mnt/x:ro\n/data/y:/mnt/y"],
+    }
+    assert options_from_form(form) == {
+        "environment": {"A": "1", "B": " two = 2", "C": ""},
+        "bind_mounts": [
+            {"host_path": "/data/x", "container_path": "/mnt/x", "read_only": True},
+            {"host_path": "/data/y", "container_path": "/mnt/y", "read_only": False},
+        ],
+    }
+
+
+def test_a_wrong_variable_is_never_repeated():
+    """It may be a secret that lacks its name."""
+    with pytest.raises(InvalidRequest) as refused:
+        options_from_form({"environment": ["hunter2"]})
+    assert "hunter2" not in refused.value.message
+    with pytest.raises(InvalidRequest, match="KAOS_URL"):
+        options_from_form({"environment": ["KAOS_URL=x"]})
 
 
 @pytest.mark.parametrize(

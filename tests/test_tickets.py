@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kaos_hub.errors import InvalidRequest, NotAuthenticated
-from kaos_hub.tickets import MAX_DIGESTS, Ticket, Tickets
+from kaos_hub.tickets import MAX_DIGESTS, Ticket, Tickets, for_upload
 
 ONE, TWO = f"blake3:{1:064x}", f"blake3:{2:064x}"
 OURS = Tickets("a" * 64)
@@ -92,3 +92,18 @@ def test_what_can_be_no_ticket_is_not_made(digests: list[str]) -> None:
         OURS.issue("kaos-build-1", digests, 60)
     with pytest.raises(InvalidRequest):
         OURS.issue("", [ONE], 60)
+
+
+def test_one_for_uploads_is_another_kind() -> None:
+    """Neither can be used as, or made into, the other; both expire."""
+    upload, fetch = OURS.issue_upload("ada", 60), OURS.issue("kaos-build-1", [ONE], 60)
+    assert OURS.check_upload(upload) == "ada"
+    assert for_upload(upload) and not for_upload(fetch)
+    refused(upload)
+    for wrong in (
+        fetch, OURS.issue_upload("ada", -1), Tickets("b" * 64).issue_upload("ada", 60),
+        f"kaosup1.{fetch.partition('.')[2]}", upload[:-1],
+    ):  # fmt: skip
+        with pytest.raises(NotAuthenticated):
+            OURS.check_upload(wrong)
+    refused(f"kaos1.{upload.partition('.')[2]}")

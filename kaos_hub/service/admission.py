@@ -6,12 +6,11 @@ from typing import Any
 
 from tornado.web import Application, HTTPError, RequestHandler
 
-from kaos_hub.errors import Forbidden, InvalidRequest, KaosError, NotFound
+from kaos_hub.errors import Forbidden, InvalidRequest, KaosError
 from kaos_hub.models import (
     DEFAULT_SERVER,
     AdmissionRequest,
     BundleKind,
-    Notebook,
     ReleaseRequest,
     parse_request,
 )
@@ -21,6 +20,8 @@ from kaos_hub.service.metrics import CONTENT_TYPE, Metrics
 from kaos_hub.service.routes import any_json
 from kaos_hub.service.web import as_kaos_error, log_request, status_of
 
+_TICKET = 3600
+"""Seconds for which a form can send folders."""
 _OFFERED = 200
 """Versions of bundles that a form offers."""
 
@@ -94,27 +95,27 @@ class OptionsHandler(_Private):
     route_name = "/admission/options"
 
     async def get(self) -> None:
-        """Bundles, sizes, limits, use, and the notebook as it is, if there is one."""
+        """Bundles, sizes, limits, use, the notebook as it is, if there is one, and the last."""
         core, user = self.core, self.get_query_argument("user")
         owner, server = f"user:{user}", self.get_query_argument("server", "")
-        sources = await core.versions.list(owner, BundleKind.SOURCE, None, _OFFERED)
-        data = await core.versions.list(owner, BundleKind.DATA, None, _OFFERED)
+        kinds = {
+            "sources": BundleKind.SOURCE, "data": BundleKind.DATA, "contexts": BundleKind.CONTEXT,
+        }  # fmt: skip
+        notebooks = await core.notebooks.list(owner)
         answer = {
-            "sources": sources,
-            "data": data,
+            **{
+                name: await core.versions.list(owner, kind, None, _OFFERED)
+                for name, kind in kinds.items()
+            },
             "info": core.info,
             "limits": core.ledger.limits(owner),
             "usage": await core.ledger.usage(owner),
-            "notebook": await self._notebook(owner, server or DEFAULT_SERVER),
+            "notebook": next((n for n in notebooks if n.name == (server or DEFAULT_SERVER)), None),
+            "ticket": core.tickets.issue_upload(user, _TICKET),
+            "last": max(notebooks, key=lambda n: n.started or n.created, default=None),
         }
         self.set_header("Content-Type", "application/json")
         self.finish(any_json().dump_json(answer))
-
-    async def _notebook(self, owner: str, name: str) -> Notebook | None:
-        try:
-            return await self.core.notebooks.get(owner, name)
-        except NotFound:
-            return None
 
 
 class MetricsHandler(_Private):

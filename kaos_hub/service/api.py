@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from tornado.web import HTTPError
 
-from kaos_hub.errors import HubUnavailable, InvalidRequest, KaosError
+from kaos_hub.errors import HubUnavailable, InvalidRequest, KaosError, NotAuthenticated
 from kaos_hub.models import Model, parse_request
 from kaos_hub.service import sse
 from kaos_hub.service.auth import Caller
@@ -17,6 +17,7 @@ from kaos_hub.service.owners import HEADER
 from kaos_hub.service.routes import Answer, Call, Download, Events, Route, any_json
 from kaos_hub.service.uploads import BodyReader, JsonReader, ObjectReader
 from kaos_hub.service.web import Handler
+from kaos_hub.tickets import for_upload
 
 
 class ApiHandler(BodyHandler):
@@ -48,7 +49,7 @@ class ApiHandler(BodyHandler):
 
     async def let_in(self) -> BodyReader | None:
         route = self.route
-        caller = await self.admit(route.right)
+        caller = self._with_ticket(route) or await self.admit(route.right)
         if caller is not None:
             caller.require(route.right, self.path_kwargs.get("name"))
             self._whose = await self._owner(route, caller)
@@ -57,9 +58,25 @@ class ApiHandler(BodyHandler):
             return ObjectReader(self.core.versions.receive(self._whose), self.settings)
         return JsonReader(route.limit) if route.body is not None else None
 
+    def _with_ticket(self, route: Route) -> Caller | None:
+        """Who may send something, by a ticket instead of a login: to oneself, and no more.
+
+        Raises:
+            NotAuthenticated: it has expired.
+        """
+        scheme, _, given = self.request.headers.get("Authorization", "").partition(" ")
+        if not route.uploads or scheme.lower() != "bearer" or not for_upload(given):
+            return None
+        try:
+            self.caller = Caller(self.core.tickets.check_upload(given))
+        except NotAuthenticated:
+            raise NotAuthenticated("The page is too old to send something. Reload it.") from None
+        self.core.admit(self.caller)
+        return self.caller
+
     async def _owner(self, route: Route, caller: Caller) -> str:
         """Whose things are meant. Links and event streams of pages cannot send headers."""
-        if not route.shared:
+        if not route.shared or not caller.services:
             return caller.owner
         said = unquote(self.request.headers.get(HEADER, ""))
         said = said or self.get_query_argument("owner", "")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kaos_hub.notebooks.volumes import Volumes
     from kaos_hub.removal import Removal
     from kaos_hub.service.owners import Owners
+    from kaos_hub.tickets import Tickets
     from kaos_hub.trainings import Trainings
     from kaos_hub.versions import Versions
 
@@ -45,6 +46,7 @@ class Core:
     trainings: "Trainings"
     volumes: "Volumes"
     owners: "Owners"
+    tickets: "Tickets"
 
     def admit(self, caller: Caller) -> None:
         """Refuse whoever this installation does not serve.

@@ -92,6 +92,8 @@ class Route:
     """``objects``: the body is a stream of objects, not JSON."""
     shared: bool = False
     """It is about things that a group may own, too: requests may say whose are meant."""
+    uploads: bool = False
+    """A ticket for uploads does as well as a login."""
 
     @property
     def pattern(self) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
 
 from kaos_hub.errors import KaosError, Unavailable, from_body
@@ -34,10 +34,18 @@ class FormOptions(Model):
 
     sources: list[BundleVersion] = []
     data: list[BundleVersion] = []
+    contexts: list[BundleVersion] = []
+    mounts: list[str] = []
+    """Folders of the machine that may be mounted, for people."""
     info: Info
     limits: Limits
     usage: Usage
+    ticket: str = Field("", repr=False)
+    """Lets the page send folders, and do nothing else."""
     notebook: Notebook | None = None
+    """As it is, if it is there."""
+    last: Notebook | None = None
+    """The one that was started last, whose choices are offered again."""
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,36 @@
 """The form in which one chooses what to start, and what it sends."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from kaos_hub.addresses import SERVICES
 from kaos_hub.errors import InvalidRequest
 from kaos_hub.models import (
+    NOTHING,
+    BundleLink,
     IdleType,
+    Notebook,
+    Size,
+    variable_name,
 )
 from kaos_hub.quantities import parse_cpu, parse_duration, parse_gpu, parse_memory, show_memory
 from kaos_hub.spawners import TEMPLATES
 from kaos_hub.spawners.admission import FormOptions
 
-FIELDS = ("source", "data", "size", "cpu", "memory", "gpu", "idle_timeout", "idle_type")
+PLAIN = (
+    "source", "data", "context", "size", "cpu", "memory", "gpu", "pool",
+    "idle_timeout", "idle_type", "display_name",
+)  # fmt: skip
+LINES = ("environment", "bind_mounts")
+FIELDS = (*PLAIN, *LINES)
 """What a form (and thus ``user_options``) may hold; the names are those of a notebook request."""
+
+SECRET = ("environment",)
+"""What must not be kept by the Hub, once it has been admitted."""
 
 _CHECKS = {
     "cpu": parse_cpu,
@@ -37,30 +53,161 @@ def _template() -> Template:
     )
     environment.filters["memory"] = show_memory
     environment.filters["duration"] = show_duration
+    environment.filters["link"] = _link
     return environment.get_template("spawn_form.html")
 
 
-def render_form(options: FormOptions | None, notebook: str, problem: str = "") -> str:
+def render_form(
+    options: FormOptions | None, notebook: str, problem: str = "", prefix: str = "/"
+) -> str:
     """The inside of the Hub's spawn form.
 
     Args:
         options: what can be chosen; None shows only the problem.
         notebook: the notebook's name; empty if it is not known.
         problem: why nothing can be chosen.
+        prefix: of the Hub and its services, with slashes at both ends.
     """
+    known: dict[str, Any] = {"service": f"{prefix}services/{SERVICES[0]}"}
+    if options is not None:
+        known |= {
+            "sizes": list(_sizes(options)),
+            "own": _own(options),
+            "free": _free(options),
+            "pools": list(_pools(options)),
+            "mounts": ", ".join(options.mounts),
+        }
     return _template().render(
-        options=options, notebook=notebook, problem=problem, idle_types=_IDLE_TYPES
+        options=options, notebook=notebook, problem=problem, idle_types=_IDLE_TYPES, **known
     )
 
 
-def options_from_form(form: dict[str, list[Any]]) -> dict[str, str]:
+# --- what is offered ---
+
+
+@dataclass(frozen=True)
+class OfferedSize:
+    """A size in the form."""
+
+    name: str
+    text: str
+    problem: str
+    """Why it cannot be had now; empty if it can."""
+    chosen: bool
+
+
+def _sizes(options: FormOptions) -> Iterator[OfferedSize]:
+    chosen = (
+        "" if options.notebook else _size_of(options.last, options) or options.info.default_size
+    )
+    problems = {size.name: _too_much(size, options) for size in options.info.sizes}
+    if problems.get(chosen):
+        chosen = next((name for name, problem in problems.items() if not problem), "")
+    if options.notebook is not None:
+        chosen = ""
+    for size in options.info.sizes:
+        problem = problems[size.name]
+        yield OfferedSize(size.name, _described(size), problem, size.name == chosen)
+
+
+def _size_of(notebook: Notebook | None, options: FormOptions) -> str:
+    """The size that a notebook has, if it has one."""
+    if notebook is None:
+        return ""
+    has = notebook.resources
+    for size in options.info.sizes:
+        if (size.cpu, size.memory, size.gpu) == (has.cpu, has.memory, has.gpu):
+            return size.name
+    return ""
+
+
+def _described(size: Size) -> str:
+    if size.description:
+        return size.description
+    parts = [
+        f"{size.cpu:g} cores" if size.cpu else "",
+        show_memory(size.memory) if size.memory else "",
+        f"{size.gpu} GPU{'s' * (size.gpu != 1)}" if size.gpu else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _too_much(size: Size, options: FormOptions) -> str:
+    """Why a size cannot be had now."""
+    limits, held = options.limits, options.usage
+    if size.gpu and not options.info.gpu:
+        return "There are no GPUs here."
+    rows: list[tuple[float | None, float, float | None, Callable[[Any], str], str]] = [
+        (size.cpu, held.cpu, limits.cpu, "{:g}".format, " cores"),
+        (size.memory, held.memory, limits.memory, show_memory, " memory"),
+        (size.gpu, held.gpu, limits.gpu, str, " GPUs"),
+    ]
+    for asked, used, limit, show, unit in rows:
+        if not asked or limit is None:
+            continue
+        if asked > limit:
+            return f"More than you may have: {show(limit)}{unit}."
+        if used + asked > limit:
+            rest = show(max(limit - used, 0))
+            return f"{rest} of your {show(limit)}{unit} are free now; stop something first."
+    return ""
+
+
+def _own(options: FormOptions) -> dict[str, str]:
+    """Resources that were said last, and are no size's."""
+    last = options.last
+    if last is None or options.notebook is not None or _size_of(last, options):
+        return {"cpu": "", "memory": "", "gpu": ""}
+    has = last.resources
+    return {
+        "cpu": f"{has.cpu:g}" if has.cpu else "",
+        "memory": show_memory(has.memory) if has.memory else "",
+        "gpu": str(has.gpu) if has.gpu else "",
+    }
+
+
+def _free(options: FormOptions) -> dict[str, str]:
+    """What is left of each limit, as the end of a sentence."""
+    limits, held = options.limits, options.usage
+    free = {"cpu": "", "memory": "", "gpu": "", "idle": ""}
+    if limits.cpu is not None:
+        free["cpu"] = f"; {max(limits.cpu - held.cpu, 0):g} free"
+    if limits.memory is not None:
+        free["memory"] = f"; {show_memory(max(limits.memory - held.memory, 0))} free"
+    if limits.gpu is not None:
+        free["gpu"] = f"; {max(limits.gpu - held.gpu, 0)} free"
+    if limits.idle_timeout is not None:
+        free["idle"] = f"; at most {show_duration(limits.idle_timeout)}"
+    return free
+
+
+def _pools(options: FormOptions) -> Iterator[tuple[str, str, bool]]:
+    now = options.notebook
+    used = options.last.pool if options.last else None
+    if now is not None:
+        yield "", f"{now.pool} (as it is)" if now.pool else "any (as it is)", True
+        yield from ((NOTHING, "any", False) for _ in range(now.pool is not None))
+    else:
+        yield "", "as the size says", False
+    for pool in options.info.pools:
+        yield pool, pool, now is None and pool == used
+
+
+def _link(bundle: BundleLink | None) -> str:
+    return f"{bundle.name}@v{bundle.version}" if bundle else ""
+
+
+# --- what was chosen ---
+
+
+def options_from_form(form: dict[str, list[Any]]) -> dict[str, Any]:
     """What was chosen, as names and quantities; what was left open is absent.
 
     Raises:
         InvalidRequest: a quantity or choice is none; says what would be one.
     """
-    chosen = {}
-    for field in FIELDS:
+    chosen: dict[str, Any] = {}
+    for field in PLAIN:
         value = str((form.get(field) or [""])[0]).strip()
         if value:
             chosen[field] = value
@@ -69,7 +216,34 @@ def options_from_form(form: dict[str, list[Any]]) -> dict[str, str]:
             check(chosen[field])
     if chosen.get("idle_type", IdleType.ACTIVITY) not in set(IdleType):
         raise InvalidRequest(f"idle_type is one of {', '.join(IdleType)}")
+    environment = dict(map(_variable, _lines(form, "environment")))
+    if environment:
+        chosen["environment"] = environment
+    mounts = [_mount(line) for line in _lines(form, "bind_mounts")]
+    if mounts:
+        chosen["bind_mounts"] = mounts
     return chosen
+
+
+def _lines(form: dict[str, list[Any]], field: str) -> list[str]:
+    text = str((form.get(field) or [""])[0])
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _variable(line: str) -> tuple[str, str]:
+    # What is wrong is never repeated beyond its name: it may be a secret.
+    name, separator, value = line.partition("=")
+    if not separator:
+        raise InvalidRequest("Variables: a line is no NAME=value.")
+    return variable_name(name.strip()), value
+
+
+def _mount(line: str) -> dict[str, Any]:
+    read_only = line.endswith(":ro")
+    host, separator, place = line.removesuffix(":ro").rpartition(":")
+    if not separator or not host or not place:
+        raise InvalidRequest(f"Folders of the machine: {line!r} is no FOLDER:PLACE.")
+    return {"host_path": host, "container_path": place, "read_only": read_only}
 
 
 def show_duration(seconds: int) -> str:

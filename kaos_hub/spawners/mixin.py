@@ -7,7 +7,6 @@ A spawner for another engine fills in three steps, :meth:`KaosSpawnerMixin.launc
 import asyncio
 import contextlib
 import html
-import json
 import re
 import time
 from abc import abstractmethod
@@ -23,15 +22,15 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from traitlets import Float, Unicode, default
 
 from kaos_hub.addresses import SERVICES
-from kaos_hub.errors import EngineUnavailable, InvalidRequest, KaosError, NotBuilt, Unavailable
+from kaos_hub.errors import EngineUnavailable, KaosError, NotBuilt, Unavailable
 from kaos_hub.models import (
     DEFAULT_SERVER,
-    AdmissionRequest,
     NotebookSpec,
     ReleaseRequest,
     Resources,
 )
 from kaos_hub.spawners.admission import Admission
+from kaos_hub.spawners.choices import request_of
 from kaos_hub.spawners.form import options_from_form, render_form
 
 _LOOK_AGAIN = 0.2
@@ -173,10 +172,11 @@ class KaosSpawnerMixin(Spawner):
 
     async def _admit(self) -> NotebookSpec:
         self.tell("Asking for admission", 10)
+        request = request_of(self)
         # From now on the service may hold something for us, even if its answer never comes.
         self._asked = True
         try:
-            return await self._admission.start(self._request())
+            return await self._admission.start(request)
         except KaosError as e:
             self._asked = isinstance(e, Unavailable)
             raise
@@ -318,17 +318,6 @@ class KaosSpawnerMixin(Spawner):
     def _admission(self) -> Admission:
         return Admission(self.admission_url, self.admission_secret, self.admission_patience)
 
-    def _request(self) -> AdmissionRequest:
-        """What we ask; users can send the Hub any options, files and NaN included."""
-        options = self.user_options
-        try:
-            plain = json.loads(json.dumps(options, allow_nan=False))
-        except (TypeError, ValueError):
-            plain = None
-        if not isinstance(plain, dict):
-            raise InvalidRequest("The options of a server are names and numbers.")
-        return AdmissionRequest(user=self.user.name, server=self.name, options=plain)
-
     def _clamp(self, resources: Resources) -> None:
         """What was admitted bounds the server, unless the admin's own limits are tighter."""
         self.set_trait("cpu_limit", _least(self.cpu_limit, resources.cpu))
@@ -361,14 +350,15 @@ class KaosSpawnerMixin(Spawner):
             options = await self._admission.options(self.user.name, self.name)
         except KaosError as e:
             return render_form(None, name, problem=e.message)
+        prefix = str(self.hub.base_url).removesuffix("hub/")
         # After a refusal JupyterHub shows the default server's form, whichever server was meant.
         # Only where the request for our own page is still open do we know that it is ours.
         if self.handler is None or self.handler._finished:
-            return render_form(options.model_copy(update={"notebook": None}), "")
-        return render_form(options, name)
+            return render_form(options.model_copy(update={"notebook": None}), "", prefix=prefix)
+        return render_form(options, name, prefix=prefix)
 
     @default("options_from_form")
-    def _choices_from_form(self) -> Callable[[dict[str, list[Any]]], dict[str, str]]:
+    def _choices_from_form(self) -> Callable[[dict[str, list[Any]]], dict[str, Any]]:
         return options_from_form
 
     @default("apply_user_options")

@@ -1,6 +1,6 @@
 // The part of the upload page that takes a folder: chosen, or dropped. Without it the page takes an archive.
 
-import { ofDrop, ofInput, Refused, sendFolder } from "./upload.js";
+import { inWords, nameOf, ofDrop, ofInput, Refused, sendFolder } from "./upload.js";
 
 const form = document.getElementById("kaos-upload");
 const box = document.getElementById("kaos-folder");
@@ -11,31 +11,15 @@ const cancel = document.getElementById("folder-cancel");
 const result = document.getElementById("folder-result");
 const leftOut = document.getElementById("folder-skipped");
 
-const STEPS = {
-  look: "Looking through the folder",
-  read: "Reading",
-  send: "Sending",
-  wait: "Not connected; trying again. What has arrived is not sent again.",
-  finish: "Making a version",
-};
 const MOST_NAMED = 200;
 
 let running = null;
 
-const size = new Intl.NumberFormat("en", { notation: "compact", style: "unit", unit: "byte", unitDisplay: "narrow" });
-
 function tell(step, done, total) {
-  const amounts = step === "read" || step === "send" ? `: ${size.format(done)} of ${size.format(total)}` : "";
-  said.textContent = STEPS[step] + amounts;
+  said.textContent = inWords(step, done, total);
   bar.hidden = false;
   if (total) Object.assign(bar, { max: total, value: done });
   else bar.removeAttribute("value");
-}
-
-// The name of a folder, as a bundle may be called.
-function nameOf(folder) {
-  const plain = folder.normalize("NFKD").replace(/\p{M}/gu, "").replace(/[^A-Za-z0-9._ -]+/g, "-");
-  return plain.replace(/^[^A-Za-z0-9]+/, "").slice(0, 64).replace(/[ ]+$/, "");
 }
 
 async function take(folder) {

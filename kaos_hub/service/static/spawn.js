@@ -2,26 +2,12 @@
 // ticket in the form, for the cookies of the service cannot be used on the Hub's pages. Without this, what was sent
 // before can be chosen.
 
-import { ofDrop, ofInput, Refused, sendFolder } from "./upload.js";
+import { inBytes, inWords, nameOf, ofDrop, ofInput, Refused, sendFolder } from "./upload.js";
 
-const STEPS = {
-  look: "Looking through the folder",
-  read: "Reading",
-  send: "Sending",
-  wait: "Not connected; trying again. What has arrived is not sent again.",
-  finish: "Making a version",
-};
 const MOST_NAMED = 200;
-const size = new Intl.NumberFormat("en", { notation: "compact", style: "unit", unit: "byte", unitDisplay: "narrow" });
 const form = document.getElementById("spawn_form");
 const start = form?.querySelector("[type=submit]");
 let busy = 0;
-
-// The name of a folder, as a bundle may be called.
-function nameOf(folder) {
-  const plain = folder.normalize("NFKD").replace(/\p{M}/gu, "").replace(/[^A-Za-z0-9._ -]+/g, "-");
-  return plain.replace(/^[^A-Za-z0-9]+/, "").slice(0, 64).replace(/[ ]+$/, "");
-}
 
 class Box {
   constructor(element) {
@@ -62,8 +48,7 @@ class Box {
   }
 
   tell(step, done, total) {
-    const amounts = step === "read" || step === "send" ? `: ${size.format(done)} of ${size.format(total)}` : "";
-    this.say(STEPS[step] + amounts);
+    this.say(inWords(step, done, total));
     this.bar.hidden = false;
     if (total) Object.assign(this.bar, { max: total, value: done });
     else this.bar.removeAttribute("value");
@@ -101,7 +86,7 @@ class Box {
     const value = `${version.name}@v${version.version}`;
     let option = Array.from(this.select.options).find((one) => one.value === value);
     if (!option) {
-      option = new Option(`${version.name} v${version.version} · ${version.files} files, ${size.format(version.size)}`, value);
+      option = new Option(`${version.name} v${version.version} · ${version.files} files, ${inBytes(version.size)}`, value);
       this.select.options.add(option, 1);
     }
     this.select.value = value;

@@ -16,6 +16,29 @@ const encoder = new TextEncoder();
 
 export class Refused extends Error {}
 
+const STEPS = {
+  look: "Looking through the folder",
+  read: "Reading",
+  send: "Sending",
+  wait: "Not connected; trying again. What has arrived is not sent again.",
+  finish: "Making a version",
+};
+const size = new Intl.NumberFormat("en", { notation: "compact", style: "unit", unit: "byte", unitDisplay: "narrow" });
+
+// How far it is, for people: what `tell` of sendFolder is told.
+export function inWords(step, done, total) {
+  const amounts = step === "read" || step === "send" ? `: ${inBytes(done)} of ${inBytes(total)}` : "";
+  return STEPS[step] + amounts;
+}
+
+export const inBytes = (bytes) => size.format(bytes);
+
+// The name of a folder, as a bundle may be called.
+export function nameOf(folder) {
+  const plain = folder.normalize("NFKD").replace(/\p{M}/gu, "").replace(/[^A-Za-z0-9._ -]+/g, "-");
+  return plain.replace(/^[^A-Za-z0-9]+/, "").slice(0, 64).replace(/[ ]+$/, "");
+}
+
 // A choice of `<input type=file webkitdirectory>`, as the folder's name and [path, File] of all in it.
 export function ofInput(list) {
   const files = Array.from(list, (file) => [file.webkitRelativePath.split("/").slice(1).join("/"), file]);

@@ -1,0 +1,42 @@
+"""What was chosen for a server, on its way from the Hub to the service."""
+
+import json
+from typing import Any
+
+from jupyterhub.spawner import Spawner
+from sqlalchemy.orm import object_session
+
+from kaos_hub.errors import InvalidRequest
+from kaos_hub.models import AdmissionRequest
+from kaos_hub.spawners.form import SECRET
+
+
+def request_of(spawner: Spawner) -> AdmissionRequest:
+    """What a spawner asks the service. What is secret of the choices, the Hub forgets by this.
+
+    Users can send the Hub any options, files and NaN included.
+
+    Raises:
+        InvalidRequest: they make no sense.
+    """
+    options: Any = spawner.user_options
+    try:
+        plain = json.loads(json.dumps(options, allow_nan=False))
+    except (TypeError, ValueError):
+        plain = None
+    if not isinstance(plain, dict):
+        raise InvalidRequest("The options of a server are names and numbers.")
+    _keep(spawner, {name: value for name, value in plain.items() if name not in SECRET})
+    return AdmissionRequest(user=spawner.user.name, server=spawner.name, options=plain)
+
+
+def _keep(spawner: Spawner, options: dict[str, Any]) -> None:
+    """The Hub keeps the choices of each server and shows them: no more of them than need be."""
+    if options == spawner.user_options:
+        return
+    spawner.user_options = options
+    row = spawner.orm_spawner
+    session = object_session(row) if row else None
+    if session is not None:
+        row.user_options = options
+        session.commit()

@@ -1,0 +1,260 @@
+"""The Hub's own pages for a start, in a browser: the form, and the page of what is starting."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kaos_hub.client import Client
+from tests.hub import RunningHub, request, running_hub, wait_until
+from tests.lab import Person, at_browser, chromium, expect
+
+pytestmark = pytest.mark.browser
+
+CONFIG = """
+c.KaosService.limits = {"default": {"notebooks": 3, "cpu": 4, "memory": "8Gi"}}
+c.KaosService.sizes = [
+    {"name": "small", "description": "for most", "cpu": 1, "memory": "2Gi"},
+    {"name": "large", "cpu": 3, "memory": "4Gi"},
+    {"name": "huge", "cpu": 16, "memory": "64Gi"},
+]
+"""
+LOOKS = [("light", 1200), ("dark", 390)]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
+    with running_hub(tmp_path_factory.mktemp("hub"), config=CONFIG) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
+
+
+def client(hub: RunningHub, user: str) -> Client:
+    return Client(hub.url, hub.token(user))
+
+
+def slow_starter(path: Path) -> Path:
+    """A source whose start takes some seconds."""
+    (path / "model").mkdir(parents=True)
+    (path / "Dockerfile").write_text("FROM python:3.13-slim\n")
+    (path / "startup-hook.sh").write_text("sleep 30\n")
+    return path
+
+
+def new(person: Person, name: str) -> Any:
+    """The form of a new notebook."""
+    person.visit(f"new?name={name}")
+    expect(person.page.locator("h1")).to_have_text(f"Start notebook {name}")
+    return person.page
+
+
+def running(kaos: Client, name: str) -> None:
+    wait_until(lambda: name in {n.name for n in kaos.notebooks.list()}, what=f"{name} made")
+    kaos.notebooks.wait(name, 60)
+
+
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_three_choices_first(hub: RunningHub, browser: Any, scheme: str, width: int) -> None:
+    """The rest is one click away; what does not fit says why."""
+    view = {"color_scheme": scheme, "viewport": {"width": width, "height": 800}}
+    with at_browser(browser, hub, "mae", **view) as person:
+        page = new(person, "glance")
+        shown = [each for each in page.locator("#spawn_form [name]").all() if each.is_visible()]
+        assert {each.get_attribute("name") for each in shown} == {"source", "data", "size"}
+        huge = page.get_by_label("huge")
+        expect(huge).to_be_disabled()
+        expect(huge).to_have_accessible_description("More than you may have: 4 cores.")
+        expect(page.get_by_label("small")).to_be_checked()
+        person.shoot(f"spawn-three-{scheme}-{width}", True)
+        page.click("text=More options")
+        person.shoot(f"spawn-all-{scheme}-{width}", True)
+        assert not page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+
+
+def test_all_of_it_by_keyboard(hub: RunningHub, browser: Any) -> None:
+    """From the first field to a notebook as it was said; secrets stay with the service."""
+    kaos = client(hub, "katherine")
+    with at_browser(browser, hub, "katherine") as person:
+        page = new(person, "typed")
+        page.locator("#kaos-source").focus()
+        keys = page.keyboard
+        seen = []
+        for _ in range(40):
+            keys.press("Tab")
+            focused = page.evaluate("document.activeElement.id || document.activeElement.tagName")
+            seen.append(focused)
+            if focused == "kaos-size-1":
+                keys.press("ArrowDown")  # to large
+            elif focused == "SUMMARY":
+                keys.press("Enter")
+            elif focused == "kaos-display_name":
+                keys.type("typed by hand")
+            elif focused == "kaos-environment":
+                keys.type("GREETING=hello")
+            elif focused == "kaos-idle_timeout":
+                keys.type("45m")
+            elif focused == "BUTTON":
+                keys.press("Enter")
+                break
+        assert {"kaos-data", "kaos-cpu", "kaos-environment", "BUTTON"} <= set(seen), seen
+        running(kaos, "typed")
+    found = kaos.notebooks.get("typed")
+    assert (found.resources.cpu, found.idle.timeout) == (3, 2700)
+    assert (found.display_name, found.environment) == ("typed by hand", ["GREETING"])
+    servers = hub.hub_api("GET", "/users/katherine").text
+    assert "/user/katherine/typed" in servers and "hello" not in servers
+    with at_browser(browser, hub, "katherine") as person:
+        # what was chosen is offered again, and what is left of the limits is counted
+        page = new(person, "again")
+        expect(page.get_by_label("large")).to_be_disabled()
+        expect(page.get_by_label("large")).to_have_accessible_description(
+            "1 of your 4 cores are free now; stop something first."
+        )
+        page.click("text=More options")
+        expect(page.get_by_label("Stop when idle for")).to_have_value("45m")
+        kaos.notebooks.kill("typed")
+        wait_until(lambda: kaos.notebooks.get("typed").state == "STOPPED")
+        page = new(person, "again")
+        expect(page.get_by_label("large")).to_be_checked()
+
+
+def test_a_link_starts_nothing(hub: RunningHub, browser: Any) -> None:
+    """Whatever it asks for: the form is shown, and somebody has to press Start."""
+    kaos = client(hub, "dorothy")
+    with at_browser(browser, hub, "dorothy") as person:
+        page = person.page
+        page.goto(f"{hub.url}/hub/spawn/dorothy/tricked?size=small&opt-size=small")
+        expect(page.locator("#spawn_form")).to_be_visible()
+        page.wait_for_timeout(500)
+        assert kaos.notebooks.list() == []
+
+
+def test_the_page_of_a_start_stops_it(hub: RunningHub, browser: Any, tmp_path: Path) -> None:
+    """That server, and no other: the default one goes on."""
+    kaos = client(hub, "evelyn")
+    kaos.notebooks.deploy(name="default").wait(60)
+    with at_browser(browser, hub, "evelyn") as person:
+        page = person.page
+        kaos.notebooks.deploy(source=slow_starter(tmp_path / "slow"), name="slow")
+        wait_until(lambda: kaos.notebooks.get("slow").state == "STARTING", 60)
+        page.goto(f"{hub.url}/hub/spawn-pending/evelyn/slow")
+        expect(page.locator("body")).to_contain_text("Your notebook slow is starting.")
+        expect(page.locator("#stop-server-btn")).to_have_count(0)
+        person.shoot("spawn-pending")
+        page.get_by_role("button", name="Stop notebook").click()
+        page.wait_for_url("**/services/kaos/notebooks/slow")
+        expect(person.badge()).to_have_text("STOPPED", timeout=30_000)
+    assert kaos.notebooks.get("default").state == "RUNNING"
+
+
+def test_the_default_server_is_stopped_there_too(
+    hub: RunningHub, browser: Any, tmp_path: Path
+) -> None:
+    kaos = client(hub, "annie")
+    with at_browser(browser, hub, "annie") as person:
+        kaos.notebooks.deploy(source=slow_starter(tmp_path / "slow"), name="default")
+        wait_until(lambda: kaos.notebooks.get("default").state == "STARTING", 60)
+        person.page.goto(f"{hub.url}/hub/spawn-pending/annie")
+        person.page.get_by_role("button", name="Stop notebook").click()
+        person.page.wait_for_url("**/services/kaos/notebooks/default")
+        expect(person.badge()).to_have_text("STOPPED", timeout=30_000)
+
+
+def folder(path: Path) -> Path:
+    """Code with what should be sent, and what should not."""
+    for name, text in {
+        "Dockerfile": "FROM python:3.13-slim\n",
+        "model/hello.py": "print('hello')\n",
+        "model/__pycache__/hello.pyc": "rubbish",
+        "secret.txt": "not to be sent",
+        ".kaosignore": "secret.txt\n",
+    }.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(text)
+    return path
+
+
+def test_a_folder_is_sent_from_the_form(hub: RunningHub, browser: Any, tmp_path: Path) -> None:
+    """Straight to the service, told what was left out, chosen, and started: the same version that
+    the command line makes of it."""
+    kaos = client(hub, "joan")
+    made = folder(tmp_path / "uploaded")
+    with at_browser(browser, hub, "joan") as person:
+        page = new(person, "fresh")
+        box = page.locator("[data-upload][data-kind=source]")
+        box.locator("input[type=file]").set_input_files(str(made))
+        expect(box.locator("[data-said]")).to_have_text("uploaded v1 is there, and chosen.")
+        box.locator("summary").click()
+        expect(box.locator("li")).to_contain_text(["secret.txt", "__pycache__"])
+        expect(page.locator("#kaos-source")).to_have_value("uploaded@v1")
+        person.shoot("spawn-uploaded", True)
+        page.click("#spawn_form [type=submit]")
+        running(kaos, "fresh")
+    assert kaos.bundles.submit(made).version == 1
+    found = kaos.notebooks.get("fresh").source
+    assert found and (found.name, found.version) == ("uploaded", 1)
+
+
+def test_what_breaks_off_goes_on(hub: RunningHub, browser: Any, tmp_path: Path) -> None:
+    """The service dies while a folder is sent; what is no bundle is refused in words."""
+    large = folder(tmp_path / "large")
+    for number in range(40):
+        (large / "model" / f"{number}.bin").write_bytes(number.to_bytes(4, "big") * (1 << 18))
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    (wrong / "readme.txt").write_text("no Dockerfile")
+    with at_browser(browser, hub, "mary") as person:
+        page = new(person, "broken")
+        box = page.locator("[data-upload][data-kind=source]")
+        box.locator("input[type=file]").set_input_files(str(wrong))
+        expect(box.locator("[data-said]")).to_contain_text("Dockerfile")
+
+        def dies(route: Any) -> None:
+            hub.end_service()
+            route.continue_()
+
+        page.route("**/api/v1/objects", dies, times=1)
+        box.locator("input[type=file]").set_input_files(str(large))
+        expect(box.locator("[data-said]")).to_contain_text("trying again")
+        expect(page.locator("#spawn_form [type=submit]")).to_be_disabled()
+        expect(box.locator("[data-said]")).to_have_text(
+            "large v1 is there, and chosen.", timeout=60_000
+        )
+        expect(page.locator("#spawn_form [type=submit]")).to_be_enabled()
+
+
+def test_the_ticket_of_a_form_only_sends(hub: RunningHub, browser: Any) -> None:
+    """It neither reads nor starts, for nobody else, and no other kind of ticket does its work."""
+    with at_browser(browser, hub, "mabel") as person:
+        page = new(person, "any")
+        ticket = page.locator("[data-upload]").first.get_attribute("data-ticket")
+    head = {"Authorization": f"Bearer {ticket}"}
+    asked = {"objects": {"blake3:" + "0" * 64: 5}}
+    assert request("POST", f"{hub.api}/bundles/missing", None, asked, head).status == 200
+    for method, path, body in [
+        ("GET", "/bundles", None),
+        ("GET", "/whoami", None),
+        ("GET", "/notebooks", None),
+        ("POST", "/notebooks", {"name": "sly"}),
+        ("DELETE", "/bundles/source/uploaded/1", None),
+    ]:
+        assert request(method, hub.api + path, None, body, head).status in (401, 403), path
+    other = {**head, "X-Kaos-Owner": "user:joan"}
+    answer = request("POST", f"{hub.api}/bundles/missing", None, asked, other)
+    assert answer.status == 200 and answer.json["missing"]  # its own, whatever else is said
+    forged = {"Authorization": f"Bearer {ticket}x"}
+    assert request("POST", f"{hub.api}/bundles/missing", None, asked, forged).status == 401
+
+
+def test_without_scripts_an_archive_can_be_sent(hub: RunningHub, browser: Any) -> None:
+    with at_browser(browser, hub, "grete", java_script_enabled=False) as person:
+        page = new(person, "plain")
+        expect(page.locator("[data-upload]").first).to_be_hidden()
+        page.get_by_role("link", name="Send an archive").click()
+        expect(page.locator("h1")).to_have_text("Upload")
