@@ -8,7 +8,7 @@ import pytest
 from tests import soundness
 from tests.bundle_world import submit_two
 from tests.history import build, notebook, version, write
-from tests.hub import RunningHub
+from tests.hub import RunningHub, running_hub
 from tests.lab import Person, at_browser, chromium, expect
 from tests.training_history import NASTY, bundles, inputs, training, trials_of
 
@@ -18,16 +18,28 @@ RUN = f"{0xE1:016x}"
 STAMP = "2026-01-31T12:00:00.123456Z"
 HERE = "bundles/data/my%20data"
 OF_KAOS = (
-    "", "notebooks/plain", "notebooks/broken", "notebooks/plain/confirm/delete", "nothing",
-    "bundles", HERE, f"{HERE}/2", f"{HERE}/1/tree/table.csv", f"{HERE}/1/tree/page.html",
+    "", "home", "quota", "notebooks/plain", "notebooks/broken", "notebooks/plain/confirm/delete",
+    "nothing", "bundles", HERE, f"{HERE}/2", f"{HERE}/1/tree/table.csv", f"{HERE}/1/tree/page.html",
     f"{HERE}/1/tree/pixel.png", f"{HERE}/2/changes", f"{HERE}/2/changes/read%20me.md",
     f"{HERE}/1/confirm/delete", "bundles/upload",
 )  # fmt: skip
 OF_TRAIN = (
-    "", "models", f"trainings/{RUN}", f"trainings/{RUN}/trials/1", f"models/{RUN}.1", "bundles",
-    f"trainings/{RUN}/confirm/delete", "nothing",
+    "", "home", "quota", "models", f"trainings/{RUN}", f"trainings/{RUN}/trials/1",
+    f"models/{RUN}.1", "bundles", f"trainings/{RUN}/confirm/delete", "nothing",
 )  # fmt: skip
-EMPTY = ("", "bundles", "../kaos-train/", "../kaos-train/models")
+LIMITS = """
+c.KaosService.limits = {
+    "default": {"notebooks": 5, "cpu": 8, "memory": "16Gi", "gpu": 0, "storage": "12Ki"},
+    "user:nobody-yet": {"storage": "50Gi", "idle_timeout": "8h"},
+}
+"""
+EMPTY = ("", "home", "quota", "bundles", "../kaos-train/", "../kaos-train/models")
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
+    with running_hub(tmp_path_factory.mktemp("hub"), config=LIMITS) as hub:
+        yield hub
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +52,7 @@ def browser() -> Iterator[Any]:
 def sue(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A user with something of everything."""
     owner = "user:sue"
+    hub.put_into("vision", "sue")
     submit_two(hub, "sue", tmp_path_factory.mktemp("bundle"))
     failed = build(hub.data, "FAILED", f"{STAMP} <script>alert(1)</script>\n" * 50, owner)
     write(hub.data, [failed, version(91500, "source", "code", 3, owner)])
@@ -140,10 +153,46 @@ def test_what_would_be_a_script_is_none(browser: Any, hub: RunningHub, sue: str)
         assert len(refused) == 2, refused
 
 
+LOOKS = [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)]
+
+
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_how_home_and_quota_look(
+    browser: Any, hub: RunningHub, sue: str, scheme: str, width: int
+) -> None:
+    view = {"color_scheme": scheme, "viewport": {"width": width, "height": 800}}
+    for user in (sue, "nobody-yet"):
+        with at_browser(browser, hub, user, **view) as person:
+            for path in ("home", "quota"):
+                person.visit(path)
+                expect(person.page.locator(".kaos-held").first).to_be_visible()
+                person.shoot(f"{path}{'-empty' if user != sue else ''}-{scheme}-{width}")
+                wide = "document.documentElement.scrollWidth > window.innerWidth"
+                assert not person.page.evaluate(wide), f"{path} has to be scrolled sideways"
+
+
+def test_home_follows_what_happens(browser: Any, hub: RunningHub) -> None:
+    with at_browser(browser, hub, "holly") as person:
+        page = person.page
+        person.visit("home")
+        expect(page.locator("main")).to_contain_text("Begin here")
+        assert hub.ask("POST", "/notebooks", hub.token("holly"), {"name": "live"}).status == 202
+        expect(page.locator("#notebook-live")).to_be_visible(timeout=15_000)
+        expect(page.locator("tbody tr").first).to_contain_text("RUNNING", timeout=60_000)
+        held = page.locator(".kaos-held > div").first
+        expect(held).to_contain_text("1 of 5", timeout=15_000)
+        assert hub.ask("POST", "/notebooks/live/stop", hub.token("holly")).status == 200
+        expect(page.locator("#ended-live")).to_be_visible(timeout=30_000)
+        expect(page.locator("#kaos-announce")).to_have_text("live: STOPPED")
+        page.locator("#new").focus()
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/hub/spawn/holly/**")
+
+
 @pytest.mark.parametrize("width", [600, 800, 1000, 1280])
 def test_the_menu_fits_its_window(browser: Any, hub: RunningHub, sue: str, width: int) -> None:
     with at_browser(browser, hub, sue, viewport={"width": width, "height": 700}) as person:
-        person.visit("bundles")
+        person.visit("quota")
         person.shoot(f"menu-{width}", whole=False)
         wide = "document.documentElement.scrollWidth > window.innerWidth"
         assert not person.page.evaluate(wide), f"the menu is wider than {width}"

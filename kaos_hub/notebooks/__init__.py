@@ -6,9 +6,10 @@ decided at the :mod:`.gate`, what is idle in :mod:`.idle`.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
 
 from kaos_hub.bell import Bell
@@ -72,18 +73,47 @@ class Notebooks:
 
     # --- looking ---
 
-    async def list(self, owner: str) -> list[Notebook]:
-        """The owner's notebooks, the youngest first."""
+    async def list(
+        self,
+        owner: str,
+        states: Sequence[NotebookState] = (),
+        limit: int | None = None,
+        after: int = 0,
+    ) -> Sequence[Notebook]:
+        """The owner's notebooks, the youngest first.
 
-        def look(session: Session) -> list[Notebook]:
-            rows = session.scalars(
-                select(NotebookRow)
-                .where(NotebookRow.owner == owner)
-                .order_by(NotebookRow.created.desc(), NotebookRow.name)
-            )
-            return [as_model(session, row, self._public_url) for row in rows]
+        Args:
+            owner: whose.
+            states: only those in one of them, if any is named.
+            limit: at most so many.
+            after: leave out so many of the first.
+        """
+        query = select(NotebookRow).where(NotebookRow.owner == owner)
+        if states:
+            query = query.where(NotebookRow.state.in_(states))
+        query = query.order_by(NotebookRow.created.desc(), NotebookRow.name)
+        return await self._shown(query.offset(after).limit(limit))
 
-        return await self._db.run(look)
+    async def ended(self, owner: str, since: datetime, limit: int) -> Sequence[Notebook]:
+        """Notebooks that were stopped or failed lately, the last first."""
+        ended = (NotebookState.STOPPED, NotebookState.FAILED)
+        when = func.coalesce(NotebookRow.stopped, NotebookRow.created)
+        query = select(NotebookRow).where(
+            NotebookRow.owner == owner, NotebookRow.state.in_(ended), when > since
+        )
+        return await self._shown(query.order_by(when.desc()).limit(limit))
+
+    async def names(self, owner: str) -> set[str]:
+        """Of all notebooks of the owner."""
+        query = select(NotebookRow.name).where(NotebookRow.owner == owner)
+        return await self._db.run(lambda session: set(session.scalars(query)))
+
+    async def _shown(self, query: Select[NotebookRow]) -> Sequence[Notebook]:
+        return await self._db.run(
+            lambda session: [
+                as_model(session, row, self._public_url) for row in session.scalars(query)
+            ]
+        )
 
     async def get(self, owner: str, name: str) -> Notebook:
         """One notebook.

@@ -34,7 +34,7 @@ class Gone(Model):
 
 async def list_notebooks(call: Call) -> list[Notebook]:
     """All of the owner's."""
-    return await call.core.notebooks.list(call.owner)
+    return list(await call.core.notebooks.list(call.owner))
 
 
 async def deploy(call: Call) -> DeployAnswer:

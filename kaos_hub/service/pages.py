@@ -5,16 +5,19 @@ All of them work without JavaScript; with it they keep themselves up to date.
 
 from typing import Any, ClassVar
 
+from pydantic import Field
 from tornado.web import HTTPError, StaticFileHandler
 
 from kaos_hub.errors import InvalidRequest, KaosError, NotAuthenticated, NotFound
-from kaos_hub.models import Notebook, notebook_name
+from kaos_hub.models import Model, Notebook, notebook_name, parse_request
 from kaos_hub.notebooks.names import find_name
 from kaos_hub.service import login
 from kaos_hub.service.auth import Right
 from kaos_hub.service.templating import STATIC, Pages
 from kaos_hub.service.web import Handler
 
+PAGE = 100
+"""Notebooks of one page."""
 ACTIONS = ("start", "stop", "retry", "kill", "delete")
 
 _NAME = r"(?P<name>[a-z][a-z0-9-]*)"
@@ -62,15 +65,28 @@ class PageHandler(Handler):
         self.show("kaos_error.html", error=error, status=self.get_status())
 
 
+class ListQuery(Model):
+    """How many of the notebooks a list leaves out."""
+
+    after: int = Field(0, ge=0, le=10**9)
+
+
 class ListPage(PageHandler):
     """All notebooks."""
 
     async def get(self) -> None:
-        """The list, newest first."""
+        """The list, newest first, a page at a time."""
         assert self.caller is not None
-        notebooks = await self.core.notebooks.list(self.caller.owner)
-        notebooks.sort(key=lambda n: n.created, reverse=True)
-        self.show("kaos_notebooks.html", notebooks=notebooks, hub_url=self.core.public_url)
+        query = parse_request(ListQuery, {"after": self.get_query_argument("after", "0")})
+        found = await self.core.notebooks.list(self.caller.owner, (), PAGE + 1, query.after)
+        self.show(
+            "kaos_notebooks.html",
+            notebooks=found[:PAGE],
+            more=len(found) > PAGE,
+            page=PAGE,
+            after=query.after,
+            hub_url=self.core.public_url,
+        )
 
 
 class NewPage(PageHandler):
@@ -81,7 +97,7 @@ class NewPage(PageHandler):
     async def get(self) -> None:
         """Leads to the form, or to the notebook that has the name. Makes nothing."""
         assert self.caller is not None
-        taken = {notebook.name for notebook in await self.core.notebooks.list(self.caller.owner)}
+        taken = await self.core.notebooks.names(self.caller.owner)
         name = notebook_name(self.get_query_argument("name", "") or find_name(taken))
         if name in taken:
             self.redirect(f"{self.hub_auth.base_url}notebooks/{name}")

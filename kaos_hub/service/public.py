@@ -26,6 +26,7 @@ from kaos_hub.service.login import Logins
 from kaos_hub.service.metrics import Metrics
 from kaos_hub.service.pages import PageHandler, common_rules, page_rules
 from kaos_hub.service.pages_bundles import bundle_rules
+from kaos_hub.service.pages_home import home_rules
 from kaos_hub.service.pages_models import model_rules
 from kaos_hub.service.pages_trainings import training_rules
 from kaos_hub.service.pages_uploads import upload_rules
@@ -87,12 +88,14 @@ def public_app(
         *fetch_rules(auth.base_url, Listings(core.versions.read), tickets),
         *work_rules(auth.base_url, WorkParts(core.db, core.versions, core.trainings, tickets)),
         *_rules(auth, health, all_routes(logins, auth.base_url + API)),
+        *home_rules(auth.base_url),
         *upload_rules(auth.base_url),
         *bundle_rules(auth.base_url),
         *page_rules(auth.base_url),
     ]
     of_train = [
         *_rules(train, health, training_routes(logins, train.base_url + API)),
+        *home_rules(train.base_url),
         *upload_rules(train.base_url),
         *bundle_rules(train.base_url),
         *training_rules(train.base_url),

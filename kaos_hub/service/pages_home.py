@@ -1,0 +1,157 @@
+"""The first page: what runs, what it holds, what has ended and why; and the page of limits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from kaos_hub.database import now
+from kaos_hub.models import Limits, Notebook, NotebookState, Training, TrainingState, Usage
+from kaos_hub.quantities import show_memory
+from kaos_hub.service.auth import KAOS, TRAIN
+from kaos_hub.service.pages_owned import OwnedPage
+
+_LATELY = timedelta(days=7)
+_MOST = 20
+"""Of each kind, on the first page. All of them are a click away."""
+_MOST_ENDED = 8
+
+_GOING = tuple(
+    state for state in NotebookState if state not in (NotebookState.STOPPED, NotebookState.FAILED)
+)
+_TRAINING = tuple(state for state in TrainingState if not state.ended)
+_ENDED = (TrainingState.SUCCEEDED, TrainingState.FAILED, TrainingState.CANCELLED)
+
+
+@dataclass(frozen=True)
+class Held:
+    """How much of something an owner holds, and may hold."""
+
+    label: str
+    used: str
+    allowed: str
+    """Empty: there is no limit."""
+    percent: int
+    """Of what is allowed, from 0 to 100."""
+
+    @property
+    def tone(self) -> str:
+        """How loudly it is said."""
+        if self.percent >= 100:
+            return "bg-danger"
+        return "bg-warning" if self.percent >= 80 else ""
+
+
+_KINDS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("notebooks", "Notebooks", str),
+    ("builds", "Builds", str),
+    ("trials", "Trials", str),
+    ("cpu", "Cores", "{:g}".format),
+    ("memory", "Memory", show_memory),
+    ("gpu", "GPUs", str),
+    ("storage", "Storage", show_memory),
+)
+
+
+def held(limits: Limits, usage: Usage) -> list[Held]:
+    """Every kind that can be limited."""
+    found = []
+    for field, label, show in _KINDS:
+        used, allowed = getattr(usage, field), getattr(limits, field)
+        share = 0 if not allowed else min(100, int(100 * used / allowed))
+        # What is used at all must be seen.
+        percent = max(share, 5) if used and allowed else share
+        found.append(Held(label, show(used), "" if allowed is None else show(allowed), percent))
+    return found
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Something that has ended lately."""
+
+    what: Notebook | Training
+    at: datetime
+
+    @property
+    def is_notebook(self) -> bool:
+        """Else it is a training."""
+        return isinstance(self.what, Notebook)
+
+
+class HomePage(OwnedPage):
+    """What is going on."""
+
+    route_name = "/home"
+    back = ("home", "Overview")
+
+    async def get(self) -> None:
+        """All at a glance, as far as the asker may see it."""
+        owner, services = self.asker.owner, self.asker.services
+        notebooks, trainings, ended = list[Notebook](), list[Training](), list[Ended]()
+        if KAOS in services:
+            notebooks += await self.core.notebooks.list(owner, _GOING, _MOST + 1)
+            ended += await self._ended_notebooks(owner)
+        if TRAIN in services:
+            trainings += await self.core.trainings.list(owner, _TRAINING, _MOST + 1)
+            ended += await self._ended_trainings(owner)
+        ended.sort(key=lambda one: one.at, reverse=True)
+        limits, usage = self.core.ledger.limits(owner), await self.core.ledger.usage(owner)
+        known = bool(notebooks or trainings or ended) or await self._has_something(owner)
+        self.show(
+            "kaos_home.html",
+            notebooks=notebooks[:_MOST],
+            trainings=trainings[:_MOST],
+            more=len(notebooks) > _MOST or len(trainings) > _MOST,
+            ended=ended[:_MOST_ENDED],
+            held=held(limits, usage),
+            known=known,
+            may_host=KAOS in services,
+            may_train=TRAIN in services,
+            hub_url=self.core.public_url,
+        )
+
+    async def _ended_notebooks(self, owner: str) -> list[Ended]:
+        found = await self.core.notebooks.ended(owner, now() - _LATELY, _MOST_ENDED)
+        return [Ended(one, one.stopped or one.created) for one in found]
+
+    async def _ended_trainings(self, owner: str) -> list[Ended]:
+        found = await self.core.trainings.list(owner, _ENDED, _MOST_ENDED)
+        all_of_them = [Ended(one, one.finished or one.created) for one in found]
+        return [one for one in all_of_them if one.at > now() - _LATELY]
+
+    async def _has_something(self, owner: str) -> bool:
+        if await self.core.catalogue.names(owner, limit=1):
+            return True
+        return KAOS in self.asker.services and bool(await self.core.notebooks.list(owner, limit=1))
+
+
+@dataclass(frozen=True)
+class Account:
+    """What one owner may hold, and does."""
+
+    name: str
+    """Of the group; empty for the asker's own."""
+    held: list[Held]
+    limits: Limits
+
+
+class QuotaPage(OwnedPage):
+    """What one may hold, and does: alone, and in groups."""
+
+    route_name = "/quota"
+    back = ("home", "Overview")
+
+    async def get(self) -> None:
+        """An account for each."""
+        accounts = []
+        for owner in await self.workspaces():
+            limits, usage = self.core.ledger.limits(owner), await self.core.ledger.usage(owner)
+            name = owner.partition(":")[2] if owner != self.asker.owner else ""
+            accounts.append(Account(name, held(limits, usage), limits))
+        self.show("kaos_quota.html", accounts=accounts)
+
+
+def home_rules(prefix: str) -> list[Any]:
+    """Tornado's rules for these pages below ``prefix``."""
+    given = {"prefix": prefix}
+    return [(f"{prefix}home", HomePage, given), (f"{prefix}quota", QuotaPage, given)]
