@@ -21,7 +21,8 @@ def options(**changes) -> FormOptions:
 
 def everything(**changes) -> FormOptions:
     """Where all that can be chosen is there."""
-    more = {"gpu": True, "pools": ["fast", "slow"]}
+    image = {"name": "science", "description": "R and <more>", "image": "r:4"}
+    more = {"gpu": True, "pools": ["fast", "slow"], "images": [image]}
     context = OPTIONS["data"][0] | {"kind": "context", "name": "notes"}
     return options(info=OPTIONS["info"] | more, contexts=[context], mounts=["/data"], **changes)
 
@@ -58,9 +59,11 @@ def test_form_offers_what_there_is():
 
 def test_every_field_is_one_that_admission_knows_and_has_a_label():
     fields = Fields(render_form(options(), "default"))
-    assert fields.names == set(FIELDS) - {"gpu", "pool", "context", "bind_mounts"}
+    assert fields.names == set(FIELDS) - {"gpu", "pool", "context", "bind_mounts", "image"}
     assert fields.meant <= fields.ids
-    assert "There are no GPUs here" in render_form(options(), "default")
+    page = render_form(options(), "default")
+    assert "Not offered here: GPUs, groups of nodes, ready-made environments and folders of" in page
+    assert "Not offered here" not in render_form(everything(), "default")
 
 
 def test_what_this_installation_can_do_is_offered():
@@ -152,7 +155,13 @@ def test_form_without_service_says_so():
 
 
 def test_choices_are_ids_only():
-    form = {"source": ["demo@v3"], "data": [""], "cpu": [" 2 "], "_xsrf": ["x"], "image": ["evil"]}
+    form = {
+        "source": ["demo@v3"],
+        "data": [""],
+        "cpu": [" 2 "],
+        "_xsrf": ["x"],
+        "command": ["evil"],
+    }
     assert options_from_form(form) == {"source": "demo@v3", "cpu": "2"}
     assert options_from_form({}) == {}
 
@@ -161,6 +170,7 @@ def test_lines_become_variables_and_mounts():
     form = {
         "environment": ["A=1\r\n\r\n B = two = 2\r\nC="],
         "bind_mounts": ["/data/x:/mnt/x:ro\n/data/y:/mnt/y"],
+        "volumes": ["results:/mnt/results"],
     }
     assert options_from_form(form) == {
         "environment": {"A": "1", "B": " two = 2", "C": ""},
@@ -168,7 +178,21 @@ def test_lines_become_variables_and_mounts():
             {"host_path": "/data/x", "container_path": "/mnt/x", "read_only": True},
             {"host_path": "/data/y", "container_path": "/mnt/y", "read_only": False},
         ],
+        "volumes": [{"volume": "results", "path": "/mnt/results", "read_only": False}],
     }
+
+
+@pytest.mark.parametrize("line", ["results", ":/mnt", "x:", "x:/y:maybe"])
+def test_what_is_no_place_is_refused(line):
+    with pytest.raises(InvalidRequest, match=r"Volumes: .* is no NAME:PLACE"):
+        options_from_form({"volumes": [line]})
+
+
+def test_any_image_may_be_typed_where_the_admin_lets_one():
+    page = render_form(options(info=OPTIONS["info"] | {"any_image": True}), "default")
+    assert re.search(r'<input [^>]*name="image"', page)
+    page = render_form(everything(), "default")
+    assert '<option value="science">science: R and &lt;more&gt;</option>' in page
 
 
 def test_a_wrong_variable_is_never_repeated():

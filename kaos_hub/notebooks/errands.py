@@ -31,7 +31,7 @@ from kaos_hub.models import (
     bundle_name,
 )
 from kaos_hub.notebooks.hosting import Hosting
-from kaos_hub.notebooks.records import announce, find
+from kaos_hub.notebooks.records import announce, find, options_of
 from kaos_hub.tickets import Tickets
 from kaos_hub.versions import Versions, as_model, select_version
 
@@ -104,10 +104,15 @@ class Errands:
             kind=ErrandKind.SAVE,
             requirements=asked.requirements,
             dry_run=asked.dry_run,
-            base="" if source else self._base,
+            base="" if source else self._base_of(row),
             bundle=called,
         )
         return await self._begin(row, source, wanted, order)
+
+    def _base_of(self, row: NotebookRow) -> str:
+        """The image that a notebook without a source runs in."""
+        image = options_of(row).image
+        return self._hosting.inside.images.reference(image) if image else self._base
 
     async def attach(self, owner: str, name: str, asked: AttachRequest) -> Errand:
         """Have a data bundle brought in; from the next start on it is the notebook's.

@@ -192,6 +192,10 @@ class Gate:
         self._bell.ring()
         await self._hosting.end(workload)
 
+    def folders(self, user: str) -> list[str]:
+        """Folders of the machine that a user may have mounted, for people."""
+        return self._hosting.mounts.offered(user)
+
     async def activity(self, owner: str, name: str, seen: Activity) -> ActivityAnswer:
         """Take a notebook's evidence of use; answer with the verdict.
 

@@ -72,6 +72,11 @@ class Mounts:
         ]
         return [self._mount(mount, offers) for mount in [*given, *wanted]]
 
+    def offered(self, user: str) -> list[str]:
+        """The folders that a user may have mounted, for people."""
+        offers = [offer for each in self.allowed if (offer := _for(each, user)) is not None]
+        return [f"{each.host_path}{' (read only)' * each.read_only}" for each in offers]
+
     def _mount(self, mount: BindMount, offers: Sequence[AllowedMount]) -> Mount:
         source = self._really(mount, offers) if self.here else _on_nodes(mount, offers)
         return Mount(

@@ -111,6 +111,8 @@ class OptionsHandler(_Private):
             "limits": core.ledger.limits(owner),
             "usage": await core.ledger.usage(owner),
             "notebook": next((n for n in notebooks if n.name == (server or DEFAULT_SERVER)), None),
+            "volumes": await core.volumes.list(owner),
+            "mounts": core.gate.folders(user),
             "ticket": core.tickets.issue_upload(user, _TICKET),
             "last": max(notebooks, key=lambda n: n.started or n.created, default=None),
         }

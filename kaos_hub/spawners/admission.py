@@ -26,6 +26,7 @@ from kaos_hub.models import (
     NotebookSpec,
     ReleaseRequest,
     Usage,
+    Volume,
 )
 
 
@@ -35,6 +36,7 @@ class FormOptions(Model):
     sources: list[BundleVersion] = []
     data: list[BundleVersion] = []
     contexts: list[BundleVersion] = []
+    volumes: list[Volume] = []
     mounts: list[str] = []
     """Folders of the machine that may be mounted, for people."""
     info: Info

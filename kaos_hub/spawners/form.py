@@ -23,9 +23,13 @@ from kaos_hub.spawners.admission import FormOptions
 
 PLAIN = (
     "source", "data", "context", "size", "cpu", "memory", "gpu", "pool",
-    "idle_timeout", "idle_type", "display_name",
+    "idle_timeout", "idle_type", "display_name", "image",
 )  # fmt: skip
-LINES = ("environment", "bind_mounts")
+LINES = ("environment", "volumes", "bind_mounts")
+_PLACED = {
+    "volumes": ("Volumes", "NAME", "volume", "path"),
+    "bind_mounts": ("Folders of the machine", "FOLDER", "host_path", "container_path"),
+}
 FIELDS = (*PLAIN, *LINES)
 """What a form (and thus ``user_options``) may hold; the names are those of a notebook request."""
 
@@ -76,6 +80,8 @@ def render_form(
             "free": _free(options),
             "pools": list(_pools(options)),
             "mounts": ", ".join(options.mounts),
+            "images": list(_images(options)),
+            "not_here": _not_here(options),
         }
     return _template().render(
         options=options, notebook=notebook, problem=problem, idle_types=_IDLE_TYPES, **known
@@ -193,6 +199,31 @@ def _pools(options: FormOptions) -> Iterator[tuple[str, str, bool]]:
         yield pool, pool, now is None and pool == used
 
 
+def _images(options: FormOptions) -> Iterator[tuple[str, str, bool]]:
+    now = options.notebook
+    yield "", "as it is" if now else "what the code asks for", True
+    if now is not None:
+        yield NOTHING, "what the code asks for", False
+    for image in options.info.images:
+        yield image.name, f"{image.name}: {image.description or image.image}", False
+
+
+def _not_here(options: FormOptions) -> str:
+    """What one could look for in vain, for people."""
+    info = options.info
+    missing = [
+        ("" if info.gpu else "GPUs"),
+        ("" if info.pools else "groups of nodes"),
+        ("" if info.images or info.any_image else "ready-made environments"),
+        ("" if options.mounts else "folders of the machine"),
+    ]
+    words = [each for each in missing if each]
+    if not words:
+        return ""
+    listed = " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    return f"Not offered here: {listed}. Your admin decides on that."
+
+
 def _link(bundle: BundleLink | None) -> str:
     return f"{bundle.name}@v{bundle.version}" if bundle else ""
 
@@ -219,9 +250,10 @@ def options_from_form(form: dict[str, list[Any]]) -> dict[str, Any]:
     environment = dict(map(_variable, _lines(form, "environment")))
     if environment:
         chosen["environment"] = environment
-    mounts = [_mount(line) for line in _lines(form, "bind_mounts")]
-    if mounts:
-        chosen["bind_mounts"] = mounts
+    for field in _PLACED:
+        placed = [_placed(line, *_PLACED[field]) for line in _lines(form, field)]
+        if placed:
+            chosen[field] = placed
     return chosen
 
 
@@ -238,12 +270,13 @@ def _variable(line: str) -> tuple[str, str]:
     return variable_name(name.strip()), value
 
 
-def _mount(line: str) -> dict[str, Any]:
-    read_only = line.endswith(":ro")
-    host, separator, place = line.removesuffix(":ro").rpartition(":")
-    if not separator or not host or not place:
-        raise InvalidRequest(f"Folders of the machine: {line!r} is no FOLDER:PLACE.")
-    return {"host_path": host, "container_path": place, "read_only": read_only}
+def _placed(line: str, label: str, said: str, what: str, place: str) -> dict[str, Any]:
+    """A line ``NAME:PLACE``, or ``NAME:PLACE:ro``."""
+    first, colon, inside = line.partition(":")
+    inside, _, how = inside.partition(":")
+    if not (colon and first and inside) or how not in ("", "ro", "rw"):
+        raise InvalidRequest(f"{label}: {line!r} is no {said}:PLACE, nor {said}:PLACE:ro.")
+    return {what: first.strip(), place: inside.strip(), "read_only": how == "ro"}
 
 
 def show_duration(seconds: int) -> str:
