@@ -465,7 +465,10 @@ class Database:
                 command.upgrade(config, "head")
         except DBAPIError as e:
             cause = str(e.orig).strip().split("\n")[0]
-            raise Unavailable(f"The database {self._engine.url!r} cannot be used: {cause}") from e
+            raise Unavailable(
+                f"The database {self._engine.url!r} cannot be used: {cause}. Is it there, and is"
+                " c.KaosService.database_url right?"
+            ) from e
 
     def close(self) -> None:
         """Finish what runs, then let go of the database."""

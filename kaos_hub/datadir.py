@@ -307,8 +307,8 @@ class Held:
             pid = self._file.read().strip()
             self._file.close()
             raise Conflict(
-                f"{path.parent} is already in use by process {pid or '?'}. End that, or take another"
-                " directory: kaos up --data-dir DIR",
+                f"{path.parent} is already in use by process {pid or '?'}. End that, or take"
+                " another directory: kaos up --data-dir DIR",
                 pid=int(pid or 0),
             ) from None
         self._file.truncate(0)

@@ -67,7 +67,10 @@ class Hub:
             async with self._open(method, path, **kwargs) as response:
                 text = await response.text()
         except (aiohttp.ClientError, TimeoutError) as e:
-            raise HubUnavailable(f"The Hub does not answer ({type(e).__name__}).") from e
+            raise HubUnavailable(
+                f"The Hub does not answer ({type(e).__name__}). Try again in a moment; on its"
+                " machine, `kaos doctor` tells why."
+            ) from e
         try:
             body = json.loads(text) if text else None
         except ValueError:
@@ -163,7 +166,10 @@ class Hub:
                             failed=bool(seen.get("failed")),
                         )
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError) as e:
-            raise HubUnavailable(f"The Hub does not answer ({type(e).__name__}).") from e
+            raise HubUnavailable(
+                f"The Hub does not answer ({type(e).__name__}). Try again in a moment; on its"
+                " machine, `kaos doctor` tells why."
+            ) from e
 
 
 def _server(user: str, model: dict[str, Any]) -> Server:

@@ -26,7 +26,10 @@ def check_size(size: int, limit: int) -> None:
         TooLarge: says both sizes.
     """
     if size > limit:
-        raise TooLarge(f"A file of {size:,} bytes is more than the {limit:,} allowed here.")
+        raise TooLarge(
+            f"A file of {size:,} bytes is more than the {limit:,} allowed here. Leave it out with a"
+            " .kaosignore, or ask your admin for more (c.KaosService.max_file_size)."
+        )
 
 
 def batches(items: Iterable[T], size: int = 500) -> Iterator[list[T]]:

@@ -188,7 +188,9 @@ def _write(file: Path, text: str) -> None:
     try:
         file.write_text(text, "utf-8")
     except OSError as e:
-        raise InvalidRequest(f"{file} cannot be written: {e.strerror}") from None
+        raise InvalidRequest(
+            f"{file} cannot be written: {e.strerror}. Another file: -o FILE"
+        ) from None
 
 
 def _fields(found: "Provenance") -> list[tuple[str, object]]:

@@ -146,7 +146,9 @@ def _port_of_environment() -> int | None:
     if not text:
         return None
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise InvalidRequest(f"KAOS_PORT is {text!r}; a port is a number from 1 to 65535")
+        raise InvalidRequest(
+            f"KAOS_PORT is {text!r}; a port is a number from 1 to 65535: KAOS_PORT=8000"
+        )
     return int(text)
 
 

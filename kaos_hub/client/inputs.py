@@ -51,7 +51,9 @@ def lay_out(path: Path, kind: BundleKind) -> Laid:
         path = path / PARAMS_FILE  # as they were fetched
     if path.is_dir():
         if kind is BundleKind.PARAMS:
-            raise InvalidBundle(f"{path} is a folder; hyperparameters are one file of JSON")
+            raise InvalidBundle(
+                f"{path} is a folder; hyperparameters are one file of JSON: -h FILE"
+            )
         return Laid(path, path, str(path), default_name(path))
     try:
         with path.open("rb") as file:

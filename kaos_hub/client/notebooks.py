@@ -339,7 +339,10 @@ class Notebooks:
             if settled and not self.get(name).pending:
                 break
             if deadline is not None and time.monotonic() > deadline:
-                raise Unavailable(f"notebook {name} is not ready after {timeout:g} s")
+                raise Unavailable(
+                    f"notebook {name} is not ready after {timeout:g} s. It goes on:"
+                    f" kaos notebook info -n {name}"
+                )
         return self.get(name)
 
     def logs(self, name: str, follow: bool = False) -> Iterator[str]:

@@ -120,6 +120,7 @@ class Transport:
         except ValueError:
             raise Unavailable(
                 f"{self.service} answered with something that is not of kaos: is the URL right?"
+                " Another one: kaos login URL"
             ) from None
 
     def upload(self, path: str, body: Iterable[bytes], size: int) -> Any:

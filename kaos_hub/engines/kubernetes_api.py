@@ -64,7 +64,10 @@ def _refusal(error: Any) -> Exception:
     if status == 403 and "exceeded quota" in message:
         return EngineUnavailable(f"The cluster's quota is used up: {message}")
     if status in (401, 403):
-        return EngineUnavailable(f"The cluster does not let the service do this: {message}")
+        return EngineUnavailable(
+            f"The cluster does not let the service do this: {message}. An admin sees what is"
+            " missing with: kaos doctor --engine kubernetes"
+        )
     if status in (400, 422):
         return Unsupported(f"The cluster refuses it: {message}")
     return EngineUnavailable(f"The Kubernetes API failed ({status}): {message}")

@@ -177,7 +177,10 @@ class Notebooks:
         row, digest = await self._db.run(look)
         digest = digest or await self._hosting.trees.followed(row)
         if digest is None:
-            raise NotFound(f"Notebook {name!r} has neither source nor context.")
+            raise NotFound(
+                f"Notebook {name!r} has neither source nor context. Give it one:"
+                f" kaos notebook deploy -n {name} -s DIR"
+            )
         return digest
 
     # --- wishing ---

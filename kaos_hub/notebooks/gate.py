@@ -134,7 +134,10 @@ class Gate:
     @staticmethod
     def _keyed(row: NotebookRow, key: str) -> NotebookRow:
         if row.wanted != "RUNNING":
-            raise Conflict(f"Notebook {row.name!r} was stopped while it was about to start.")
+            raise Conflict(
+                f"Notebook {row.name!r} was stopped while it was about to start. To start it after"
+                f" all: kaos notebook start -n {row.name}"
+            )
         row.environment_key = key
         return row
 

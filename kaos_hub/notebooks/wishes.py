@@ -197,7 +197,9 @@ class Wishes:
         """Refuse at once what can never be admitted, and keep the idle timeout within its cap."""
         if row.gpu > self._gpus:
             there_are = f"{self._gpus} GPUs" if self._gpus else "no GPU"
-            raise InvalidResources(f"{row.gpu} GPUs asked for, but there is {there_are} here.")
+            raise InvalidResources(
+                f"{row.gpu} GPUs asked for, but there is {there_are} here. Ask for fewer: --gpu 0"
+            )
         self._ledger.refuse_never(row.owner, row.cpu, row.memory, row.gpu)
         cap = self._ledger.limits(row.owner).idle_timeout
         if cap is not None and (row.idle_timeout == 0 or row.idle_timeout > cap):

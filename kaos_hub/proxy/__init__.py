@@ -169,7 +169,10 @@ def _npm_ci(directory: Path) -> None:
             timeout=600,
         )
     except subprocess.TimeoutExpired:
-        raise Unavailable("npm did not fetch the proxy within 10 minutes") from None
+        raise Unavailable(
+            "npm did not fetch the proxy within 10 minutes. Is the network there? Then run again:"
+            " kaos up"
+        ) from None
     if result.returncode:
         said = [line for line in result.stderr.splitlines() if line.startswith("npm error")]
         reason = "\n".join(said[:6]) or result.stderr[-500:].strip()

@@ -109,7 +109,8 @@ class ApiHandler(BodyHandler):
         given = {name: self.get_query_argument(name) for name in names}
         if route.query is None:
             if given:
-                raise InvalidRequest(f"unknown parameter: {', '.join(sorted(given))}")
+                unknown = ", ".join(sorted(given))
+                raise InvalidRequest(f"unknown parameter: {unknown}; this address takes none")
             return None
         return parse_request(route.query, given)
 

@@ -94,7 +94,10 @@ def caller_of(model: dict[str, Any], *, service: str, cookie: bool) -> Caller:
     if service not in services:
         raise _no_access(service, own)
     if model.get("kind", "user") != "user":
-        raise Forbidden("Only users have bundles and notebooks; this token is a service's.")
+        raise Forbidden(
+            "Only users have bundles and notebooks; this token is a service's. Use one of a user:"
+            " `kaos token` prints yours."
+        )
     return Caller(user, bool(model.get("admin")), own, cookie, services)
 
 

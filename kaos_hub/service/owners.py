@@ -70,7 +70,10 @@ class Owners:
             raise InvalidRequest(f"{HEADER} must be like group:vision or user:{caller.user}.")
         if kind == "user":
             if name != caller.user:
-                raise NotFound(f"You are not the user {name!r}.")
+                raise NotFound(
+                    f"You are not the user {name!r}. `kaos workspace list` shows whose things are"
+                    " yours to use."
+                )
             return caller.owner
         if name not in await self.groups(caller.user, fresh):
             raise NotFound(

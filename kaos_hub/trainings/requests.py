@@ -230,7 +230,10 @@ class Requests:
             Conflict: it never came as far as to have all of it.
         """
         if row.source_id is None or row.data_id is None or not row.environment:
-            raise Conflict(f"Training {row.id} never had all that it needs; submit it again.")
+            raise Conflict(
+                f"Training {row.id} never had all that it needs. Begin another one:"
+                " kaos train deploy -s DIR -d DIR"
+            )
         same = (
             "owner name source_id data_id manifest_id params_id slots goal_metric goal_direction"
             " stop_on_failure cpu memory gpu pool deadline environment environment_key engine"
