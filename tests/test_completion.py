@@ -160,7 +160,17 @@ def test_names_of_what_there_is(hub: RunningHub, tmp_path: Path) -> None:
     shell = Shell(tmp_path / "home", hub, "tabitha")
     shell.log_in()
     environment = shell.environment() | {"PATH": os.environ["PATH"]}
-    shell.run("notebook", "deploy", "-n", "weather", "-d", "mnist/data", "--detach")
+    shell.run(
+        "notebook",
+        "deploy",
+        "-n",
+        "weather",
+        "-d",
+        "mnist/data",
+        "--detach",
+        "--volume",
+        "scratch:/scratch",
+    )
     waits = shell.json("train", "deploy", "-s", "mnist/model-train", "-y", "--detach")["id"]
     try:
         assert offered("notebook", "info", "-n", "", environment=environment) == ["weather"]
@@ -169,6 +179,10 @@ def test_names_of_what_there_is(hub: RunningHub, tmp_path: Path) -> None:
         assert set(offered("bundle", "get", "", environment=environment)) == {"data", "mnist"}
         got = offered("train", "deploy", "-s", "mn", environment=environment)
         assert got == ["mnist@v1"]
+        assert offered("volume", "delete", "s", environment=environment) == ["scratch"]
+        asked = ("notebook", "deploy", "--size", "")
+        names = [each["name"] for each in hub.ask("GET", "/info", None).json["sizes"]]
+        assert offered(*asked, environment=environment) == names != []
         elsewhere = ("--url", NOBODY, "notebook", "info", "-n", "")
         assert offered(*elsewhere, environment=environment) == []
     finally:

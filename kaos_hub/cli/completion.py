@@ -167,4 +167,10 @@ trainings = _completer(
 bundles = _completer(_bundles)
 sources, data = folder_or("source"), folder_or("data")
 models = _completer(_models)
+volumes = _completer(
+    lambda session: ((v.name, ", ".join(v.notebooks)) for v in session.client.volumes.list())
+)
+sizes = _completer(lambda session: ((s.name, s.description) for s in session.client.info().sizes))
+images = _completer(lambda session: ((i.name, i.description) for i in session.client.info().images))
+pools = _completer(lambda session: ((pool, "") for pool in session.client.info().pools))
 workspaces = _completer(lambda session: ((w.name, w.owner) for w in _groups(session)))

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from kaos_hub.cli import completion
 from kaos_hub.errors import InvalidRequest
 
 _IDLE_TYPES = ["kernels_or_terminals", "kernel_connections", "activity"]
@@ -25,23 +26,27 @@ def deploy_options(function: AnyFunction) -> AnyFunction:
     for option in reversed(
         [
             click.option("-s", "--source", "source_bundle", metavar="DIR",
+                         shell_complete=completion.sources,
                          help="Source bundle: a folder with a Dockerfile; or NAME@v2."),
             click.option("-d", "--data", "data_bundle", metavar="DIR",
+                         shell_complete=completion.data,
                          help="Data bundle: any folder; or NAME@v2."),
             click.option("--context", "context_bundle", metavar="PATH",
                          help="File or folder, laid over the source; or NAME@v2; - is none again."),
-            click.option("--run", metavar="JOB[.N]",
+            click.option("--run", metavar="JOB[.N]", shell_complete=completion.trainings,
                          help="A trial's source, data, params and model: from `kaos train list`."),
             click.option("--description", help="Free text that says what it is for."),
             click.option("-e", "--env", "environment", metavar="NAME=VALUE", multiple=True,
                          help="A variable; NAME alone takes it from here, NAME= takes it away."),
-            click.option("--image", metavar="NAME",
+            click.option("--image", metavar="NAME", shell_complete=completion.images,
                          help="A ready-made environment that the Hub offers; - is none again."),
-            click.option("--size", help="One of the sizes the Hub offers."),
+            click.option("--size", help="One of the sizes the Hub offers.",
+                         shell_complete=completion.sizes),
             click.option("--cpu", help="Cores: 0.5, 2 or 500m."),
             click.option("--memory", help="Bytes with a suffix: 512Mi, 2G."),
             click.option("--gpu", help="Whole devices; 0 is a notebook without any."),
-            click.option("--pool", help="Nodes of the cluster to run on; - is any again."),
+            click.option("--pool", help="Nodes of the cluster to run on; - is any again.",
+                         shell_complete=completion.pools),
             click.option("--idle-timeout", help="Stop it when idle for so long: 30m, 2h, never."),
             click.option("--idle-type", type=click.Choice(_IDLE_TYPES),
                          help="What keeps it from being idle."),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kaos_hub.cli import completion
 from kaos_hub.cli.base import Command, Session, pass_session
 from kaos_hub.cli.output import say, show, show_json
 from kaos_hub.cli.selection import select, selection
@@ -17,8 +18,10 @@ _SKIPPED_SHOWN = 5
 
 
 @click.command(cls=Command)
-@click.argument("notebook", metavar="[NAME]", required=False)
-@click.option("-n", "name", metavar="NAME", help="The notebook's name.")
+@click.argument("notebook", metavar="[NAME]", required=False, shell_complete=completion.notebooks)
+@click.option(
+    "-n", "name", metavar="NAME", help="The notebook's name.", shell_complete=completion.notebooks
+)
 @click.option("-i", "--index", type=int, help="Its number in `kaos notebook list`.")
 @click.option(
     "--name",
@@ -171,6 +174,7 @@ def save_first(session: Session, name: str, yes: bool, dry_run: bool) -> None:
 @click.command(cls=Command)
 @selection
 @click.option("-d", "--data", "data_bundle", metavar="DIR", required=True,
+              shell_complete=completion.data,
               help="Data bundle: any folder; or NAME@v2.")  # fmt: skip
 @pass_session
 def attach(

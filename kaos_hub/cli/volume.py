@@ -2,6 +2,7 @@
 
 import click
 
+from kaos_hub.cli import completion
 from kaos_hub.cli.base import Group, Session, pass_session
 from kaos_hub.cli.output import age, show_json, show_table
 from kaos_hub.errors import NotFound
@@ -37,7 +38,7 @@ def list_volumes(session: Session) -> None:
 
 
 @volume.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.volumes)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @pass_session
 def delete(session: Session, name: str, yes: bool) -> None:
