@@ -65,7 +65,10 @@ class LogStore:
         """Pieces of the log from ``offset`` on, each with the offset after it.
 
         A piece ends at a line's end where it can. With ``follow``, goes on until the log is closed.
+        A negative offset leaves out all but so many bytes at the end, and a line that is cut.
         """
+        if offset < 0:
+            offset = await asyncio.to_thread(self._from_end, name, -offset)
         while True:
             changed = self._changed[name] if name in self._live else None
             piece = await asyncio.to_thread(self._piece, name, offset)
@@ -76,6 +79,16 @@ class LogStore:
                 await changed.wait()
             else:
                 return
+
+    def _from_end(self, name: str, size: int) -> int:
+        """Where the first whole line of the last bytes begins."""
+        start = self.size(name) - size
+        if start <= 0:
+            return 0
+        with self._path(name).open("rb") as file:
+            file.seek(start)
+            # Without any end of a line it begins in the middle of one.
+            return start + file.read(CHUNK).find(b"\n") + 1
 
     def _piece(self, name: str, offset: int) -> bytes:
         try:

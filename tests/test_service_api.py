@@ -195,6 +195,7 @@ def mnist(hub: RunningHub, ada: str) -> str:
 
 
 _BODIES = {"/notebooks/{name}/activity": {"last_use": "2026-01-31T12:00:00Z"}}
+_QUERIES = {"file": "?path=x"}
 _OWNED = [route for route in ROUTES if route.parameters]
 
 
@@ -204,6 +205,7 @@ def test_what_is_not_mine_does_not_exist(
 ) -> None:
     def ask(token: str, name: str) -> Answer:
         path = route.path.format(name=name, kind="data", version=1)
+        path += _QUERIES.get(path.rpartition("/")[2], "")
         return hub.ask(route.method, path, token, _BODIES.get(route.path))
 
     own_server = ["access:servers!server=bob/mnist", ACCESS, "read:users:name!user"]

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from kaos_hub.errors import NotFound
+from kaos_hub.logs import LogStore
 from kaos_hub.service import sse
 from kaos_hub.service.api import _encoded
 
@@ -131,3 +133,19 @@ async def test_who_may_listen_no_more_hears_no_more() -> None:
     pieces = [piece async for piece in _encoded(ticking(), put_out)]
     assert len(pieces) == 4
     assert b"event: error" in pieces[3] and b"vision" in pieces[3]
+
+
+async def test_the_end_of_a_log_says_where_it_begins(tmp_path: Path) -> None:
+    logs = LogStore(tmp_path)
+    logs.append("x", b"".join(b"line %d\n" % n for n in range(100_000)))
+    whole = (tmp_path / "x.log").read_bytes()
+    for size in (1, 20, 1000, len(whole), 10 * len(whole)):
+        found = [m async for m in sse.lines_of_log(logs.read("x", -size), tell_start=True)]
+        if size == 1:
+            assert [message.event for message in found] == ["end"]
+            continue
+        start = int(found[0].data)
+        assert found[0].event == "from" and (not start or whole[start - 1 : start] == b"\n")
+        text = "".join(m.data + "\n" for m in found if m.event == "log")
+        assert text.encode() == whole[start:] and len(text) <= max(size, 1)
+    assert [m.event async for m in sse.lines_of_log(logs.read("y", -5), tell_start=True)] == ["end"]

@@ -63,6 +63,7 @@ class ListTrials(Model):
 class ReadPoints(ReadLog):
     """Which points of metrics."""
 
+    offset: int = Field(0, ge=0, description="bytes to leave out at the beginning")
     trial: int | None = Field(None, ge=1, description="only of this trial")
 
 

@@ -10,6 +10,8 @@ from kaos_hub.service.routes import Call, Download, Events
 
 LOG_MEDIA = ("text/plain", "text/event-stream")
 
+_MOST_TAIL = 64 << 20
+
 Pieces = AsyncIterator[tuple[int, bytes]]
 """Pieces of a log, each with the offset after it."""
 
@@ -17,7 +19,12 @@ Pieces = AsyncIterator[tuple[int, bytes]]
 class ReadLog(Model):
     """Which part of a log, and whether to wait for more."""
 
-    offset: int = Field(0, ge=0, description="bytes to leave out at the beginning")
+    offset: int = Field(
+        0,
+        ge=-_MOST_TAIL,
+        description="bytes to leave out at the beginning; negative: all but so many at the end,"
+        " from a line's beginning on; an event `from` tells where that is",
+    )
     follow: bool = Field(False, description="go on until the work ends; events always do")
 
 
@@ -34,7 +41,8 @@ def answer_log(
 ) -> Download | Events:
     """The log as it was asked for."""
     if _wants_events(call):
-        return Events(sse.lines_of_log(log, event))
+        tail = call.last_event_id is None and call.query.offset < 0
+        return Events(sse.lines_of_log(log, event, tell_start=tail))
     return Download(_bytes_of(log), media_type)
 
 

@@ -38,13 +38,22 @@ class Message:
 
 
 async def lines_of_log(
-    log: AsyncIterator[tuple[int, bytes]], event: str = "log"
+    log: AsyncIterator[tuple[int, bytes]], event: str = "log", tell_start: bool = False
 ) -> AsyncIterator[Message]:
-    """Whole lines of a log as messages; a message's id is the offset after its last line."""
+    """Whole lines of a log as messages; a message's id is the offset after its last line.
+
+    Args:
+        log: pieces, each with the offset after it.
+        event: how the messages are called.
+        tell_start: say with a message ``from`` at which offset the first piece begins.
+    """
     rest = b""
     offset: int | None = None
     try:
         async for offset, piece in log:
+            if tell_start:
+                tell_start = False
+                yield Message("from", str(offset - len(piece)))
             whole, found, tail = (rest + piece).rpartition(b"\n")
             rest = tail
             if found:

@@ -3,8 +3,11 @@
 const root = document.getElementById("kaos");
 const xsrf = root ? root.dataset.xsrf : "";
 
-const MAX_LINES = 5000; // kept in the page; the whole log is a link away
-const MAX_CHUNK = 500; // lines per text node: what is thrown away at once
+const MAX_LINES = 5000; // kept in the page; what was before comes when it is asked for
+const MOST_LINES = 50000; // kept at all; the whole log is a link away
+const MAX_CHUNK = 500; // lines that are thrown away at once
+const TAIL = 512 * 1024; // bytes of a log's end with which it begins
+const EARLIER = 256 * 1024; // bytes that come when earlier lines are asked for
 
 // The service says something every 15 s at least. A proxy may keep a connection whose other end is gone, so
 // silence is what tells.
@@ -248,14 +251,18 @@ function readable(line) {
   return at && !isNaN(at) ? `${at.toTimeString().slice(0, 8)} ${text}` : line.replace(ANSI, "");
 }
 
+// The end of a log comes first, and follows what is written; what was before comes piece by piece.
 class Log {
   constructor(details) {
-    Object.assign(this, { details, waiting: [], chunks: [], kept: 0, total: 0, offset: 0 });
+    this.details = details;
     this.lines = details.querySelector("pre");
     this.count = details.querySelector("[data-count]");
+    this.earlier = details.querySelector("[data-earlier]");
     this.follow = details.querySelector(".kaos-follow input");
     this.follow.parentElement.hidden = false;
+    this.forget();
     details.addEventListener("toggle", () => (details.open ? this.open() : this.close()));
+    this.earlier.addEventListener("click", () => this.loadEarlier());
     this.lines.addEventListener("scroll", () => {
       const { scrollTop, scrollHeight, clientHeight } = this.lines;
       if (scrollHeight - scrollTop - clientHeight < 8) this.follow.checked = true;
@@ -265,12 +272,28 @@ class Log {
     if (details.open) this.open();
   }
 
+  forget() {
+    this.lines.replaceChildren();
+    // first and offset: where in the log the lines shown begin, and end
+    Object.assign(this, { waiting: [], chunks: [], kept: 0, most: MAX_LINES, first: 0, offset: -TAIL });
+    this.earlier.hidden = true;
+  }
+
+  address(offset) {
+    const address = new URL(this.details.dataset.log, location.href);
+    address.searchParams.set("offset", offset);
+    return address.pathname + address.search;
+  }
+
   open() {
     if (this.stream) return;
-    const handlers = { log: (event) => this.take(event), end: () => this.close(), error: () => this.close() };
-    const address = new URL(this.details.dataset.log, location.href);
-    address.searchParams.set("offset", this.offset);
-    this.stream = new Stream(address.pathname + address.search, handlers, { quiet: true });
+    const handlers = {
+      from: (event) => (this.first = Number(event.data)),
+      log: (event) => this.take(event),
+      end: () => this.close(),
+      error: () => this.close(),
+    };
+    this.stream = new Stream(this.address(this.offset), handlers, { quiet: true });
   }
 
   close() {
@@ -289,39 +312,102 @@ class Log {
     const begins = { build: ["QUEUED", "BUILDING"], host: ["STARTING"], ingest: ["INGESTING"] }[this.details.dataset.stage];
     if (!begins?.includes(state)) return;
     this.close();
-    this.lines.replaceChildren();
-    Object.assign(this, { waiting: [], chunks: [], kept: 0, total: 0, offset: 0 });
+    this.forget();
     if (this.details.open) this.open();
   }
 
   take(event) {
     this.offset = Number(event.id);
-    const fresh = event.data.split("\n");
-    this.total += fresh.length;
-    for (const line of fresh) this.waiting.push(line);
-    if (this.waiting.length > MAX_LINES) this.waiting.splice(0, this.waiting.length - MAX_LINES);
+    for (const line of event.data.split("\n")) this.waiting.push(line);
     if (!this.drawing) this.drawing = requestAnimationFrame(() => this.draw());
   }
 
   draw() {
     this.drawing = null;
     while (this.waiting.length) {
-      const part = this.waiting.splice(0, MAX_CHUNK);
-      const node = document.createTextNode(part.map(readable).join("\n") + "\n");
-      this.lines.append(node);
-      this.chunks.push([node, part.length]);
-      this.kept += part.length;
+      const chunk = this.chunkOf(this.waiting.splice(0, MAX_CHUNK));
+      this.lines.append(chunk.element);
+      this.chunks.push(chunk);
     }
-    while (this.chunks.length > 1 && this.kept - this.chunks[0][1] >= MAX_LINES) {
-      const [node, size] = this.chunks.shift();
-      node.remove();
+    while (this.chunks.length > 1 && this.kept - this.chunks[0].size >= this.most) {
+      const { element, size, bytes } = this.chunks.shift();
+      element.remove();
       this.kept -= size;
+      this.first += bytes;
     }
-    const lines = `${this.total.toLocaleString()} lines`;
-    this.count.textContent = this.total > this.kept ? `${lines}, the last ${this.kept.toLocaleString()} shown` : lines;
+    this.tellCount();
     if (this.follow.checked) this.lines.scrollTop = this.lines.scrollHeight;
   }
+
+  // Lines as an element of their own: those out of sight cost the browser next to nothing.
+  chunkOf(lines) {
+    const element = document.createElement("span");
+    element.className = "kaos-chunk";
+    element.textContent = lines.map(readable).join("\n") + "\n";
+    this.kept += lines.length;
+    return { element, size: lines.length, bytes: bytesOf(lines) };
+  }
+
+  tellCount() {
+    const lines = `${this.kept.toLocaleString("en")} lines`;
+    this.count.textContent = this.first > 0 ? `the last ${lines}` : lines;
+    this.earlier.hidden = this.first <= 0 || this.kept >= MOST_LINES;
+  }
+
+  async loadEarlier() {
+    const from = Math.max(0, this.first - EARLIER);
+    this.earlier.disabled = true;
+    try {
+      const text = await this.read(from, this.first - from);
+      // What begins in the middle of a line belongs to the piece before.
+      const cut = from ? text.indexOf("\n") + 1 : 0;
+      const lines = text.slice(cut).split("\n").slice(0, -1);
+      if (!lines.length) this.first = 0;
+      else this.prepend(lines);
+    } catch {
+      // Not connected: the button stays.
+    } finally {
+      this.earlier.disabled = false;
+    }
+  }
+
+  prepend(lines) {
+    const chunks = [];
+    for (let at = 0; at < lines.length; at += MAX_CHUNK) chunks.push(this.chunkOf(lines.slice(at, at + MAX_CHUNK)));
+    const { scrollHeight } = this.lines;
+    // Who followed the end wants to see where what was there began.
+    const scrollTop = this.follow.checked ? 0 : this.lines.scrollTop;
+    this.follow.checked = false;
+    this.lines.prepend(...chunks.map((chunk) => chunk.element));
+    this.chunks.unshift(...chunks);
+    this.first -= bytesOf(lines);
+    this.most = Math.max(this.most, this.kept);
+    this.tellCount();
+    this.lines.scrollTop = scrollTop + this.lines.scrollHeight - scrollHeight;
+    this.lines.focus({ preventScroll: true });
+  }
+
+  // So many bytes of the log, as text.
+  async read(offset, size) {
+    const answer = await fetch(this.address(offset), { headers: { "X-XSRFToken": xsrf } });
+    if (!answer.ok) throw new Error(answer.statusText);
+    const reader = answer.body.getReader();
+    const bytes = new Uint8Array(size);
+    for (let filled = 0; filled < size; ) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      bytes.set(value.subarray(0, size - filled), filled);
+      filled += value.length;
+    }
+    reader.cancel();
+    return new TextDecoder().decode(bytes);
+  }
 }
+
+const encoder = new TextEncoder();
+
+// Bytes of lines as they stand in the log.
+const bytesOf = (lines) => lines.reduce((sum, line) => sum + encoder.encode(line).length + 1, 0);
 
 // --- ages ---
 
