@@ -179,6 +179,11 @@ def test_files_outlive_notebooks_and_two_see_them(hub: RunningHub, tmp_path: Pat
     refused = shell.run("volume", "delete", "scratch", "-y")
     assert refused.returncode != 0
     assert "third" in refused.stderr
+    only_read = VolumeMount(volume="fresh", path="/fresh", read_only=True)
+    fourth = kaos.notebooks.deploy(name="fourth", volumes=[only_read]).wait()
+    assert fourth.state == "RUNNING", "there is nothing to read yet, but it is a place"
+    kaos.notebooks.delete("fourth")
+    kaos.volumes.delete("fresh")
     kaos.notebooks.delete("third")
     assert list((hub.data / "volumes").iterdir())
     assert shell.run("volume", "delete", "scratch", "-y").returncode == 0

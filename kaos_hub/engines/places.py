@@ -96,7 +96,8 @@ class MachinePlaces(Places):
     def volume(self, volume_id: str, target: str, read_only: bool) -> Mount:
         """A mount of a folder of its own."""
         self._volumes.mkdir(mode=0o700, exist_ok=True)
-        return Mount(source=str(self._volumes / volume_id), target=target, read_only=read_only)
+        source = str(self._volumes / volume_id)
+        return Mount(source=source, target=target, read_only=read_only, volume=volume_id)
 
     async def remove_volume(self, volume_id: str) -> None:
         """Move it out of the way, at once and for good, then delete it."""

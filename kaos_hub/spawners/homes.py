@@ -13,8 +13,9 @@ def make_home(spec: NotebookSpec) -> None:
     Raises:
         EngineUnavailable: they cannot be made.
     """
-    # What is the admin's is neither made nor given away.
-    for path in [Path(m.source) for m in spec.mounts if not (m.read_only or m.host)]:
+    # What is the admin's is neither made nor given away. A volume may be made to be read only.
+    own = [m for m in spec.mounts if m.volume or not (m.read_only or m.host)]
+    for path in [Path(m.source) for m in own]:
         try:
             path.mkdir(mode=0o700, exist_ok=True)
             if spec.uid is not None and os.geteuid() == 0 and path.stat().st_uid == 0:
