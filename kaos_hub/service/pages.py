@@ -20,7 +20,7 @@ PAGE = 100
 """Notebooks of one page."""
 ACTIONS = ("start", "stop", "retry", "kill", "delete")
 
-_NAME = r"(?P<name>[a-z][a-z0-9-]*)"
+NOTEBOOK = r"(?P<name>[a-z][a-z0-9-]*)"
 
 
 class PageHandler(Handler):
@@ -105,7 +105,9 @@ class NewPage(PageHandler):
             self.redirect(self.pages.spawn_url(self.caller.user, name))
 
 
-class _OfNotebook(PageHandler):
+class OfNotebook(PageHandler):
+    """Base of the pages of one notebook."""
+
     async def notebook(self, name: str) -> Notebook:
         """The notebook of that name.
 
@@ -116,7 +118,7 @@ class _OfNotebook(PageHandler):
         return await self.core.notebooks.get(self.caller.owner, name)
 
 
-class NotebookPage(_OfNotebook):
+class NotebookPage(OfNotebook):
     """One notebook."""
 
     route_name = "/notebooks/{name}"
@@ -126,7 +128,7 @@ class NotebookPage(_OfNotebook):
         self.show("kaos_notebook.html", notebook=await self.notebook(name))
 
 
-class ConfirmPage(_OfNotebook):
+class ConfirmPage(OfNotebook):
     """A question before what cannot be undone."""
 
     route_name = "/notebooks/{name}/confirm/{action}"
@@ -136,7 +138,7 @@ class ConfirmPage(_OfNotebook):
         self.show("kaos_confirm.html", notebook=await self.notebook(name), action=action)
 
 
-class ActionHandler(_OfNotebook):
+class ActionHandler(OfNotebook):
     """Does what a form asks for, then shows the notebook again."""
 
     route_name = "/notebooks/{name}/{action}"
@@ -227,9 +229,9 @@ def page_rules(prefix: str) -> list[Any]:
     return [
         (prefix, ListPage),
         (f"{prefix}new", NewPage),
-        (f"{prefix}notebooks/{_NAME}", NotebookPage),
-        (f"{prefix}notebooks/{_NAME}/confirm/(?P<action>stop|kill|delete)", ConfirmPage),
-        (f"{prefix}notebooks/{_NAME}/(?P<action>{actions})", ActionHandler),
+        (f"{prefix}notebooks/{NOTEBOOK}", NotebookPage),
+        (f"{prefix}notebooks/{NOTEBOOK}/confirm/(?P<action>stop|kill|delete)", ConfirmPage),
+        (f"{prefix}notebooks/{NOTEBOOK}/(?P<action>{actions})", ActionHandler),
         *common_rules(prefix),
     ]
 

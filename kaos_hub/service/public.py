@@ -26,6 +26,7 @@ from kaos_hub.service.login import Logins
 from kaos_hub.service.metrics import Metrics
 from kaos_hub.service.pages import PageHandler, common_rules, page_rules
 from kaos_hub.service.pages_bundles import bundle_rules
+from kaos_hub.service.pages_files import file_rules
 from kaos_hub.service.pages_home import home_rules
 from kaos_hub.service.pages_models import model_rules
 from kaos_hub.service.pages_trainings import training_rules
@@ -91,6 +92,7 @@ def public_app(
         *home_rules(auth.base_url),
         *upload_rules(auth.base_url),
         *bundle_rules(auth.base_url),
+        *file_rules(auth.base_url),
         *page_rules(auth.base_url),
     ]
     of_train = [
