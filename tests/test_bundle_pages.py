@@ -12,7 +12,7 @@ from kaos_hub.client import Client
 from kaos_hub.service import previews
 from tests.bundle_world import FILES, PNG, submit_two
 from tests.history import notebook, version, write
-from tests.hub import Answer, Browser, RunningHub, request
+from tests.hub import Answer, Browser, RunningHub
 from tests.test_service_pages import words
 from tests.test_train_pages import link
 
@@ -190,11 +190,6 @@ def test_others_learn_nothing(hub: RunningHub, bea: Browser) -> None:
     assert nosy.post(f"{hub.kaos}/{HERE}/delete", {"_xsrf": nosy.xsrf()}).status == 404
     assert nosy.get(f"{hub.kaos}/bundles?owner=user:bea").status == 404
     assert nosy.get(f"{hub.kaos}/bundles?owner=group:vision").status == 404
-
-
-def test_a_notebooks_own_token_deletes_nothing(hub: RunningHub, bea: Browser) -> None:
-    answer = request("DELETE", f"{hub.api}/bundles/data/my%20data", "nonsense")
-    assert answer.status == 401
 
 
 def test_a_thousand_bundles_come_in_pages(hub: RunningHub) -> None:
