@@ -80,7 +80,10 @@ def test_the_command_line_of_somebody_who_may_only_train(
         monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
         monkeypatch.setenv("HOME", str(tmp_path))
         assert log_in(strict.url, lambda url: let_in(strict, "eve", url)).user == "eve"
-    assert shell.json("whoami")["user"] == "eve"
+    known = shell.json("whoami")
+    assert (known["user"], known["services"]) == ("eve", ["kaos-train"])
+    assert "may have   trainings\n" in shell.run("whoami").stdout
+    assert "✔ login: eve" in shell.run("doctor").stdout
     for words in (["train", "list"], ["bundle", "list"], ["model", "list"]):
         assert shell.json(*words) == []
     refused = shell.run("notebook", "list")

@@ -13,6 +13,8 @@ from kaos_hub.errors import InvalidRequest
 if TYPE_CHECKING:
     from kaos_hub.models import LoginStarted, Whoami
 
+_KINDS = {"kaos": "notebooks", "kaos-train": "trainings"}
+
 
 @click.command(cls=Command)
 @click.argument("hub", metavar="[URL]", required=False)
@@ -112,6 +114,7 @@ def whoami(session: Session) -> None:
         [
             ("user", answer.user + (" (admin)" if answer.admin else "")),
             ("hub", session.client.credentials.url),
+            ("may have", " and ".join(_KINDS.get(each, each) for each in answer.services)),
             *_limits(answer),
         ]
     )

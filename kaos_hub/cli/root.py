@@ -12,14 +12,14 @@ _COMMANDS = {
     "logout": ("kaos_hub.cli.account:logout", "Forget the login."),
     "whoami": ("kaos_hub.cli.account:whoami", "Show the user, limits and use."),
     "token": ("kaos_hub.cli.account:token", "Print the token in use."),
+    "template": ("kaos_hub.cli.template:template", "Folders to begin with."),
     "notebook": ("kaos_hub.cli.notebook:notebook", "Deploy notebooks and look after them."),
     "bundle": ("kaos_hub.cli.bundle:bundle", "See and fetch what was submitted."),
     "train": ("kaos_hub.cli.train:train", "Train models and look after trainings."),
     "model": ("kaos_hub.cli.model:model", "See, fetch and name what trainings left."),
-    "completion": ("kaos_hub.cli.completion:completion", "Let Tab complete commands and names."),
-    "template": ("kaos_hub.cli.template:template", "Folders to begin with."),
     "volume": ("kaos_hub.cli.volume:volume", "See and delete files that outlive notebooks."),
     "workspace": ("kaos_hub.cli.workspace:workspace", "Work on the things of a group."),
+    "completion": ("kaos_hub.cli.completion:completion", "Let Tab complete commands and names."),
 }
 
 

@@ -15,6 +15,10 @@ class Whoami(Model):
     user: str
     owner: Owner
     admin: bool = False
+    services: list[str] = Field(
+        default=[],
+        description="of the Hub, that the token may use: kaos for notebooks, kaos-train to train",
+    )
     limits: Limits
     usage: Usage
 

@@ -18,6 +18,7 @@ async def whoami(call: Call) -> Whoami:
         user=caller.user,
         owner=call.owner,
         admin=caller.admin,
+        services=sorted(caller.services),
         limits=call.core.ledger.limits(call.owner),
         usage=await call.core.ledger.usage(call.owner),
     )
