@@ -1,11 +1,24 @@
 """The SDK's way to what a notebook's own server does with its files: saving and attaching."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from kaos_hub.client.transport import Transport, parse, quoted
 from kaos_hub.errors import NotFound, Unavailable, from_body
-from kaos_hub.models import AttachRequest, Errand, ErrandState, Model, SaveRequest
+from kaos_hub.models import (
+    AttachRequest,
+    BundleKind,
+    Errand,
+    ErrandState,
+    Model,
+    SaveRequest,
+    parse_request,
+)
+
+if TYPE_CHECKING:
+    from kaos_hub.client.notebooks import Bundle
 
 OnNews = Callable[[Errand], object]
 """Called with the errand whenever there is news of it."""
@@ -16,7 +29,7 @@ _AWAY = 60.0
 """Seconds for which the service may be away: a restart takes a few."""
 
 
-class Errands:
+class _Errands:
     """Asks for errands and waits for their ends.
 
     Args:
@@ -76,3 +89,72 @@ class Errands:
     def _look(self, name: str, errand: str) -> Errand:
         path = "/api/v1" + quoted("notebooks", name, "errands", errand)
         return parse(Errand, self._transport.json("GET", path, query={"wait": _WAIT}))
+
+
+class Files(ABC):
+    """The part of :class:`~kaos_hub.client.notebooks.Notebooks` that is about the files of one."""
+
+    _transport: Transport
+
+    @abstractmethod
+    def _reference(self, bundle: "Bundle | None", kind: BundleKind) -> str | None:
+        """A bundle as requests name it; a folder is submitted."""
+
+    def save(
+        self,
+        name: str,
+        bundle: str | None = None,
+        *,
+        requirements: bool = False,
+        dry_run: bool = False,
+        timeout: float | None = None,
+        on_news: OnNews | None = None,
+    ) -> Errand:
+        """Make the working copy of a running notebook the next version of a source bundle.
+
+        Args:
+            name: the notebook.
+            bundle: name of the bundle; without it, that of the notebook's source, or the notebook's
+                own.
+            requirements: first add what was pip-installed to ``model/requirements.txt``.
+            dry_run: only say what would be saved.
+            timeout: seconds to wait at most.
+            on_news: called with how it stands.
+
+        Returns:
+            What was done: ``version`` is what was saved, ``contents`` tells what was left out.
+
+        Raises:
+            Conflict: the notebook does not run.
+            InvalidBundle: its working copy cannot be a source bundle; names the file.
+        """
+        request = parse_request(
+            SaveRequest, {"bundle": bundle, "requirements": requirements, "dry_run": dry_run}
+        )
+        return _Errands(self._transport).save(name, request, timeout, on_news)
+
+    def attach(
+        self,
+        name: str,
+        data: "Bundle",
+        *,
+        timeout: float | None = None,
+        on_news: OnNews | None = None,
+    ) -> Errand:
+        """Bring data into a running notebook; from its next start on they are its data.
+
+        Args:
+            name: the notebook.
+            data: any folder, or a submitted bundle.
+            timeout: seconds to wait at most.
+            on_news: called with how it stands.
+
+        Returns:
+            What was done: ``place`` is the folder with the data, below the home.
+
+        Raises:
+            Conflict: the notebook does not run.
+        """
+        reference = self._reference(data, BundleKind.DATA)
+        request = parse_request(AttachRequest, {"data": reference})
+        return _Errands(self._transport).attach(name, request, timeout, on_news)

@@ -8,23 +8,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaos_hub.client.errands import Errands
+from kaos_hub.client.errands import Files
 from kaos_hub.client.transport import Transport, parse, quoted
 from kaos_hub.errors import BuildFailed, KaosError, Unavailable
 from kaos_hub.models import (
     NOTHING,
-    AttachRequest,
     BindMount,
     BundleKind,
     BundleVersion,
     DeployAnswer,
-    Errand,
     Event,
     IdleType,
     Notebook,
     NotebookRequest,
     NotebookState,
-    SaveRequest,
     VolumeMount,
     parse_request,
 )
@@ -101,7 +98,7 @@ class NotebookHandle:
         return self._notebooks.build_logs(self.name, follow)
 
 
-class Notebooks:
+class Notebooks(Files):
     """Notebooks of the asking user. Every method raises a :class:`~kaos_hub.errors.KaosError`
     subclass: ``NotFound`` for a name that is not there, ``Unavailable`` for a service that does not
     answer, else what the service says."""
@@ -223,65 +220,6 @@ class Notebooks:
     def delete(self, name: str) -> None:
         """Delete the notebook with its files. Its bundles are kept."""
         self._call("DELETE", quoted("notebooks", name))
-
-    def save(
-        self,
-        name: str,
-        bundle: str | None = None,
-        *,
-        requirements: bool = False,
-        dry_run: bool = False,
-        timeout: float | None = None,
-        on_news: Callable[[Errand], object] | None = None,
-    ) -> Errand:
-        """Make the working copy of a running notebook the next version of a source bundle.
-
-        Args:
-            name: the notebook.
-            bundle: name of the bundle; without it, that of the notebook's source, or the notebook's
-                own.
-            requirements: first add what was pip-installed to ``model/requirements.txt``.
-            dry_run: only say what would be saved.
-            timeout: seconds to wait at most.
-            on_news: called with how it stands.
-
-        Returns:
-            What was done: ``version`` is what was saved, ``contents`` tells what was left out.
-
-        Raises:
-            Conflict: the notebook does not run.
-            InvalidBundle: its working copy cannot be a source bundle; names the file.
-        """
-        request = parse_request(
-            SaveRequest, {"bundle": bundle, "requirements": requirements, "dry_run": dry_run}
-        )
-        return Errands(self._transport).save(name, request, timeout, on_news)
-
-    def attach(
-        self,
-        name: str,
-        data: Bundle,
-        *,
-        timeout: float | None = None,
-        on_news: Callable[[Errand], object] | None = None,
-    ) -> Errand:
-        """Bring data into a running notebook; from its next start on they are its data.
-
-        Args:
-            name: the notebook.
-            data: any folder, or a submitted bundle.
-            timeout: seconds to wait at most.
-            on_news: called with how it stands.
-
-        Returns:
-            What was done: ``place`` is the folder with the data, below the home.
-
-        Raises:
-            Conflict: the notebook does not run.
-        """
-        reference = self._reference(data, BundleKind.DATA)
-        request = parse_request(AttachRequest, {"data": reference})
-        return Errands(self._transport).attach(name, request, timeout, on_news)
 
     def events(self, name: str) -> Iterator[Event]:
         """What happens to the notebook, beginning with its present state, without end."""
