@@ -55,11 +55,12 @@ def parts(known: set[str]) -> Iterator[str]:
 
 def methods(cls: type) -> list[tuple[str, Any]]:
     """What one may call or read, as it stands in the source."""
-    return [
-        (name, value)
-        for name, value in vars(cls).items()
-        if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))
-    ]
+    found: dict[str, Any] = {}
+    for base in (base for base in cls.__mro__ if base.__module__.startswith("kaos_hub.")):
+        for name, value in vars(base).items():
+            if inspect.isfunction(value) or isinstance(value, property):
+                found.setdefault(name, value)
+    return [(name, value) for name, value in found.items() if not name.startswith("_")]
 
 
 def _function(name: str, function: Any, known: set[str]) -> Iterator[str]:
@@ -74,10 +75,12 @@ def _function(name: str, function: Any, known: set[str]) -> Iterator[str]:
 
 
 def _call(name: str, function: Callable[..., Any]) -> Iterator[str]:
-    words = []
+    words: list[str] = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name == "self":
             continue
+        if parameter.kind is parameter.KEYWORD_ONLY and not any(w.startswith("*") for w in words):
+            words.append("*")  # from here on only by name
         stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
         default = parameter.default
         given = repr(default)
