@@ -62,6 +62,14 @@ def test_command_line_and_client_work(light: Path, tmp_path: Path) -> None:
     assert "Client" in run(light / "python", "-c", "from kaos_hub import Client; print(Client)")
 
 
+def test_a_newcomer_is_told_what_works_here(light: Path, tmp_path: Path) -> None:
+    """Not `kaos up`, for which much is missing, but the login."""
+    nobody = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([light / "kaos"], capture_output=True, text=True, env=nobody, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "  kaos login URL " in done.stdout and "kaos up" not in done.stdout
+
+
 def test_what_needs_more_says_how_to_get_it(light: Path) -> None:
     """`kaos up` in a light install is no traceback."""
     done = subprocess.run([light / "kaos", "up"], capture_output=True, text=True, timeout=60)
