@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Iterable
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from kaos_hub.bundles import tree
 from kaos_hub.bundles.compare import compare
-from kaos_hub.bundles.objects import stream
+from kaos_hub.bundles.objects import stream, whole
 from kaos_hub.database import Database, VersionRow
 from kaos_hub.errors import NotFound
 from kaos_hub.models import (
@@ -24,6 +25,11 @@ from kaos_hub.versions import Versions, as_model
 
 FILES = (EntryKind.FILE, EntryKind.EXECUTABLE)
 """What has content of its own."""
+
+
+_FOLDER = EntryKind.DIRECTORY
+_Line = tuple[EntryKind, str, int, str]
+"""Kind, digest, size and name of an entry."""
 
 
 class Catalogue:
@@ -93,6 +99,23 @@ class Catalogue:
 
         return await self._db.run(look)
 
+    async def folder(
+        self, version: BundleVersion, path: str, after: int = 0, limit: int = 1000
+    ) -> tuple[list[TreeEntry], int]:
+        """A part of what stands in a folder of a version, and how much there is: folders first,
+        then by name, in whatever case.
+
+        Raises:
+            NotFound: there is no such folder.
+        """
+        listing = await self._listing(version, path)
+
+        def part() -> list[TreeEntry]:
+            ordered = sorted(listing, key=lambda e: (e[0] is not _FOLDER, e[3].casefold(), e[3]))
+            return [_entry(one) for one in ordered[after : after + limit]]
+
+        return await asyncio.to_thread(part), len(listing)
+
     async def entry(self, version: BundleVersion, path: str) -> TreeEntry:
         """What stands at a path of a version.
 
@@ -100,10 +123,30 @@ class Catalogue:
             NotFound: nothing does.
         """
         folder, _, name = path.strip("/").rpartition("/")
-        for entry in await self._versions.entries(version, folder):
-            if entry.name == name:
-                return entry
+        for one in await self._listing(version, folder):
+            if one[3] == name:
+                return _entry(one)
         raise NotFound(f"{version.name} v{version.version} has no {path!r}.")
+
+    async def _listing(self, version: BundleVersion, path: str) -> list[_Line]:
+        """All of a folder. What is a version was checked when it became one."""
+
+        def look() -> list[_Line] | None:
+            digest = version.digest
+            for part in (*filter(None, path.split("/")), None):
+                found = list(tree.lines(whole(self._versions.read, digest, tree.MAX_NODE)))
+                if part is None:
+                    return found
+                below = (one[1] for one in found if one[3] == part and one[0] is _FOLDER)
+                digest = next(below, "")
+                if not digest:
+                    break
+            return None
+
+        found = await asyncio.to_thread(look)
+        if found is None:
+            raise NotFound(f"{version.name} v{version.version} has no directory {path!r}.")
+        return found
 
     async def file(self, version: BundleVersion, path: str) -> TreeEntry:
         """A file of a version.
@@ -155,6 +198,11 @@ class Catalogue:
             changed=counts[ChangeKind.CHANGED],
             changes=listed,
         )
+
+
+def _entry(line: _Line) -> TreeEntry:
+    kind, digest, size, name = line
+    return TreeEntry(kind=kind, digest=digest, size=size, name=name)
 
 
 def _count(

@@ -1,10 +1,15 @@
-"""What is different between two trees. Folders that are the same are not read."""
+"""What is different between two trees that were checked before. Folders that are the same are not
+read, and of entries that are the same nothing is made.
+"""
 
 from collections.abc import Iterator
 
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.objects import ReadObject, whole
 from kaos_hub.models import BundleChange, ChangeKind, EntryKind, TreeEntry
+
+Entry = tuple[EntryKind, str, int]
+"""Kind, digest, size."""
 
 
 def compare(before: str, after: str, read: ReadObject) -> Iterator[BundleChange]:
@@ -21,37 +26,46 @@ def _folders(path: str, before: str, after: str, read: ReadObject) -> Iterator[B
     if before == after:
         return
     old, new = _listing(before, read), _listing(after, read)
-    for name in sorted(old.keys() | new.keys(), key=str.encode):
+    differ = [name for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
+    for name in sorted(differ, key=str.encode):
         yield from _entries(tree.join(path, name), old.get(name), new.get(name), read)
 
 
 def _entries(
-    path: str, old: TreeEntry | None, new: TreeEntry | None, read: ReadObject
+    path: str, old: Entry | None, new: Entry | None, read: ReadObject
 ) -> Iterator[BundleChange]:
     if old is not None and new is not None:
         if _is_folder(old) and _is_folder(new):
-            yield from _folders(path, old.digest, new.digest, read)
+            yield from _folders(path, old[1], new[1], read)
         elif _is_folder(old) or _is_folder(new):
             yield from _entries(path, old, None, read)
             yield from _entries(path, None, new, read)
-        elif (old.kind, old.digest) != (new.kind, new.digest):
-            yield BundleChange(change=ChangeKind.CHANGED, path=path, before=old, after=new)
+        elif old[:2] != new[:2]:
+            yield _change(ChangeKind.CHANGED, path, old, new)
         return
     entry = old or new
     assert entry is not None, "one of them is there"
-    if _is_folder(entry) and entry.digest != tree.EMPTY:
-        digests = (entry.digest, tree.EMPTY) if old else (tree.EMPTY, entry.digest)
+    if _is_folder(entry) and entry[1] != tree.EMPTY:
+        digests = (entry[1], tree.EMPTY) if old else (tree.EMPTY, entry[1])
         yield from _folders(path, *digests, read)
         return
-    change = ChangeKind.REMOVED if old else ChangeKind.ADDED
-    yield BundleChange(change=change, path=path, before=old, after=new)
+    yield _change(ChangeKind.REMOVED if old else ChangeKind.ADDED, path, old, new)
 
 
-def _is_folder(entry: TreeEntry) -> bool:
-    return entry.kind is EntryKind.DIRECTORY
+def _change(kind: ChangeKind, path: str, old: Entry | None, new: Entry | None) -> BundleChange:
+    before, after = (
+        TreeEntry(kind=e[0], digest=e[1], size=e[2], name=path.rpartition("/")[2]) if e else None
+        for e in (old, new)
+    )
+    return BundleChange(change=kind, path=path, before=before, after=after)
 
 
-def _listing(digest: str, read: ReadObject) -> dict[str, TreeEntry]:
+def _is_folder(entry: Entry) -> bool:
+    return entry[0] is EntryKind.DIRECTORY
+
+
+def _listing(digest: str, read: ReadObject) -> dict[str, Entry]:
     if digest == tree.EMPTY:
         return {}
-    return {entry.name: entry for entry in tree.decode(whole(read, digest, tree.MAX_NODE))}
+    listed = tree.lines(whole(read, digest, tree.MAX_NODE))
+    return {name: (kind, content, size) for kind, content, size, name in listed}

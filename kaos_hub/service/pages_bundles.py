@@ -133,7 +133,7 @@ class FolderPage(BundlePage):
 
     async def _show_folder(self, version: BundleVersion, path: str, common: Any) -> None:
         query = self.asked(PageQuery)
-        entries = sorted(await self.core.versions.entries(version, path), key=_folders_first)
+        entries, total = await self.core.catalogue.folder(version, path, query.after, _ENTRIES)
         users = []
         if not path:
             users = await self.core.removal.users(
@@ -141,8 +141,8 @@ class FolderPage(BundlePage):
             )
         self.show(
             "kaos_bundle_folder.html",
-            entries=entries[query.after : query.after + _ENTRIES],
-            total=len(entries),
+            entries=entries,
+            total=total,
             page=_ENTRIES,
             query=query,
             users=users,
@@ -153,10 +153,6 @@ class FolderPage(BundlePage):
         data = await self.core.catalogue.beginning(entry, previews.MOST)
         seen = await asyncio.to_thread(previews.preview, entry.name, data, entry.size)
         self.show("kaos_bundle_file.html", entry=entry, preview=seen, **common)
-
-
-def _folders_first(entry: TreeEntry) -> tuple[bool, str]:
-    return entry.kind is not EntryKind.DIRECTORY, entry.name.casefold()
 
 
 class _Served(BundlePage, StreamingHandler):
