@@ -1,6 +1,19 @@
-"""A bell: rings when something was written that streams wait for."""
+"""A bell: rings when something was written that streams wait for; and such streams."""
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+
+class Numbered(Protocol):
+    """What a stream can be resumed after."""
+
+    @property
+    def id(self) -> int:
+        """Grows."""
+
+
+Item = TypeVar("Item", bound=Numbered)
 
 
 class Bell:
@@ -17,3 +30,32 @@ class Bell:
     def listen(self) -> asyncio.Event:
         """The ring that comes next. Take it before looking, so that none is missed."""
         return self._event
+
+
+async def resumable(
+    bell: Bell,
+    after: int | None,
+    present: Callable[[], Awaitable[tuple[Sequence[Item], int]]],
+    since: Callable[[int], Awaitable[Sequence[Item]]],
+) -> AsyncIterator[Item]:
+    """What has happened since, then what happens; never ends.
+
+    Args:
+        bell: rings when there is more.
+        after: id of the last one that is known; None begins with how it is now.
+        present: how it is now, and the id of the last one that this contains.
+        since: those after an id, the oldest first; not necessarily all.
+    """
+    last = after if after is not None else 0
+    if after is None:
+        items, last = await present()
+        for item in items:
+            yield item
+    while True:
+        ring = bell.listen()
+        news = await since(last)
+        for item in news:
+            yield item
+            last = item.id
+        if not news:
+            await ring.wait()

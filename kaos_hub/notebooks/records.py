@@ -1,13 +1,12 @@
 """Notebooks as rows: how they are found, how their state is set, how everybody hears of it."""
 
 from collections.abc import AsyncIterator
-from functools import partial
 from urllib.parse import quote
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.bell import Bell
+from kaos_hub.bell import Bell, resumable
 from kaos_hub.database import ACTIVE_JOBS, Database, EventRow, JobRow, NotebookRow, VersionRow, now
 from kaos_hub.errors import NotFound
 from kaos_hub.models import (
@@ -203,27 +202,19 @@ def _host_stage(row: NotebookRow) -> Stage:
     )
 
 
-async def stream(
+def stream(
     db: Database, bell: Bell, owner: str, name: str | None, after: int | None
 ) -> AsyncIterator[Event]:
     """Events of one notebook or all of the owner's, from ``after`` on, then live.
 
     Without ``after`` it begins with the present state of each.
     """
-    if after is None:
-        present, last = await db.run(lambda session: _present(session, owner, name))
-        for event in present:
-            yield event
-    else:
-        last = after
-    while True:
-        ring = bell.listen()
-        news = await db.run(partial(_since, owner=owner, name=name, after=last))
-        for event in news:
-            yield event
-            last = event.id
-        if not news:
-            await ring.wait()
+    return resumable(
+        bell,
+        after,
+        lambda: db.run(lambda session: _present(session, owner, name)),
+        lambda last: db.run(lambda session: _since(session, owner, name, last)),
+    )
 
 
 def _present(session: Session, owner: str, name: str | None) -> tuple[list[Event], int]:

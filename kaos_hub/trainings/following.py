@@ -1,18 +1,17 @@
 """Events of trainings, as streams."""
 
 from collections.abc import AsyncIterator
-from functools import partial
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.bell import Bell
+from kaos_hub.bell import Bell, resumable
 from kaos_hub.database import Database, TrainingEventRow, TrainingRow, now
 from kaos_hub.models import TrainingEvent, TrainingState, TrialCounts
 from kaos_hub.trainings.records import GOING, counts
 
 
-async def stream(
+def stream(
     db: Database, bell: Bell, owner: str, training: str | None, after: int | None
 ) -> AsyncIterator[TrainingEvent]:
     """Events of one training or all of the owner's, from ``after`` on, then live.
@@ -20,20 +19,12 @@ async def stream(
     Without ``after`` it begins with the present state: of the one asked for, or of all that have
     not ended.
     """
-    if after is None:
-        present, last = await db.run(lambda session: _present(session, owner, training))
-        for event in present:
-            yield event
-    else:
-        last = after
-    while True:
-        ring = bell.listen()
-        news = await db.run(partial(_since, owner=owner, training=training, after=last))
-        for event in news:
-            yield event
-            last = event.id
-        if not news:
-            await ring.wait()
+    return resumable(
+        bell,
+        after,
+        lambda: db.run(lambda session: _present(session, owner, training)),
+        lambda last: db.run(lambda session: _since(session, owner, training, last)),
+    )
 
 
 def _present(session: Session, owner: str, training: str | None) -> tuple[list[TrainingEvent], int]:
