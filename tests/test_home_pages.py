@@ -10,7 +10,7 @@ from kaos_hub.database import now
 from kaos_hub.models import Limits, Usage
 from kaos_hub.service.pages_home import held
 from tests.history import notebook, version, write
-from tests.hub import Browser, RunningHub, running_hub
+from tests.hub import Browser, RunningHub, request, running_hub
 from tests.test_service_pages import words
 from tests.test_train_pages import link
 from tests.training_history import NASTY, training
@@ -90,6 +90,23 @@ def test_whoever_has_nothing_is_told_the_first_step(hub: RunningHub) -> None:
     assert link(page, "Upload a folder") == "/services/kaos/bundles/upload"
     train = browser.get(f"{hub.train}/home")
     assert link(train, "Upload a folder") == "/services/kaos-train/bundles/upload"
+
+
+def test_who_may_only_train_has_pages_of_their_own(hub: RunningHub) -> None:
+    scopes = ["access:services!service=kaos-train", "read:users:name!user"]
+    token = hub.token("trainee", scopes)
+    page = request("GET", f"{hub.train}/home", token)
+    assert page.status == 200 and "kaos train deploy" in page.text
+    assert "New notebook" not in page.text
+    menu = page.text.split("</nav>")[0]
+    entries = re.findall(r'href="(/services/[^"]+)">(\w+)</a>', menu)
+    assert [label for _, label in entries] == [
+        "Overview", "Bundles", "Trainings", "Models", "Quota",
+    ]  # fmt: skip
+    assert all(to.startswith("/services/kaos-train/") for to, _ in entries)
+    for to, _ in entries:
+        assert request("GET", hub.url + to, token).status == 200
+    assert request("GET", f"{hub.kaos}/home", token).status == 403
 
 
 def test_limits_and_use_of_oneself_and_ones_groups(hub: RunningHub, hugo: Browser) -> None:
