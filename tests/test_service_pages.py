@@ -19,6 +19,14 @@ from tests.hub import Browser, RunningHub, request
 NASTY = "<script>alert(1)</script> & \"quotes\" 'too'"
 
 
+OPTIONS = {
+    "environment": {"MODE": "secret-value"},
+    "image": "python:3.13-slim",
+    "volumes": [{"volume": "results", "path": "/mnt/results", "read_only": True}],
+    "bind_mounts": [{"host_path": "/srv/data", "container_path": "/mnt/data"}],
+}
+
+
 @pytest.fixture(scope="module")
 def eve(hub: RunningHub) -> Browser:
     """A browser of a user with some notebooks."""
@@ -33,6 +41,7 @@ def eve(hub: RunningHub) -> Browser:
         notebook("broken", owner=owner, reason=job.reason, **failed),
         notebook("nasty", owner=owner, display_name=NASTY, reason=NASTY),
         notebook("doomed", owner=owner),
+        notebook("opted", owner=owner, pool="fast", source_id=901, options=OPTIONS),
     ]
     write(hub.data, rows)
     return Browser(hub, "eve")
@@ -58,6 +67,18 @@ def test_the_list_shows_all_at_a_glance(hub: RunningHub, eve: Browser) -> None:
         assert expected in text
     assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
     assert page.headers["Cache-Control"] == "no-store"
+
+
+def test_a_notebook_says_what_it_starts_with(hub: RunningHub, eve: Browser) -> None:
+    page = eve.get(hub.kaos + "/notebooks/opted")
+    text = words(page.text)
+    for said in (
+        "Image python:3.13-slim", "pool fast", "Variables MODE",
+        "results at /mnt/results , only to be read", "/srv/data at /mnt/data",
+    ):  # fmt: skip
+        assert said in text, text
+    assert "secret-value" not in page.text
+    assert 'href="/services/kaos/bundles/source/code/3">code</a>' in page.text
 
 
 def test_nothing_a_user_named_becomes_markup(hub: RunningHub, eve: Browser) -> None:
