@@ -18,7 +18,7 @@ class Mount(Model):
     host: bool = Field(
         False, description="a folder that the admin has: it must be there, and is left as it is"
     )
-    volume: str | None = Field(None, description="the volume; on Kubernetes the claim that holds it")
+    volume: str | None = Field(None, description="the volume; on Kubernetes its claim")
     digest: Digest | None = Field(
         None, description="Kubernetes: tree that is fetched into the pod before it starts"
     )
