@@ -86,6 +86,14 @@ def test_what_is_not_there_is_told_of_what_is_offered_only(shared: Path) -> None
         find(mounts(shared), shared / "home/ada/absent")
     with pytest.raises(Forbidden):
         find(mounts(shared), shared / "home/bob/absent")
+    for there in ("../bob/secret", "../bob/absent"):
+        (shared / "home/ada/peep").unlink(missing_ok=True)
+        (shared / "home/ada/peep").symlink_to(there)
+        with pytest.raises(Forbidden):
+            find(mounts(shared), shared / "home/ada/peep")
+    (shared / "home/bob/file").write_text("x")
+    with pytest.raises(Forbidden):
+        find(mounts(shared), shared / "home/bob/file")
     (shared / "home/ada/file").write_text("x")
     with pytest.raises(InvalidRequest, match="no folder"):
         find(mounts(shared), shared / "home/ada/file")

@@ -84,25 +84,18 @@ class Mounts:
         )
 
     def _really(self, mount: BindMount, offers: Sequence[AllowedMount]) -> str:
+        # Nothing is told of what is not offered, not even whether it is there.
         try:
-            source = Path(mount.host_path).resolve(strict=True)
-            if not source.is_dir():
-                raise InvalidRequest(f"{mount.host_path!r} is no folder; mount the one it is in")
-        except FileNotFoundError:
-            # Whether it is there is told of what is offered only.
-            if not _fitting(PurePosixPath(mount.host_path), mount, offers):
-                raise _refused(mount, offers) from None
-            raise NotFound(f"There is no folder {mount.host_path!r} on this machine.") from None
-        except (OSError, RuntimeError) as e:
-            if not _fitting(PurePosixPath(mount.host_path), mount, offers):
-                raise _refused(mount, offers) from None
-            raise Unavailable(f"{mount.host_path} cannot be looked at: {e}") from None
+            source = Path(mount.host_path).resolve()
+        except (OSError, RuntimeError):
+            raise _refused(mount, offers) from None
         for offer in offers:
             top = Path(offer.host_path).resolve()
             writable = mount.read_only or not offer.read_only
             if source.is_relative_to(top) and writable:
                 self._keep_hidden(mount, source)
                 self._keep_ways(mount, Path(offer.host_path), source)
+                _check_folder(mount, source)
                 return str(source)
         raise _refused(mount, offers)
 
@@ -140,6 +133,17 @@ class Mounts:
                 area = fixed if "{username}" in offer.host_path else whole
                 found += [area, area.resolve()]
         return found
+
+
+def _check_folder(mount: BindMount, source: Path) -> None:
+    try:
+        if stat.S_ISDIR(source.stat().st_mode):
+            return
+    except FileNotFoundError:
+        raise NotFound(f"There is no folder {mount.host_path!r} on this machine.") from None
+    except OSError as e:
+        raise Unavailable(f"{mount.host_path} cannot be looked at: {e.strerror}") from None
+    raise InvalidRequest(f"{mount.host_path!r} is no folder; mount the one it is in")
 
 
 def told(mounts: Sequence[Mount]) -> dict[str, str]:
