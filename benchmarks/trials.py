@@ -52,10 +52,11 @@ class Sizes:
     """With a new actor for each, which takes long."""
     ray_reused: int = 300
     large: int = 100_000
+    history: int = 30_000
     users: int = 1000
 
 
-SMOKE = Sizes(ours=20, docker=2, ray=2, ray_reused=4, large=300, users=20)
+SMOKE = Sizes(ours=20, docker=2, ray=2, ray_reused=4, large=300, history=300, users=20)
 
 
 def main() -> None:
@@ -180,6 +181,7 @@ def _listing(us: Ours, source: Path, sizes: Sizes, rounds: int) -> Comparison:
     small = _train(us, source, min(sizes.ours, sizes.large)).id
     large = _deploy(us, source, sizes.large).id
     us.client.trainings.kill(large)
+    us.client.trainings.wait(large)
     users = [f"bench-{number}" for number in range(sizes.users)]
     us.hub.hub_api("POST", "/users", {"usernames": users})
 
@@ -206,8 +208,8 @@ def _listing(us: Ours, source: Path, sizes: Sizes, rounds: int) -> Comparison:
 
 
 def _history(us: Ours, source: Path, sizes: Sizes) -> Comparison:
-    found = _train(us, source, sizes.large)
-    part = min(1000, sizes.large // 3)
+    found = _train(us, source, sizes.history)
+    part = min(1000, sizes.history // 3)
 
     def took(first: int) -> float:
         """Milliseconds per trial, of ``part`` trials from the first one on."""
@@ -215,11 +217,11 @@ def _history(us: Ours, source: Path, sizes: Sizes) -> Comparison:
         moments = sorted(t.finished for t in page if t.finished)
         return (moments[-1] - moments[0]).total_seconds() / (len(moments) - 1) * 1000
 
-    starts = {"the first": 0, "the last": sizes.large - part}
+    starts = {"the first": 0, "the last": sizes.history - part}
     for name, first in starts.items():
         note(f"history, {name} {part}: {took(first):.3g}")
     series = tuple(
-        Series(f"{name} {part:,} of {sizes.large:,}", took(first), (took(first),))
+        Series(f"{name} {part:,} of {sizes.history:,}", took(first), (took(first),))
         for name, first in starts.items()
     )
     return Comparison("a trial, however many there were before", series, "ms")

@@ -140,6 +140,9 @@ class ApiHandler(BodyHandler):
     async def _send_events(self, events: Events) -> None:
         for name, value in sse.HEADERS.items():
             self.set_header(name, value)
+        # Else a short message waits until the one before is acknowledged, up to 40 ms.
+        connection: Any = self.request.connection
+        connection.stream.set_nodelay(True)
         # Headers go out at once: a client must see that it is connected before anything happens.
         self.write(sse.COMMENT)
         await self.flush()
