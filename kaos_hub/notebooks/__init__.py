@@ -299,7 +299,7 @@ class Notebooks:
         # It is let go of before the Hub is through with it, and what the Hub still has to do with
         # a server it cannot do with one that it has forgotten.
         async with asyncio.timeout(60):
-            await self._hosting.end_server(row)
+            await self._hosting.servers.end(row)
         user, server = user_of(owner), server_of(name)
         await self._hosting.hub.stop(user, server, remove=bool(server))
 

@@ -8,7 +8,6 @@ at what is already so.
 import asyncio
 import contextlib
 import logging
-from functools import partial
 from typing import Any
 
 from sqlalchemy import select
@@ -27,13 +26,14 @@ from kaos_hub.database import (
 from kaos_hub.engines.base import Engine
 from kaos_hub.environments import Environment, Environments, lay_out, others_wait, refuse_musl
 from kaos_hub.errors import BuildFailed, KaosError, Unavailable
-from kaos_hub.hub import Hub, Server
+from kaos_hub.hub import Hub, Progress
 from kaos_hub.jobs import Jobs
 from kaos_hub.logs import LogStore
 from kaos_hub.models import JobState, NotebookState
 from kaos_hub.notebooks.admission import Inside, release
 from kaos_hub.notebooks.mounting import Mounts
-from kaos_hub.notebooks.records import announce, options_of, server_of, set_state, user_of
+from kaos_hub.notebooks.records import announce, options_of, set_state
+from kaos_hub.notebooks.servers import Servers
 from kaos_hub.notebooks.trees import Trees
 from kaos_hub.notebooks.watching import HostLogs, Watch
 
@@ -80,7 +80,7 @@ class Hosting:
         self.host_logs = HostLogs(db, engine, logs)
         self._watch = Watch(self, resync, silence)
         self._drivers: dict[str, asyncio.Task[None]] = {}
-        self._asked: dict[str, asyncio.Task[None]] = {}
+        self.servers = Servers(hub, self._heard)
         self._loop: asyncio.Task[None] | None = None
 
     # --- life ---
@@ -110,7 +110,7 @@ class Hosting:
     async def close(self) -> None:
         """Stop driving. Notebooks go on."""
         await self.host_logs.close()
-        tasks = [*self._drivers.values(), *self._asked.values()]
+        tasks = [*self._drivers.values(), *self.servers.under_way]
         if self._loop is not None:
             tasks.append(self._loop)
         for task in tasks:
@@ -174,7 +174,7 @@ class Hosting:
             await self._follow_source(row)
         if row.restart and row.held:
             await self._set(notebook_id, NotebookState.STOPPING, "restarting with the new version")
-            await self.end_server(row)
+            await self.servers.end(row)
             await self._released(notebook_id, NotebookState.STARTING, "restarting")
             row = await self._row(notebook_id) or row
         await self._start(row)
@@ -272,8 +272,7 @@ class Hosting:
 
     async def _start(self, row: NotebookRow) -> None:
         """Have the Hub start the server, unless it does or did so already."""
-        user, server = user_of(row.owner), server_of(row.name)
-        seen = await self._settled(row, user, server)
+        seen = await self.servers.settled(row)
         if seen is None or not seen.ready:
             fresh = await self._row(row.id)
             if fresh is None or NotebookState(fresh.state).settled:
@@ -283,14 +282,14 @@ class Hosting:
                 await self._released(row.id, NotebookState.STARTING, "the Hub was restarted")
             await self._set(row.id, NotebookState.STARTING, "asking the Hub", progress=50)
             try:
-                await self._ask(row, user, server)
+                await self.servers.start(row)
             except Unavailable:
                 raise
             except KaosError as e:
                 if type(e) is not KaosError or not await self._was_stopped(row.id):
                     await self._released(row.id, NotebookState.FAILED, e.message)
                 return
-            seen = await self._settled(row, user, server)
+            seen = await self.servers.settled(row)
         if seen is not None and seen.ready:
             await self._running(row.id)
         elif (fresh := await self._row(row.id)) is not None and fresh.held:
@@ -307,40 +306,14 @@ class Hosting:
             await asyncio.sleep(0.1)
         return False
 
-    async def _ask(self, row: NotebookRow, user: str, server: str) -> None:
-        """Ask the Hub to start it. The question is not taken back when the driver is ended: the Hub
-        has heard it, and whoever stops the notebook next must wait until it shows."""
-        asked = asyncio.create_task(self.hub.start(user, server, {"notebook": row.name}))
-        self._asked[row.id] = asked
-        asked.add_done_callback(partial(self._answered, row.id))
-        await asyncio.shield(asked)
-
-    def _answered(self, notebook_id: str, asked: asyncio.Task[None]) -> None:
-        if self._asked.get(notebook_id) is asked:
-            del self._asked[notebook_id]
-        if not asked.cancelled():
-            asked.exception()  # whoever still waits for it hears it, too
-
-    async def _settled(self, row: NotebookRow, user: str, server: str) -> Server | None:
-        """The server when nothing is pending with it any more; tells of its progress meanwhile."""
-        while True:
-            seen = await self.hub.server(user, server)
-            if seen is None or seen.pending is None:
-                return seen
-            if seen.pending == "spawn":
-                await self._await_ready(row, user, server)
-            # a Hub that was restarted checks its servers for a while before it says more
-            await asyncio.sleep(0.1)
-
-    async def _await_ready(self, row: NotebookRow, user: str, server: str) -> None:
-        async for line in self.hub.progress(user, server):
-            if line.failed:
-                message = line.message.removeprefix("Spawn failed: ")
-                await self._released(row.id, NotebookState.FAILED, message)
-                return
-            if not line.ready and line.message:
-                progress = 50 + min(line.progress, 98) // 2
-                await self._set(row.id, NotebookState.STARTING, line.message, progress=progress)
+    async def _heard(self, notebook_id: str, line: Progress) -> None:
+        """What the Hub says of a server that is starting."""
+        if line.failed:
+            message = line.message.removeprefix("Spawn failed: ")
+            await self._released(notebook_id, NotebookState.FAILED, message)
+        elif not line.ready and line.message:
+            progress = 50 + min(line.progress, 98) // 2
+            await self._set(notebook_id, NotebookState.STARTING, line.message, progress=progress)
 
     async def _running(self, notebook_id: str) -> None:
         def note(session: Session) -> None:
@@ -357,7 +330,7 @@ class Hosting:
         if job is not None:
             await self.jobs.cancel(job)
             await self._built(row.id, None, await self.jobs.wait(job))
-        await self.end_server(row)
+        await self.servers.end(row)
         if row.held or not NotebookState(row.state).settled:
             await self._released(row.id, NotebookState.STOPPED, row.stop_reason or "stopped")
 
@@ -368,19 +341,6 @@ class Hosting:
             return None
         others = await self.db.run(lambda session: others_wait(session, job, row.id))
         return None if others else job
-
-    async def end_server(self, row: NotebookRow) -> None:
-        """Have the Hub stop the server; returns when it has done all that belongs to that."""
-        user, server = user_of(row.owner), server_of(row.name)
-        while True:
-            asked = row.id in self._asked
-            seen = await self.hub.server(user, server)
-            if seen is not None and seen.active:
-                if seen.pending != "stop":
-                    await self.hub.stop(user, server)
-            elif not asked:
-                return
-            await asyncio.sleep(0.25)
 
     async def _set(
         self, notebook_id: str, state: NotebookState | None, reason: str, progress: int = 0
