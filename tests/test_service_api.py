@@ -194,7 +194,10 @@ def mnist(hub: RunningHub, ada: str) -> str:
     return "mnist"
 
 
-_BODIES = {"/notebooks/{name}/activity": {"last_use": "2026-01-31T12:00:00Z"}}
+_BODIES = {
+    "/notebooks/{name}/activity": {"last_use": "2026-01-31T12:00:00Z"},
+    "/notebooks/{name}/attach": {"data": "numbers"},
+}
 _QUERIES = {"file": "?path=x"}
 _OWNED = [route for route in ROUTES if route.parameters]
 
@@ -204,7 +207,7 @@ def test_what_is_not_mine_does_not_exist(
     hub: RunningHub, ada: str, bob: str, mnist: str, route: Route
 ) -> None:
     def ask(token: str, name: str) -> Answer:
-        path = route.path.format(name=name, kind="data", version=1)
+        path = route.path.format(name=name, kind="data", version=1, errand="0" * 16)
         path += _QUERIES.get(path.rpartition("/")[2], "")
         return hub.ask(route.method, path, token, _BODIES.get(route.path))
 
