@@ -10,13 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.testing import bind_unused_port
 from tornado.web import Application
 
 from kaos_hub.bundles.scan import scan
-from kaos_hub.database import Database
+from kaos_hub.database import ACTIVE_JOBS, Database, JobRow
 from kaos_hub.datadir import DataDir
 from kaos_hub.engines.base import Engine
 from kaos_hub.engines.local import LocalEngine
@@ -196,6 +197,11 @@ class World:
                 await asyncio.sleep(0.05)
         return seen
 
+    async def idle(self) -> bool:
+        """Whether nothing runs any more, nor is about to."""
+        active = select(JobRow.id).where(JobRow.state.in_(ACTIVE_JOBS)).limit(1)
+        return await self.db.run(lambda session: session.scalar(active) is None)
+
     async def text(self, training: str, trial: int = 1, owner: str = ADA) -> str:
         """The output of a trial, without its stamps."""
         pieces = await self.trainings.log(owner, training, trial)
@@ -220,4 +226,6 @@ async def world(db: Database, folder: Path, **more: Any) -> AsyncIterator[World]
                 await made.trainings.kill(ADA, "ada", row.id)
         for row in await made.trainings.list(ADA, limit=1000):
             await made.until(row.id)
+        # Else a worker that came too late to be needed would wait for this service for hours.
+        await made.see(made.idle)
         await made.stop()
