@@ -151,6 +151,8 @@ class Unpacking:
             path = checked_path(member.name, member.isdir())
             if path:
                 self.member(members, member, path)
+            # It would remember every entry for good.
+            members.members.clear()
         self.finish()
 
     def finish(self) -> None:
