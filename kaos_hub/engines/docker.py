@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SCRATCH = "scratch"
-
 
 class DockerEngine(SupervisedEngine):
     """Work runs in containers, builds in the Engine's builder.
@@ -354,16 +352,7 @@ class DockerEngine(SupervisedEngine):
         Raises:
             NotFound: neither this machine nor the registry has it.
         """
-        if image == _SCRATCH:
-            return _SCRATCH
-        have = None if pull else await self._ask(lambda c: engine.image_id(c, image))
-        if have is None:
-            with contextlib.suppress(NotFound) if pull else contextlib.nullcontext():
-                await self._ask(lambda c: list(engine.pull(c, image)))
-            have = await self._ask(lambda c: engine.image_id(c, image))
-        if have is None:
-            raise NotFound(f"There is no image {image}, here or in a registry")
-        return have
+        return await self._ask(lambda c: engine.resolve(c, image, pull))
 
     async def has(self, result: dict[str, Any]) -> bool:
         """Whether a built image is still there."""
@@ -395,10 +384,7 @@ class DockerEngine(SupervisedEngine):
 
     async def gpus(self) -> int:
         """How many GPUs can be given out: those of this machine, if the Engine can hand them on."""
-        info = await self._ask(lambda client: dict(client.info()))
-        if "nvidia" not in (info.get("Runtimes") or {}) and not info.get("CDISpecDirs"):
-            return 0
-        return sum(1 for _ in Path("/proc/driver/nvidia/gpus").glob("*"))
+        return await self._ask(engine.gpus)
 
     _info: dict[str, Any] | None = None
     _buildx = False

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaos_hub.errors import EngineUnavailable, NotFound
@@ -11,6 +12,8 @@ from kaos_hub.errors import EngineUnavailable, NotFound
 if TYPE_CHECKING:
     from docker import DockerClient
 
+SCRATCH = "scratch"
+"""What means no image at all."""
 _LOADERS = {
     "amd64": "x86_64", "arm64": "aarch64", "arm": "armhf", "386": "i386",
     "ppc64le": "powerpc64le", "s390x": "s390x", "riscv64": "riscv64",
@@ -85,6 +88,34 @@ def image_id(client: "DockerClient", reference: str) -> str | None:
         return str(_inspect(client.api, reference)["Id"])
     except docker.errors.ImageNotFound:
         return None
+
+
+def resolve(client: "DockerClient", reference: str, pull_again: bool) -> str:
+    """The id of the image that a reference means; fetched if it is not here, or if told.
+
+    Raises:
+        NotFound: neither this machine nor the registry has it.
+    """
+    if reference == SCRATCH:
+        return SCRATCH
+    have = None if pull_again else image_id(client, reference)
+    if have is None:
+        # What it meant before will do, if it cannot be fetched again.
+        with contextlib.suppress(NotFound) if pull_again else contextlib.nullcontext():
+            for _ in pull(client, reference):
+                pass
+        have = image_id(client, reference)
+    if have is None:
+        raise NotFound(f"There is no image {reference}, here or in a registry")
+    return have
+
+
+def gpus(client: "DockerClient") -> int:
+    """How many GPUs this machine has, if the Engine can hand them on."""
+    info = client.info()
+    if "nvidia" not in (info.get("Runtimes") or {}) and not info.get("CDISpecDirs"):
+        return 0
+    return sum(1 for _ in Path("/proc/driver/nvidia/gpus").glob("*"))
 
 
 def _inspect(api: Any, reference: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from kaos_hub.engines import kubernetes_objects as objects, kubernetes_seen as s
 from kaos_hub.engines.base import Build, Cause, JobSpec, Materialise, Observation, Phase, Run
 from kaos_hub.engines.kubernetes_api import Api
 from kaos_hub.engines.kubernetes_logs import Progress, Reader
-from kaos_hub.engines.kubernetes_places import VOLUME, ClusterPlaces
+from kaos_hub.engines.kubernetes_places import ClusterPlaces
 from kaos_hub.engines.kubernetes_pods import digests
 from kaos_hub.engines.kubernetes_runtime import lay_runtime_out
 from kaos_hub.engines.kubernetes_settings import KubernetesSettings
@@ -27,7 +27,6 @@ from kaos_hub.engines.kubernetes_watch import Watch
 from kaos_hub.engines.kubernetes_workers import WorkerPods, wants_ticket
 from kaos_hub.errors import Conflict, EngineUnavailable, KaosError, NotFound, Unsupported
 from kaos_hub.models import NotebookSpec
-from kaos_hub.quantities import parse_memory
 from kaos_hub.registry import Reference, Registries, Ways, logins
 from kaos_hub.runtime_image import ROOT
 
@@ -187,8 +186,7 @@ class KubernetesEngine(KubernetesSettings):
 
     async def admitted(self, spec: NotebookSpec) -> None:
         """Make its volumes, and the secret with which its pod fetches its trees, if it has to."""
-        for name in {m.volume for m in spec.mounts if m.volume and m.volume.startswith(VOLUME)}:
-            await self._make_volume(name, spec.owner)
+        await self.places.make_volumes(spec, self.volume_claim)
         trees = list(dict.fromkeys(m.digest for m in spec.mounts if m.digest))
         if not trees:
             return
@@ -197,15 +195,6 @@ class KubernetesEngine(KubernetesSettings):
         )
         with contextlib.suppress(Conflict):
             await self._ask(lambda api: api.create_secret(body))
-
-    async def _make_volume(self, name: str, owner: str) -> None:
-        if await self._ask(lambda api: api.claim(name)) is not None:
-            return
-        body = objects.volume(
-            name, parse_memory(self.volume_size), owner, self.volume_class, self.shared_volumes
-        )
-        with contextlib.suppress(Conflict):
-            await self._ask(lambda api: api.create_claim(body))
 
     # --- observing ---
 
@@ -401,11 +390,6 @@ class KubernetesEngine(KubernetesSettings):
         if self.registry and image.startswith(prefix):
             image = f"{self.registry}/{image.removeprefix(prefix)}"
         return await self._in_thread(lambda: self._registries.has(Reference.parse(image)))
-
-    def owns(self, image: Reference) -> bool:
-        """Whether an image is what a build of somebody's left."""
-        places = [place for place in (self.registry, self.pull_registry) if place]
-        return any(f"{image.name}/".startswith(f"{place}/") for place in places)
 
     async def gpus(self) -> int:
         """How many GPUs can be given out, as the admin says."""

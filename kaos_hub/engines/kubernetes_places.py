@@ -1,13 +1,16 @@
 """Where trees and homes lie in a cluster: on persistent volumes, or nowhere but in the pod."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kaos_hub.engines.kubernetes_api import Api
+from kaos_hub.engines.kubernetes_api import Api, Object
 from kaos_hub.engines.places import Places
-from kaos_hub.models import Mount
+from kaos_hub.errors import Conflict
+from kaos_hub.models import Mount, NotebookSpec
 
 TREES = "trees"
 RUNTIMES = "runtime"
@@ -42,7 +45,7 @@ class ClusterPlaces(Places):
 
     async def uid(self) -> str:
         """Which volume the shared claim's name means now; empty if there is none."""
-        found = await self._ask(lambda api: api.claim(self.claim)) if self.claim else None
+        found = await self._claim(self.claim) if self.claim else None
         return str(found["metadata"]["uid"]) if found else ""
 
     def remember(self, uid: str, what: str) -> None:
@@ -87,6 +90,22 @@ class ClusterPlaces(Places):
         """The root of a claim of its own."""
         claim = volume_claim(volume_id)
         return Mount(source="", target=target, read_only=read_only, volume=claim)
+
+    async def make_volumes(self, spec: NotebookSpec, body: Callable[[str, str], Object]) -> None:
+        """Make the claims of a notebook's volumes that are not there yet.
+
+        Args:
+            spec: the notebook, about to be started.
+            body: makes a claim, of a name and an owner.
+        """
+        for name in {m.volume for m in spec.mounts if m.volume}:
+            if name.startswith(VOLUME) and await self._claim(name) is None:
+                claim = body(name, spec.owner)
+                with contextlib.suppress(Conflict):
+                    await self._ask(partial(Api.create_claim, body=claim))
+
+    async def _claim(self, name: str) -> Any:
+        return await self._ask(lambda api: api.claim(name))
 
     async def remove_volume(self, volume_id: str) -> None:
         """Delete the claim; the cluster does it as soon as no pod uses it."""

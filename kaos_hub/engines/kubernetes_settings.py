@@ -5,10 +5,13 @@ import os
 from traitlets import Bool, Dict, Float, Int, List, Unicode, default
 
 from kaos_hub.engines.configurable import ConfigurableEngine
+from kaos_hub.engines.kubernetes_api import Object
+from kaos_hub.engines.kubernetes_objects import volume
 from kaos_hub.engines.kubernetes_steps import Settings
 from kaos_hub.errors import Unsupported
 from kaos_hub.models import Resources
 from kaos_hub.quantities import parse_memory
+from kaos_hub.registry import Reference
 
 
 class KubernetesSettings(ConfigurableEngine):
@@ -230,6 +233,20 @@ class KubernetesSettings(ConfigurableEngine):
             node_selector=self.node_selector,
             tolerations=self.tolerations,
         )
+
+    def owns(self, image: Reference) -> bool:
+        """Whether an image is what a build of somebody's left."""
+        places = [place for place in (self.registry, self.pull_registry) if place]
+        return any(f"{image.name}/".startswith(f"{place}/") for place in places)
+
+    def volume_claim(self, name: str, owner: str) -> Object:
+        """The claim of a named volume.
+
+        Raises:
+            InvalidResources: its size is none.
+        """
+        size = parse_memory(self.volume_size)
+        return volume(name, size, owner, self.volume_class, self.shared_volumes)
 
     def check_builds(self) -> None:
         """See whether images can be built at all.
