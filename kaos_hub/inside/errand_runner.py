@@ -19,7 +19,7 @@ _REMEMBERED = 100
 
 
 class ErrandRunner:
-    """Does each errand once, one after the other.
+    """Does each errand once, those of a kind one after the other.
 
     Args:
         url: the service's.
@@ -43,7 +43,8 @@ class ErrandRunner:
         self._after = after
         self._place = f"notebooks/{quote(notebook, safe='')}/errands"
         self._stopped = threading.Event()
-        self._turn = asyncio.Lock()
+        # Data may take hours to come; saving does not wait for that.
+        self._turns = {kind: asyncio.Lock() for kind in ErrandKind}
         self._known: dict[str, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -67,7 +68,7 @@ class ErrandRunner:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(self, order: ErrandOrder) -> None:
-        async with self._turn:
+        async with self._turns[order.kind]:
             await asyncio.to_thread(self._do, order)
             await self._after()
 

@@ -184,7 +184,7 @@ def _write(work: Path, path: str, text: str) -> None:
             raise InvalidBundle(f"{path} is no file; nothing can be added to it")
     draft = place.with_name(f".kaos-new-{os.urandom(8).hex()}")
     try:
-        draft.write_text(text, encoding="utf-8", newline="")
+        draft.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
         with suppress(FileNotFoundError):
             draft.chmod(stat.S_IMODE(place.stat().st_mode))
         draft.replace(place)

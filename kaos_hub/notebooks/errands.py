@@ -69,6 +69,8 @@ class _Entry:
     """What the notebook follows when it is asked."""
     data: int | None = None
     heard: float = field(default_factory=time.monotonic)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One report at a time: one whose answer was lost is told again."""
 
 
 class Errands:
@@ -242,11 +244,15 @@ class Errands:
             NotFound: nobody waits for it any more: it need not go on.
         """
         entry = self._find(owner, name, errand_id)
-        if entry.errand.state.ended:
-            return entry.errand
+        async with entry.turn:
+            if not entry.errand.state.ended:
+                await self._take(entry, author, said)
+        return entry.errand
+
+    async def _take(self, entry: _Entry, author: str, said: ErrandReport) -> None:
         if said.code:
             self._set(entry, state=ErrandState.FAILED, note=said.note, code=said.code)
-            return entry.errand
+            return
         self._set(entry, state=ErrandState.RUNNING, note=said.note, progress=said.progress)
         try:
             if said.contents is not None:
@@ -255,7 +261,6 @@ class Errands:
                 await self._attached(entry, entry.data)
         except KaosError as e:
             self._fail(entry, e)
-        return entry.errand
 
     async def _saved(self, entry: _Entry, author: str, contents: Contents) -> None:
         changed = entry.source is None or entry.source.digest != contents.root
