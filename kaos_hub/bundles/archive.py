@@ -152,7 +152,7 @@ class Unpacking:
             if path:
                 self.member(members, member, path)
             # It would remember every entry for good.
-            members.members.clear()
+            members.members.clear()  # type: ignore[attr-defined]
         self.finish()
 
     def finish(self) -> None:
