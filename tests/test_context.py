@@ -150,7 +150,8 @@ def test_a_folder_is_enough_and_follows_what_is_deployed_again(
     context = folder(tmp_path / "my_dir", {"startup-hook.sh": hook, "notes.md": "one", "a.py": "1"})
     (context / "__pycache__").mkdir()
     (context / "__pycache__" / "rubbish").write_text("x")
-    done(shell.run("notebook", "deploy", "--context", str(context)))
+    cpu_only = ("--config", "resources.slots=0")
+    done(shell.run("notebook", "start", *cpu_only, "--context", str(context)))
     assert read(shell, "my-dir", "work/notes.md") == "one"
     assert read(shell, "my-dir", "work/from-hook.txt") == "greeting\n"
     assert read(shell, "my-dir", "work/__pycache__/rubbish") is None
@@ -169,7 +170,26 @@ def test_a_folder_is_enough_and_follows_what_is_deployed_again(
 
     done(shell.run("notebook", "deploy", "-n", "my-dir", "--context", "-"))
     assert shell.json("notebook", "info", "-n", "my-dir")["context"] is None
-    shell.run("notebook", "stop", "-n", "my-dir")
+    done(shell.run("notebook", "stop", "-n", "my-dir"))
+    # by its name alone it is started as it was
+    done(shell.run("notebook", "start", "-n", "my-dir"))
+    assert read(shell, "my-dir", "work/a.py") == "mine"
+    done(shell.run("notebook", "stop", "-n", "my-dir"))
+
+
+def test_start_makes_a_notebook_where_it_is_not_told_of_one(
+    hub: RunningHub, tmp_path: Path
+) -> None:
+    shell = Shell(tmp_path, hub, "newcomer-who-starts")
+    shell.log_in()
+    done(shell.run("notebook", "start", "--detach"))
+    assert len(shell.json("notebook", "list")) == 1
+    done(shell.run("notebook", "start", "--gpu", "0", "--detach"))
+    assert len(shell.json("notebook", "list")) == 2, (
+        "whoever says what it is made of means a new one"
+    )
+    for each in shell.json("notebook", "list"):
+        done(shell.run("notebook", "delete", "-y", "-n", each["name"]))
 
 
 def test_one_file_is_enough_and_lies_over_a_source(shell: Shell, tmp_path: Path) -> None:
