@@ -125,6 +125,15 @@ def test_the_last_choices_are_offered_again():
     assert re.search(r'value="large" checked', page)
     assert 'value="90s"' in page
     assert '<option value="fast" selected>' in page
+    more = last | {
+        "image": "science", "volumes": [{"volume": "v", "path": "/mnt/v", "read_only": True}],
+        "bind_mounts": [{"host_path": "/data", "container_path": "/mnt/d"}],
+    }  # fmt: skip
+    for page in (
+        render_form(everything(last=more), "fresh"), render_form(everything(notebook=more), "it"),
+    ):  # fmt: skip
+        assert ">v:/mnt/v:ro</textarea>" in page and ">/data:/mnt/d</textarea>" in page
+    assert '<option value="science" selected>' in render_form(everything(last=more), "fresh")
     odd = last | {"resources": {"cpu": 0.25, "memory": "300Mi"}}
     page = render_form(everything(last=odd, limits={}, usage={}), "fresh")
     assert 'value="0.25"' in page and 'value="300Mi"' in page
@@ -180,6 +189,10 @@ def test_lines_become_variables_and_mounts():
         ],
         "volumes": [{"volume": "results", "path": "/mnt/results", "read_only": False}],
     }
+
+
+def test_a_hyphen_takes_away():
+    assert options_from_form({"volumes": ["-"]}) == {"volumes": []}
 
 
 @pytest.mark.parametrize("line", ["results", ":/mnt", "x:", "x:/y:maybe"])

@@ -1,6 +1,6 @@
 """The form in which one chooses what to start, and what it sends."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -81,6 +81,7 @@ def render_form(
             "pools": list(_pools(options)),
             "mounts": ", ".join(options.mounts),
             "images": list(_images(options)),
+            "placed": _placed_now(options),
             "not_here": _not_here(options),
         }
     return _template().render(
@@ -201,11 +202,30 @@ def _pools(options: FormOptions) -> Iterator[tuple[str, str, bool]]:
 
 def _images(options: FormOptions) -> Iterator[tuple[str, str, bool]]:
     now = options.notebook
+    last = options.last.image if options.last and now is None else None
     yield "", "as it is" if now else "what the code asks for", True
     if now is not None:
         yield NOTHING, "what the code asks for", False
     for image in options.info.images:
-        yield image.name, f"{image.name}: {image.description or image.image}", False
+        text = f"{image.name}: {image.description or image.image}"
+        yield image.name, text, last in (image.name, image.image)
+
+
+def _placed_now(options: FormOptions) -> dict[str, str]:
+    """Volumes and folders of the notebook, or of the last one, as lines."""
+    shown = options.notebook or options.last
+    if shown is None:
+        return dict.fromkeys(_PLACED, "")
+    return {
+        "volumes": _as_lines((v.volume, v.path, v.read_only) for v in shown.volumes),
+        "bind_mounts": _as_lines(
+            (m.host_path, m.container_path, m.read_only) for m in shown.bind_mounts
+        ),
+    }
+
+
+def _as_lines(places: Iterable[tuple[str, str, bool]]) -> str:
+    return "\n".join(f"{what}:{place}{':ro' * read_only}" for what, place, read_only in places)
 
 
 def _not_here(options: FormOptions) -> str:
@@ -251,9 +271,10 @@ def options_from_form(form: dict[str, list[Any]]) -> dict[str, Any]:
     if environment:
         chosen["environment"] = environment
     for field in _PLACED:
-        placed = [_placed(line, *_PLACED[field]) for line in _lines(form, field)]
-        if placed:
-            chosen[field] = placed
+        lines = _lines(form, field)
+        if lines:
+            given = [line for line in lines if line != NOTHING]
+            chosen[field] = [_placed(line, *_PLACED[field]) for line in given]
     return chosen
 
 
