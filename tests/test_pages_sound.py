@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from kaos_hub.database import VolumeRow, now
 from tests import soundness
 from tests.bundle_world import submit_two
 from tests.history import build, notebook, version, write
@@ -18,8 +19,9 @@ RUN = f"{0xE1:016x}"
 STAMP = "2026-01-31T12:00:00.123456Z"
 HERE = "bundles/data/my%20data"
 OF_KAOS = (
-    "", "home", "quota", "notebooks/plain", "notebooks/broken", "notebooks/plain/confirm/delete",
-    "nothing", "bundles", HERE, f"{HERE}/2", f"{HERE}/1/tree/table.csv", f"{HERE}/1/tree/page.html",
+    "", "home", "quota", "volumes", "notebooks/plain", "notebooks/plain/files",
+    "notebooks/broken", "notebooks/plain/confirm/delete", "nothing",
+    "bundles", HERE, f"{HERE}/2", f"{HERE}/1/tree/table.csv", f"{HERE}/1/tree/page.html",
     f"{HERE}/1/tree/pixel.png", f"{HERE}/2/changes", f"{HERE}/2/changes/read%20me.md",
     f"{HERE}/1/confirm/delete", "bundles/upload",
 )  # fmt: skip
@@ -33,7 +35,7 @@ c.KaosService.limits = {
     "user:nobody-yet": {"storage": "50Gi", "idle_timeout": "8h"},
 }
 """
-EMPTY = ("", "home", "quota", "bundles", "../kaos-train/", "../kaos-train/models")
+EMPTY = ("", "home", "quota", "volumes", "bundles", "../kaos-train/", "../kaos-train/models")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,7 @@ def sue(hub: RunningHub, tmp_path_factory: pytest.TempPathFactory) -> str:
     submit_two(hub, "sue", tmp_path_factory.mktemp("bundle"))
     failed = build(hub.data, "FAILED", f"{STAMP} <script>alert(1)</script>\n" * 50, owner)
     write(hub.data, [failed, version(91500, "source", "code", 3, owner)])
+    write(hub.data, [VolumeRow(id="5e" * 16, owner=owner, name="results", created=now())])
     write(
         hub.data,
         [
@@ -163,9 +166,9 @@ def test_how_home_and_quota_look(
     view = {"color_scheme": scheme, "viewport": {"width": width, "height": 800}}
     for user in (sue, "nobody-yet"):
         with at_browser(browser, hub, user, **view) as person:
-            for path in ("home", "quota"):
+            for path in ("home", "quota", "volumes"):
                 person.visit(path)
-                expect(person.page.locator(".kaos-held").first).to_be_visible()
+                expect(person.page.locator("main h1")).to_be_visible()
                 person.shoot(f"{path}{'-empty' if user != sue else ''}-{scheme}-{width}")
                 wide = "document.documentElement.scrollWidth > window.innerWidth"
                 assert not person.page.evaluate(wide), f"{path} has to be scrolled sideways"

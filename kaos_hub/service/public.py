@@ -31,6 +31,7 @@ from kaos_hub.service.pages_home import home_rules
 from kaos_hub.service.pages_models import model_rules
 from kaos_hub.service.pages_trainings import training_rules
 from kaos_hub.service.pages_uploads import upload_rules
+from kaos_hub.service.pages_volumes import volume_rules
 from kaos_hub.service.routes import Route, by_path
 from kaos_hub.service.streaming import StreamingHandler
 from kaos_hub.service.templating import Pages
@@ -90,6 +91,7 @@ def public_app(
         *work_rules(auth.base_url, WorkParts(core.db, core.versions, core.trainings, tickets)),
         *_rules(auth, health, all_routes(logins, auth.base_url + API)),
         *home_rules(auth.base_url),
+        *volume_rules(auth.base_url),
         *upload_rules(auth.base_url),
         *bundle_rules(auth.base_url),
         *file_rules(auth.base_url),
