@@ -70,8 +70,8 @@ def new(person: Person, name: str) -> Any:
 
 
 def running(kaos: Client, name: str) -> None:
-    wait_until(lambda: name in {n.name for n in kaos.notebooks.list()}, what=f"{name} made")
-    kaos.notebooks.wait(name, 60)
+    states = lambda: {n.name: n.state for n in kaos.notebooks.list()}  # noqa: E731
+    wait_until(lambda: states().get(name) == "RUNNING", 90, f"{name} to run")
 
 
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)
