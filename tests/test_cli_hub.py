@@ -198,7 +198,7 @@ def test_the_client_in_python(client: Client) -> None:
     assert states[-1] == "RUNNING"
     assert notebook.model.data is not None
     assert notebook.model.data.digest == version.digest
-    assert list(notebook.logs())
+    wait_until(lambda: list(notebook.logs()), 10, "its log")
     client.notebooks.delete("python")
     with pytest.raises(NotFound):
         client.notebooks.get("python")
