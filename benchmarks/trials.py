@@ -181,7 +181,7 @@ def _listing(us: Ours, source: Path, sizes: Sizes, rounds: int) -> Comparison:
     small = _train(us, source, min(sizes.ours, sizes.large)).id
     large = _deploy(us, source, sizes.large).id
     us.client.trainings.kill(large)
-    us.client.trainings.wait(large)
+    us.client.trainings.follow(large)
     users = [f"bench-{number}" for number in range(sizes.users)]
     us.hub.hub_api("POST", "/users", {"usernames": users})
 

@@ -86,8 +86,8 @@ def test_from_the_form_to_outputs_in_lab(hub: RunningHub, person: Person) -> Non
 def choose_in_form(page: Any) -> None:
     """Choose a source, data, a size and an idle policy; start."""
     expect(page.locator("h1")).to_have_text("Start notebook first")
-    page.get_by_label("Code").select_option("example@v1")
-    page.get_by_label("Data").select_option("data@v1")
+    page.get_by_label("Code", exact=True).select_option("example@v1")
+    page.get_by_label("Data", exact=True).select_option("data@v1")
     page.get_by_label("medium").check()
     page.click("text=More options")
     page.get_by_label("Stop when idle for").fill("2h")
