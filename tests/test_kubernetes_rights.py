@@ -138,7 +138,7 @@ async def is_observed(engine: KubernetesEngine) -> None:
 async def is_told_of_ends(engine: KubernetesEngine) -> None:
     """Without, it looks again and again, more and more seldom, and says so."""
     said = Said()
-    logging.getLogger("kaos_hub.engines.kubernetes_watch").addHandler(said)
+    logging.getLogger("kaos_hub.engines.listening").addHandler(said)
     await engine.submit(shell(NAME, "sleep 1"))
     assert (await end(engine, NAME)).phase is Phase.SUCCEEDED
     assert not said.warnings

@@ -13,8 +13,10 @@ from tests.engines import ENGINES
 from tests.hub import RunningHub, request, running_hub
 from tests.kernels import Kernel
 
-HERS = {"name": "secret", "kind": "data", "version": "1"}
-NOBODYS = {"name": "nosuch", "kind": "data", "version": "1"}
+HERS = {"name": "secret", "kind": "data", "version": "1", "errand": "0" * 16}
+NOBODYS = HERS | {"name": "nosuch"}
+BODIES = {"activity": {"last_use": "2026-01-01T00:00:00Z"}, "attach": {"data": "secret"}}
+QUERIES = {"file": "?path=diary.txt", "changes": "?since=1"}
 NEVER = "blake3:" + "0" * 64
 
 
@@ -49,9 +51,9 @@ def routes(hub: RunningHub) -> Iterator[tuple[str, str]]:
 
 def answer(hub: RunningHub, token: str, method: str, path: str, names: dict[str, str]) -> object:
     """Status and words, with the names taken out."""
-    body = {"last_use": "2026-01-01T00:00:00Z"} if path.endswith("/activity") else None
-    place = path.removeprefix("/services/kaos/api/v1").format(**names)
-    got = hub.ask(method, place, token, body if method == "POST" else None)
+    last = path.rpartition("/")[2]
+    place = path.removeprefix("/services/kaos/api/v1").format(**names) + QUERIES.get(last, "")
+    got = hub.ask(method, place, token, BODIES.get(last) if method == "POST" else None)
     text = got.text.replace(names["name"], "NAME")
     return got.status, got.headers.get("Content-Type"), text
 
