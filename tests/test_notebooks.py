@@ -241,6 +241,16 @@ def test_a_stop_while_it_starts_is_not_lost(hub: RunningHub, pause: float) -> No
     kaos.notebooks.delete("one")
 
 
+def test_the_next_of_that_name_is_not_taken_for_the_one_deleted(hub: RunningHub) -> None:
+    """Whoever still ends the server of the old one must not end that of the new one."""
+    kaos = client(hub, "again")
+    kaos.notebooks.deploy(name="one").wait()
+    for _ in range(3):
+        kaos.notebooks.delete("one")
+        assert kaos.notebooks.deploy(name="one").wait().state == "RUNNING"
+    kaos.notebooks.delete("one")
+
+
 def workloads(hub: RunningHub, notebook_id: str) -> list[str]:
     """Containers or supervised processes of a notebook, running or ended."""
     if hub.engine == "docker":

@@ -297,8 +297,10 @@ class Notebooks:
                 if row.held or not NotebookState(row.state).settled:
                     await ring.wait()
         # It is let go of before the Hub is through with it, and what the Hub still has to do with
-        # a server it cannot do with one that it has forgotten.
+        # a server it cannot do with one that it has forgotten. Nor may the driver still look at it:
+        # it would take the next server of that name for this one, and end it.
         async with asyncio.timeout(60):
+            await self._hosting.at_rest(row.id)
             await self._hosting.servers.end(row)
         user, server = user_of(owner), server_of(name)
         await self._hosting.hub.stop(user, server, remove=bool(server))

@@ -131,6 +131,11 @@ class Hosting:
         if running is None or running.done():
             self.wake(notebook_id)
 
+    async def at_rest(self, notebook_id: str) -> None:
+        """Wait until nobody drives the notebook any more."""
+        while (driver := self._drivers.get(notebook_id)) is not None and not driver.done():
+            await asyncio.wait([driver])
+
     # --- driving ---
 
     async def _guard(self, notebook_id: str, before: asyncio.Task[None] | None) -> None:
