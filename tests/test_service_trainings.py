@@ -187,7 +187,7 @@ def test_a_notebooks_token_ends_and_deletes_nothing(hub: RunningHub, rex: str) -
     assert hub.ask_train("GET", f"/trainings/{MINE}", token).status == 200
     for route in ROUTES:
         if route.right is Right.MANAGE:
-            path = route.path.format(id=MINE)
+            path = route.path.format(id=MINE, kind="data", name="numbers", version=1)
             said = refused(hub.ask_train(route.method, path, token), 403, "forbidden")
             assert "token of notebook 'lab'" in said
     assert hub.ask_train("DELETE", f"/trainings/{OLD}", rex).json == {"deleted": OLD}
