@@ -19,6 +19,7 @@ from kaos_hub.errors import (
     Conflict,
     NotFound,
     RestartRequired,
+    Unavailable,
 )
 from kaos_hub.models import (
     DeployAnswer,
@@ -47,6 +48,9 @@ from kaos_hub.notebooks.wishes import Offer, Wishes
 from kaos_hub.quantities import show_memory
 
 __all__ = ["Bell", "Errands", "Gate", "Hosting", "Notebooks", "Offer", "Wishes"]
+
+_DELETE = 110
+"""Seconds that deleting waits for an end: a little less than clients wait for an answer."""
 
 
 class Notebooks:
@@ -290,18 +294,18 @@ class Notebooks:
         """Stop it and forget it with its home. Bundles stay."""
         await self.kill(owner, name)
         row = await self._db.run(lambda session: find(session, owner, name))
-        async with asyncio.timeout(60):
-            while row.held or not NotebookState(row.state).settled:
-                ring = self._bell.listen()
-                row = await self._db.run(lambda session: find(session, owner, name))
-                if row.held or not NotebookState(row.state).settled:
-                    await ring.wait()
-        # It is let go of before the Hub is through with it, and what the Hub still has to do with
-        # a server it cannot do with one that it has forgotten. Nor may the driver still look at it:
-        # it would take the next server of that name for this one, and end it.
-        async with asyncio.timeout(60):
-            await self._hosting.at_rest(row.id)
-            await self._hosting.servers.end(row)
+        try:
+            async with asyncio.timeout(_DELETE):
+                await self._ended(owner, name)
+                # It is let go of before the Hub is through with it, and what the Hub still has to
+                # do with a server it cannot do with one that it has forgotten. Nor may the driver
+                # still look at it: it would take the next server of that name for this one.
+                await self._hosting.at_rest(row.id)
+                await self._hosting.servers.end(row)
+        except TimeoutError:
+            raise Unavailable(
+                f"Notebook {name!r} is being stopped, which takes long; delete it again in a while."
+            ) from None
         user, server = user_of(owner), server_of(name)
         await self._hosting.hub.stop(user, server, remove=bool(server))
 
@@ -319,6 +323,14 @@ class Notebooks:
 
         await self._db.run(forget)
         await self._hosting.engine.places.remove_home(row.id)
+
+    async def _ended(self, owner: str, name: str) -> None:
+        while True:
+            ring = self._bell.listen()
+            row = await self._db.run(lambda session: find(session, owner, name))
+            if not row.held and NotebookState(row.state).settled:
+                return
+            await ring.wait()
 
     async def _wish(self, owner: str, name: str, change: Any) -> Notebook:
         def write(session: Session) -> tuple[str, Notebook]:
