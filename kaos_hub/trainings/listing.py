@@ -12,7 +12,6 @@ from kaos_hub.models import TrainedModel, Training, TrainingState, Trial, TrialS
 from kaos_hub.trainings.records import as_models, find, find_trial, link, output, trial_model
 
 PLAIN: dict[str, InstrumentedAttribute[Any]] = {
-    "number": TrialRow.number,
     "state": TrialRow.state,
     "started": TrialRow.started,
     "finished": TrialRow.finished,
@@ -59,6 +58,11 @@ def trials(
         wanted.append(TrialRow.state == state)
     if sort == "score":
         return [trial_model(row, t) for t in _by_score(session, wanted, down, limit, after)]
+    if sort == "number":
+        # The order of the primary key: however many trials there are, no others are looked at.
+        number = TrialRow.number.desc() if down else TrialRow.number.asc()
+        query = select(TrialRow).where(*wanted).order_by(number).limit(limit).offset(after)
+        return [trial_model(row, trial) for trial in session.scalars(query)]
     keys = _keys(sort, session.get_bind().dialect.name == "postgresql")
     ordered = [key.desc() if down else key.asc() for key in keys]
     query = select(TrialRow).where(*wanted).order_by(_nothing(keys), *ordered, TrialRow.number)
@@ -97,7 +101,7 @@ def _keys(sort: str, postgresql: bool) -> list[ColumnElement[Any]]:
     where, _, name = sort.partition(".")
     columns = {"metrics": TrialRow.metrics, "params": TrialRow.params}
     if where not in columns or not name or not name.isprintable() or {'"', "\\"} & set(name):
-        known = ", ".join([*PLAIN, "score", "duration", "metrics.<name>", "params.<key>"])
+        known = ", ".join(["number", *PLAIN, "score", "duration", "metrics.<name>", "params.<key>"])
         raise InvalidRequest(f"Trials cannot be sorted by {sort!r}, but by {known}.")
     column: Any = columns[where]
     if postgresql:
