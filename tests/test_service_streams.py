@@ -131,7 +131,10 @@ def test_admission_opens_only_to_its_secret(hub: RunningHub, ivan: str) -> None:
 def test_admission_tells_the_form_what_there_is(hub: RunningHub, mnist: str) -> None:
     url = hub.admission + "/admission/options?user=ivan&server=mnist"
     answer = request("GET", url, headers={"Authorization": f"Bearer {hub.admission_secret}"})
-    assert {"sources", "data", "info", "limits", "usage", "notebook"} <= set(answer.json)
+    assert set(answer.json) == {
+        "sources", "data", "contexts", "volumes", "mounts", "info", "limits", "usage", "notebook",
+        "last", "ticket",
+    }  # fmt: skip
     assert answer.json["notebook"]["name"] == "mnist"
     assert answer.json["info"]["sizes"][0]["name"] == "small"
 
