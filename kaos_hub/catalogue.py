@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.compare import compare
 from kaos_hub.bundles.objects import stream, whole
-from kaos_hub.database import Database, VersionRow
+from kaos_hub.database import Database, VersionRow, contains
 from kaos_hub.errors import NotFound
 from kaos_hub.models import (
     BundleChange,
@@ -234,8 +234,7 @@ def _names(
     if name is not None:
         query = query.where(VersionRow.name == name)
     if search:
-        found = func.lower(VersionRow.name).contains(search.lower(), autoescape=True)
-        query = query.where(found)
+        query = query.where(contains(search, VersionRow.name))
     query = query.group_by(VersionRow.kind, VersionRow.name).order_by(newest.desc())
     groups = session.execute(query.offset(after).limit(limit)).all()
     current = _current(session, owner, {row.name for row in groups})

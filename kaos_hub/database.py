@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import (
     JSON,
     BigInteger,
+    ColumnElement,
     DateTime,
     Dialect,
     ForeignKey,
@@ -28,6 +29,8 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    func,
+    or_,
     text,
 )
 from sqlalchemy.exc import DBAPIError, InternalError, OperationalError
@@ -41,6 +44,12 @@ T = TypeVar("T")
 def now() -> datetime:
     """The present, with time zone."""
     return datetime.now(UTC)
+
+
+def contains(search: str, *columns: Any) -> ColumnElement[bool]:
+    """That a text stands in one of the columns, in whatever case; its signs mean themselves."""
+    wanted = search.lower()
+    return or_(*(func.lower(column).contains(wanted, autoescape=True) for column in columns))
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -482,3 +491,9 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     pragmas = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000")
     for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
+    # Its own knows no letters but those of ASCII.
+    connection.create_function("lower", 1, _lower, deterministic=True)
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value

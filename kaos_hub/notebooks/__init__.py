@@ -13,7 +13,7 @@ from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
 
 from kaos_hub.bell import Bell
-from kaos_hub.database import Database, EventRow, NotebookRow
+from kaos_hub.database import Database, EventRow, NotebookRow, contains
 from kaos_hub.environments import Environment
 from kaos_hub.errors import (
     Conflict,
@@ -83,6 +83,7 @@ class Notebooks:
         states: Sequence[NotebookState] = (),
         limit: int | None = None,
         after: int = 0,
+        search: str = "",
     ) -> Sequence[Notebook]:
         """The owner's notebooks, the youngest first.
 
@@ -91,8 +92,11 @@ class Notebooks:
             states: only those in one of them, if any is named.
             limit: at most so many.
             after: leave out so many of the first.
+            search: only those whose name or description contains it, in whatever case.
         """
         query = select(NotebookRow).where(NotebookRow.owner == owner)
+        if search:
+            query = query.where(contains(search, NotebookRow.name, NotebookRow.display_name))
         if states:
             query = query.where(NotebookRow.state.in_(states))
         query = query.order_by(NotebookRow.created.desc(), NotebookRow.name)

@@ -6,7 +6,7 @@ from secrets import token_hex
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database, NotebookRow, VolumeRow, now
+from kaos_hub.database import Database, NotebookRow, VolumeRow, contains, now
 from kaos_hub.engines.places import Places
 from kaos_hub.errors import Conflict, LimitExceeded, NotFound
 from kaos_hub.models import Mount, Volume
@@ -24,20 +24,20 @@ class Volumes:
     def __init__(self, db: Database, places: Places) -> None:
         self._db, self._places = db, places
 
-    async def list(self, owner: str) -> list[Volume]:
-        """The owner's volumes, by name."""
+    async def list(self, owner: str, search: str = "") -> list[Volume]:
+        """The owner's volumes, by name; ``search``: only those whose name contains it."""
+        query = select(VolumeRow).where(VolumeRow.owner == owner).order_by(VolumeRow.name)
+        if search:
+            query = query.where(contains(search, VolumeRow.name))
 
         def look(session: Session) -> list[Volume]:
-            rows = session.scalars(
-                select(VolumeRow).where(VolumeRow.owner == owner).order_by(VolumeRow.name)
-            )
             users = _users(session, owner)
             return [
                 Volume(
                     name=row.name, owner=owner, created=row.created,
                     notebooks=sorted(users.get(row.name, ())), shared=self._places.shares_volumes,
                 )
-                for row in rows
+                for row in session.scalars(query)
             ]  # fmt: skip
 
         return await self._db.run(look)

@@ -4,6 +4,7 @@ All of them work without JavaScript; with it they keep themselves up to date.
 """
 
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 from pydantic import Field
 from tornado.web import HTTPError, StaticFileHandler
@@ -65,8 +66,15 @@ class PageHandler(Handler):
         self.show("kaos_error.html", error=error, status=self.get_status())
 
 
-class ListQuery(Model):
-    """How many of the notebooks a list leaves out."""
+class Searched(Model):
+    """What the names in a list have in common."""
+
+    search: str = Field("", max_length=64)
+    """A part of them, in whatever case; nothing shows all."""
+
+
+class ListQuery(Searched):
+    """Which notebooks a list shows."""
 
     after: int = Field(0, ge=0, le=10**9)
 
@@ -77,16 +85,24 @@ class ListPage(PageHandler):
     async def get(self) -> None:
         """The list, newest first, a page at a time."""
         assert self.caller is not None
-        query = parse_request(ListQuery, {"after": self.get_query_argument("after", "0")})
-        found = await self.core.notebooks.list(self.caller.owner, (), PAGE + 1, query.after)
+        asked = {name: self.get_query_argument(name, "") for name in ListQuery.model_fields}
+        query = parse_request(ListQuery, {name: value for name, value in asked.items() if value})
+        found = await self.core.notebooks.list(
+            self.caller.owner, (), PAGE + 1, query.after, query.search
+        )
+        before, following = max(query.after - PAGE, 0), query.after + PAGE
         self.show(
             "kaos_notebooks.html",
             notebooks=found[:PAGE],
-            more=len(found) > PAGE,
-            page=PAGE,
-            after=query.after,
+            query=query,
+            newer=self._at(before, query.search) if query.after else None,
+            older=self._at(following, query.search) if len(found) > PAGE else None,
             hub_url=self.core.public_url,
         )
+
+    def _at(self, after: int, search: str) -> str:
+        given = {name: v for name, v in (("search", search), ("after", after)) if v}
+        return f"{self.hub_auth.base_url}{'?' if given else ''}{urlencode(given)}"
 
 
 class NewPage(PageHandler):

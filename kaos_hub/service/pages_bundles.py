@@ -16,6 +16,7 @@ from kaos_hub.models import BundleKind, BundleVersion, EntryKind, Model, TreeEnt
 from kaos_hub.service import previews
 from kaos_hub.service.auth import Right
 from kaos_hub.service.handlers_bundles import kind_of, number_of
+from kaos_hub.service.pages import Searched
 from kaos_hub.service.pages_owned import OwnedPage
 from kaos_hub.service.streaming import StreamingHandler
 from kaos_hub.service.trials_table import PAGE
@@ -29,11 +30,10 @@ _CHOICES = 200
 """Versions that can be chosen on a page."""
 
 
-class NamesQuery(Model):
+class NamesQuery(Searched):
     """Which bundles a list shows."""
 
     kind: BundleKind | None = None
-    search: str = Field("", max_length=64)
     after: int = Field(0, ge=0, le=10**9)
 
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from kaos_hub.models import Model, ModelId, NameRequest, TrainedModel, parse_request
+from kaos_hub.models import ModelId, NameRequest, TrainedModel, parse_request
 from kaos_hub.service.auth import Right
+from kaos_hub.service.pages import Searched
 from kaos_hub.service.pages_trainings import TrainPage
 from kaos_hub.service.trials_table import PAGE
 from kaos_hub.trainings.provenance import dot
@@ -11,7 +12,7 @@ from kaos_hub.trainings.provenance import dot
 _MODEL = r"(?P<model>[^/]+)"
 
 
-class ModelsQuery(Model):
+class ModelsQuery(Searched):
     """Which models a list shows."""
 
     named: bool = False
@@ -26,7 +27,9 @@ class ModelsPage(TrainPage):
     async def get(self) -> None:
         """The list, youngest first, a page at a time."""
         query = self.asked(ModelsQuery)
-        found = await self.trainings.models(self.whose, PAGE + 1, query.after, query.named)
+        found = await self.trainings.models(
+            self.whose, PAGE + 1, query.after, query.named, query.search
+        )
         self.show(
             "kaos_models.html",
             models=found[:PAGE],

@@ -14,7 +14,6 @@ from tornado.iostream import StreamClosedError
 
 from kaos_hub.errors import Conflict, NotFound
 from kaos_hub.models import (
-    Model,
     Training,
     TrainingState,
     Trial,
@@ -22,6 +21,7 @@ from kaos_hub.models import (
 )
 from kaos_hub.service import curves
 from kaos_hub.service.auth import Right
+from kaos_hub.service.pages import Searched
 from kaos_hub.service.pages_owned import OwnedPage
 from kaos_hub.service.trials_table import (
     PAGE,
@@ -57,7 +57,7 @@ class TrainPage(OwnedPage):
         return self.core.trainings
 
 
-class ListQuery(Model):
+class ListQuery(Searched):
     """Which trainings a list shows."""
 
     show: str = Field("", pattern=f"^({'|'.join(SHOWN)})$")
@@ -72,7 +72,9 @@ class TrainingsPage(TrainPage):
     async def get(self) -> None:
         """The list, youngest first, a page at a time."""
         query = self.asked(ListQuery)
-        found = await self.trainings.list(self.whose, SHOWN[query.show], PAGE + 1, query.after)
+        found = await self.trainings.list(
+            self.whose, SHOWN[query.show], PAGE + 1, query.after, query.search
+        )
         self.show(
             "kaos_trainings.html",
             trainings=found[:PAGE],

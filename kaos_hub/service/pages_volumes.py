@@ -5,6 +5,7 @@ from typing import Any
 from kaos_hub.errors import Conflict, NotFound
 from kaos_hub.models import Volume
 from kaos_hub.service.auth import Right
+from kaos_hub.service.pages import Searched
 from kaos_hub.service.pages_owned import OwnedPage
 
 _VOLUME = r"(?P<name>[a-z][a-z0-9-]*)"
@@ -13,9 +14,9 @@ _VOLUME = r"(?P<name>[a-z][a-z0-9-]*)"
 class _VolumePage(OwnedPage):
     back = ("volumes", "Your volumes")
 
-    async def volumes(self) -> list[Volume]:
-        """All of the asker's."""
-        return await self.core.volumes.list(self.asker.owner)
+    async def volumes(self, search: str = "") -> list[Volume]:
+        """The asker's."""
+        return await self.core.volumes.list(self.asker.owner, search)
 
 
 class VolumesPage(_VolumePage):
@@ -25,7 +26,8 @@ class VolumesPage(_VolumePage):
 
     async def get(self) -> None:
         """By name."""
-        self.show("kaos_volumes.html", volumes=await self.volumes())
+        query = self.asked(Searched)
+        self.show("kaos_volumes.html", volumes=await self.volumes(query.search), query=query)
 
 
 class ConfirmVolume(_VolumePage):

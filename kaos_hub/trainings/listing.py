@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Float, String, and_, case, cast, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from kaos_hub.database import TrainingRow, TrialRow, VersionRow
+from kaos_hub.database import TrainingRow, TrialRow, VersionRow, contains
 from kaos_hub.errors import InvalidRequest
 from kaos_hub.models import TrainedModel, Training, TrainingState, Trial, TrialState
 from kaos_hub.trainings.records import as_models, find, find_trial, link, output, trial_model
@@ -24,9 +24,12 @@ def trainings(
     states: Sequence[TrainingState],
     limit: int,
     after: str | None,
+    search: str = "",
 ) -> list[Training]:
-    """The owner's trainings, the youngest first."""
+    """The owner's trainings, the youngest first; ``search``: in name or id."""
     query = select(TrainingRow).where(TrainingRow.owner == owner)
+    if search:
+        query = query.where(contains(search, TrainingRow.name, TrainingRow.id))
     if states:
         query = query.where(TrainingRow.state.in_([state.value for state in states]))
     if after is not None:
@@ -114,9 +117,10 @@ def _keys(sort: str, postgresql: bool) -> list[ColumnElement[Any]]:
 
 
 def models(
-    session: Session, owner: str, limit: int, after: str | None, named: bool
+    session: Session, owner: str, limit: int, after: str | None, named: bool, search: str = ""
 ) -> list[TrainedModel]:
-    """What the owner's trials left that ended well, the youngest first."""
+    """What the owner's trials left that ended well, the youngest first; ``search``: in the name
+    that it was given, or in the name or id of its training."""
     query = (
         select(TrialRow, TrainingRow)
         .join(TrainingRow, TrainingRow.number == TrialRow.training)
@@ -128,6 +132,10 @@ def models(
     )
     if named:
         query = query.where(TrialRow.named_id.is_not(None))
+    if search:
+        query = query.outerjoin(VersionRow, VersionRow.id == TrialRow.named_id)
+        names = (VersionRow.name, TrainingRow.name, TrainingRow.id)
+        query = query.where(contains(search, *names))
     if after is not None:
         training, _, number = after.partition(".")
         row = find(session, owner, training)

@@ -46,10 +46,12 @@ class Looking(Base):
         states: Sequence[TrainingState] = (),
         limit: int = 100,
         after: str | None = None,
+        search: str = "",
     ) -> Sequence[Training]:
-        """The owner's trainings, the youngest first; ``after`` is the id of the last one seen."""
+        """The owner's trainings, the youngest first; ``after`` is the id of the last one seen,
+        ``search`` a part of name or id."""
         return await self._db.run(
-            lambda session: listing.trainings(session, owner, states, limit, after)
+            lambda session: listing.trainings(session, owner, states, limit, after, search)
         )
 
     async def get(self, owner: str, training: str) -> Training:

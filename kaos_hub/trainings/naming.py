@@ -13,12 +13,18 @@ class Naming(Base):
     """What may be done with models."""
 
     async def models(
-        self, owner: str, limit: int = 100, after: str | None = None, named: bool = False
+        self,
+        owner: str,
+        limit: int = 100,
+        after: str | None = None,
+        named: bool = False,
+        search: str = "",
     ) -> Sequence[TrainedModel]:
         """Models of the owner's, the youngest first; ``after`` is the id of the last one seen,
-        ``named`` leaves out those without a name."""
+        ``named`` leaves out those without a name, ``search`` is a part of the name, or of the name
+        or id of the training."""
         return await self._db.run(
-            lambda session: listing.models(session, owner, limit, after, named)
+            lambda session: listing.models(session, owner, limit, after, named, search)
         )
 
     async def model(self, owner: str, text: str) -> TrainedModel:
