@@ -109,6 +109,17 @@ def test_who_may_only_train_has_pages_of_their_own(hub: RunningHub) -> None:
     assert request("GET", f"{hub.kaos}/home", token).status == 403
 
 
+def test_events_of_the_other_half_need_the_right_to_it(hub: RunningHub) -> None:
+    kaos, train = (f"access:services!service={name}" for name in ("kaos", "kaos-train"))
+    for url, scope, lacks in (
+        (f"{hub.api}/trainings/events", kaos, train),
+        (f"{hub.train}/api/v1/notebooks/events", train, kaos),
+    ):
+        refused = request("GET", url, hub.token("half", [scope, "read:users:name!user"]))
+        assert (refused.status, refused.json["details"]["scope"]) == (403, lacks)
+        assert request("GET", url).status == 401
+
+
 def test_limits_and_use_of_oneself_and_ones_groups(hub: RunningHub, hugo: Browser) -> None:
     content = frame(b"x" * 900_000)
     assert hub.ask("POST", "/objects", hub.token("hugo"), content).status == 200

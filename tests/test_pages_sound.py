@@ -1,10 +1,13 @@
 """Every page, in light and dark: its policy refuses nothing of it, axe finds no serious fault."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from kaos_hub.client import Client
 from kaos_hub.database import VolumeRow, now
 from tests import soundness
 from tests.bundle_world import submit_two
@@ -190,6 +193,40 @@ def test_home_follows_what_happens(browser: Any, hub: RunningHub) -> None:
         page.locator("#new").focus()
         page.keyboard.press("Enter")
         page.wait_for_url("**/hub/spawn/holly/**")
+
+
+@pytest.mark.parametrize("service", ["kaos", "kaos-train"])
+def test_home_is_told_of_trainings(
+    browser: Any, hub: RunningHub, tmp_path: Path, service: str
+) -> None:
+    """By events, whichever of the two services it is looked at with; it is not asked for else."""
+    user = f"told-by-{service}"
+    kaos = Client(hub.url, hub.token(user))
+    with at_browser(browser, hub, user) as person:
+        page, asked = person.page, set[str]()
+        page.on("request", lambda request: asked.add(streams_of_home(request)))
+        page.goto(f"{hub.url}/services/{service}/home")
+        expect(page.locator("main")).to_contain_text("Begin here")
+        assert page.locator("[data-running]").count() == 0
+        (tmp_path / "a.txt").write_text("1")
+        made = kaos.trainings.deploy(data=tmp_path, name="digits").model
+        assert made is not None
+        row = page.locator(f"tr[data-training='{made.id}']")
+        expect(row).to_contain_text("WAITING", timeout=15_000)
+        kaos.trainings.kill(made.id)
+        expect(page.locator("[aria-labelledby=lately]")).to_contain_text(
+            "CANCELLED", timeout=15_000
+        )
+        expect(page.locator("#kaos-announce")).to_have_text(f"{made.name}: CANCELLED")
+        own = asked - {""}
+        assert {path.split("/")[2] for path in own} == {service} and len(own) == 2
+
+
+def streams_of_home(request: Any) -> str:
+    """Which stream of events the first page asks for, if that is what it asks for."""
+    path = urlsplit(request.url).path
+    at_home = request.headers.get("referer", "").endswith("/home")
+    return path if at_home and path.endswith("/events") else ""
 
 
 @pytest.mark.parametrize("width", [600, 800, 1000, 1280])

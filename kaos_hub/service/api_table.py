@@ -13,6 +13,7 @@ from kaos_hub.service import (
     handlers_info,
     handlers_models,
     handlers_notebooks,
+    handlers_overview,
     handlers_trainings,
     handlers_volumes,
     login,
@@ -30,7 +31,7 @@ def all_routes(logins: login.Logins, server: str) -> list[Route]:
         server: the path of the API, e.g. ``/services/kaos/api/v1``.
     """
     own = [*handlers_notebooks.ROUTES, *handlers_errands.ROUTES, *handlers_volumes.ROUTES]
-    return _table(own, logins, server)
+    return _table([*own, handlers_overview.OF_KAOS], logins, server)
 
 
 def training_routes(logins: login.Logins, server: str) -> list[Route]:
@@ -40,7 +41,8 @@ def training_routes(logins: login.Logins, server: str) -> list[Route]:
         logins: the logins that wait.
         server: the path of the API, e.g. ``/services/kaos-train/api/v1``.
     """
-    return _table([*handlers_trainings.ROUTES, *handlers_models.ROUTES], logins, server)
+    own = [*handlers_trainings.ROUTES, *handlers_models.ROUTES]
+    return _table([*own, handlers_overview.OF_TRAIN], logins, server)
 
 
 def _table(own: list[Route], logins: login.Logins, server: str) -> list[Route]:

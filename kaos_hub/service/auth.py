@@ -64,6 +64,15 @@ class Caller:
         """The owner of what this user makes."""
         return f"user:{self.user}"
 
+    def reach(self, service: str) -> None:
+        """Check that another of our services may be used, too.
+
+        Raises:
+            Forbidden: says which scope that needs.
+        """
+        if service not in self.services:
+            raise _no_access(service, self.notebook)
+
     def require(self, right: Right, notebook: str | None = None) -> None:
         """Check a right, for the notebook of that name where one is meant.
 

@@ -107,8 +107,16 @@ class HomePage(OwnedPage):
             known=known,
             may_host=KAOS in services,
             may_train=TRAIN in services,
+            events=self._events(),
             hub_url=self.core.public_url,
         )
+
+    def _events(self) -> str:
+        """Addresses of streams that tell when the page has changed."""
+        here = f"{self.prefix}api/v1/"
+        training = "events" if self.prefix.endswith(f"/{TRAIN}/") else "trainings/events"
+        both = {KAOS: f"{here}notebooks/events", TRAIN: here + training}
+        return " ".join(both[each] for each in both if each in self.asker.services)
 
     async def _ended_notebooks(self, owner: str) -> list[Ended]:
         found = await self.core.notebooks.ended(owner, now() - _LATELY, _MOST_ENDED)

@@ -178,11 +178,23 @@ function announce(text) {
 }
 
 let lastRefresh = Date.now();
+const known = new Map(); // what the streams have said of states so far
+
+// Whether the page has to be asked for again. What it does not list may be on another page, or not be looked for: that
+// it rests, as it did before, is no news.
+function isNews(row, key, state) {
+  const before = known.get(key);
+  known.set(key, state);
+  if (row) return row.dataset.shown !== state;
+  return before === undefined ? !AT_REST.includes(state) : before !== state;
+}
+
+const AT_REST = ["STOPPED", "FAILED", "SUCCEEDED", "CANCELLED"];
 
 function onNotebook(message) {
   const event = JSON.parse(message.data);
   const row = rowOf(event.notebook);
-  const changed = !row || row.dataset.shown !== event.state;
+  const changed = isNews(row, event.notebook, event.state);
   if (row) {
     showProgress(row, event);
     row.dataset.shown = event.state;
@@ -224,7 +236,7 @@ function trainingRow(id) {
 function onTraining(message) {
   const event = JSON.parse(message.data);
   const row = trainingRow(event.training);
-  const changed = row && row.dataset.shown !== event.state;
+  const changed = isNews(row, event.training, event.state);
   if (row) {
     showProgress(row, event);
     const { total, succeeded, failed, cancelled } = event.trials;
@@ -232,11 +244,11 @@ function onTraining(message) {
     if (ended) ended.textContent = `${(succeeded + failed + cancelled).toLocaleString("en")} of ${total.toLocaleString("en")}`;
     row.dataset.shown = event.state;
   }
-  if (changed) {
+  if (changed && row) {
     announce(`${row.querySelector("h1, th a").firstChild.textContent.trim()}: ${event.state}`);
     for (const log of logs) log.stateChanged(event.state);
   }
-  if (changed || !row || row.dataset.events) refreshSoon();
+  if (changed || row?.dataset.events) refreshSoon();
 }
 
 // --- logs ---
@@ -429,7 +441,7 @@ function tellAges() {
 const logs = [...document.querySelectorAll("details.kaos-log[data-log]")].map((details) => new Log(details));
 const live = document.getElementById("kaos-live");
 if (live) {
-  new Stream(live.dataset.events, { notebook: onNotebook, training: onTraining });
+  for (const path of live.dataset.events.split(" ")) new Stream(path, { notebook: onNotebook, training: onTraining });
   // What was deleted meanwhile has no event any more.
   document.addEventListener("visibilitychange", () => document.hidden || refresh());
   tellAges();

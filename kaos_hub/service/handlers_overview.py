@@ -1,0 +1,42 @@
+"""What the first page listens to besides: events of what the other of our services is for.
+
+A browser's session with one service is of no use with the other, and the first page of either shows
+notebooks and trainings alike, as far as its reader may have both.
+"""
+
+from kaos_hub.errors import Forbidden
+from kaos_hub.service import handlers_notebooks, handlers_trainings
+from kaos_hub.service.auth import KAOS, TRAIN
+from kaos_hub.service.routes import Call, Events, Route
+
+
+async def notebooks(call: Call) -> Events:
+    """What happens to any of the asker's notebooks."""
+    call.caller.reach(KAOS)
+    return await handlers_notebooks.all_events(call)
+
+
+async def trainings(call: Call) -> Events:
+    """What happens to any of the asker's trainings."""
+    call.caller.reach(TRAIN)
+    return await handlers_trainings.all_events(call)
+
+
+OF_KAOS = Route(
+    "GET",
+    "/trainings/events",
+    trainings,
+    "What happens to all trainings of the asker, who must have access to kaos-train, too: what"
+    " `/events` of that says.",
+    media=("text/event-stream",),
+    errors=(Forbidden,),
+)
+OF_TRAIN = Route(
+    "GET",
+    "/notebooks/events",
+    notebooks,
+    "What happens to all notebooks of the asker, who must have access to kaos, too: what"
+    " `/notebooks/events` of that says.",
+    media=("text/event-stream",),
+    errors=(Forbidden,),
+)
