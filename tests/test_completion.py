@@ -117,6 +117,20 @@ def test_folders_come_before_bundles() -> None:
     assert offered("train", "deploy", "-d", "nothing-like-it") == []
 
 
+def test_files_where_files_are_meant() -> None:
+    Path("notes.md").write_text("")
+    for words in (("train", "deploy", "-m", ""), ("train", "deploy", "-h", "no")):
+        assert offered(*words)[0] == "default", "which is what bash calls files"
+    assert offered("notebook", "deploy", "--context", "no")[0] == "default"
+    assert offered("notebook", "deploy", "--context", "nothing-like-it") == []
+    assert offered("notebook", "deploy", "--bind-mount", "/")[0] == "dirnames"
+
+
+def test_variables_that_are_set_here_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_SECRET_OF_TODAY", "s3cret")
+    assert offered("notebook", "deploy", "-e", "MY_SECRET_OF") == ["MY_SECRET_OF_TODAY"]
+
+
 def made(name: str) -> Any:
     return SimpleNamespace(name=name, created=datetime(2026, 1, 31, tzinfo=UTC))
 
@@ -175,6 +189,10 @@ def test_names_of_what_there_is(hub: RunningHub, tmp_path: Path) -> None:
     try:
         assert offered("notebook", "info", "-n", "", environment=environment) == ["weather"]
         assert offered("notebook", "open", "we", environment=environment) == ["weather"]
+        assert offered("notebook", "deploy", "-n", "w", environment=environment) == ["weather"]
+        assert offered("train", "deploy", "--name", "m", environment=environment) == ["mnist"]
+        volume = ("notebook", "deploy", "--volume", "s")
+        assert offered(*volume, environment=environment) == ["scratch"]
         assert offered("train", "logs", "-j", waits[:3], environment=environment) == [waits]
         assert set(offered("bundle", "get", "", environment=environment)) == {"data", "mnist"}
         got = offered("train", "deploy", "-s", "mn", environment=environment)

@@ -126,25 +126,36 @@ def _versions(kind: str) -> Callable[[Session], Iterable[Offer]]:
     return ask
 
 
-def folder_or(kind: str) -> Completer:
-    """What offers folders; where none begins like this, the bundles of a kind."""
+def place_or(kind: str, files: bool = False) -> Completer:
+    """What offers folders (or files, too); where none begins like this, the bundles of a kind."""
     of_bundles = _completer(_versions(kind))
 
     def complete(
         ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        if _begins_folder(incomplete):
-            return [CompletionItem(incomplete, type="dir")]
+        if _begins_place(incomplete, files):
+            return [CompletionItem(incomplete, type="file" if files else "dir")]
         return of_bundles(ctx, param, incomplete)
 
     return complete
 
 
-def _begins_folder(text: str) -> bool:
+def _begins_place(text: str, files: bool) -> bool:
     folder, begin = os.path.split(text)
     with suppress(OSError):
-        return any(each.name.startswith(begin) and each.is_dir() for each in Path(folder).iterdir())
+        places = (each for each in Path(folder).iterdir() if files or each.is_dir())
+        return any(each.name.startswith(begin) for each in places)
     return False
+
+
+def _shell_does(kind: str) -> Completer:
+    """What leaves it to the shell, which knows its own ``file`` and ``dir``."""
+    return lambda ctx, param, incomplete: [CompletionItem(incomplete, type=kind)]
+
+
+def variables(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of variables that are set here; their values are nobody's to see."""
+    return [CompletionItem(name) for name in sorted(os.environ) if name.startswith(incomplete)]
 
 
 def _models(session: Session) -> Iterable[Offer]:
@@ -164,8 +175,13 @@ trainings = _completer(
     lambda session: ((t.id, f"{t.name}, {t.state}") for t in session.client.trainings.list()),
     _trainings,
 )
+training_names = _completer(
+    lambda session: {t.name: "" for t in session.client.trainings.list()}.items()
+)
 bundles = _completer(_bundles)
-sources, data = folder_or("source"), folder_or("data")
+sources, data = place_or("source"), place_or("data")
+contexts = place_or("context", files=True)
+files, folders = _shell_does("file"), _shell_does("dir")
 models = _completer(_models)
 volumes = _completer(
     lambda session: ((v.name, ", ".join(v.notebooks)) for v in session.client.volumes.list())

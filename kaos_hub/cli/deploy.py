@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kaos_hub.cli import completion
 from kaos_hub.cli.base import Command, Session, pass_session
 from kaos_hub.cli.deploy_options import Wanted, deploy_options, read
 from kaos_hub.cli.output import show, show_json
@@ -28,7 +29,9 @@ class _Plan:
 
 @click.command(cls=Command)
 @deploy_options
-@click.option("-n", "--name", help="Its name; else the folder's.")
+@click.option(
+    "-n", "--name", help="Its name; else the folder's.", shell_complete=completion.notebooks
+)
 @click.option("--detach", is_flag=True, help="Do not wait for it.")
 @click.option("--no-browser", is_flag=True, help="Do not open a browser.")
 @pass_session

@@ -28,6 +28,7 @@ _SKIPPED_SHOWN = 5
     "bundle",
     metavar="BUNDLE",
     help="The bundle that gets the version; else the notebook's own source.",
+    shell_complete=completion.bundles,
 )
 @click.option(
     "--requirements/--no-requirements",
