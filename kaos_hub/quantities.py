@@ -86,12 +86,27 @@ def parse_duration(value: object) -> int:
     return int(seconds)
 
 
+_UNITS = (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1))
+
+
 def duration(seconds: float) -> str:
-    """A length of time for people, in its largest sensible unit: ``12 s``, ``5 min``, ``3 h``."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length or (unit != "d" and seconds >= length):
-            return f"{int(seconds // length)} {unit}"
-    return f"{max(0, int(seconds))} s"
+    """A length of time for people, in its two largest units: ``12 s``, ``1 h 30 min``, ``8 h``."""
+    whole = max(0, int(seconds))
+    for large, length, small, part in _UNITS:
+        if whole >= length:
+            rest = whole % length // part
+            return f"{whole // length} {large}" + (f" {rest} {small}" if rest else "")
+    return f"{whole} s"
+
+
+def about(seconds: float) -> str:
+    """Roughly how long, for ages and what is yet to come: ``5 min``, ``1 h 20 min``, ``8 h``."""
+    minutes, hours = int(seconds // 60), round(seconds / 3600)
+    if seconds < 60:
+        return duration(seconds)
+    if minutes < 120:
+        return f"{minutes} min" if minutes < 60 else duration(round(minutes / 5) * 300)
+    return f"{hours} h" if hours < 48 else f"{round(seconds / 86400)} d"
 
 
 def show_memory(size: int | None) -> str:

@@ -169,7 +169,7 @@ def test_a_training_in_one_line_and_in_many(capsys: pytest.CaptureFixture[str]) 
     assert row[:9] == (
         ID, "mnist", "SUCCEEDED", "mnist@v2", "-", "-", "12/12, 1 failed", "loss 0.123457", "ada",
     )  # fmt: skip
-    assert row[9] == "1 min"
+    assert row[9] == "1 min 30 s"
     running = a_training(state="TRAINING", progress=40, reason="4 run", best=None, started=None)
     assert train_show.list_row(running)[2] == "TRAINING 40%: 4 run"
     train_show.show_training(found)

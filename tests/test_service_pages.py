@@ -10,9 +10,10 @@ import pytest
 
 from kaos_hub.client import login as log_in_command_line
 from kaos_hub.errors import NotAuthenticated, NotFound, Unavailable
-from kaos_hub.models import LoginPoll, LoginRequest, LoginStarted, Resources
+from kaos_hub.models import IdlePolicy, LoginPoll, LoginRequest, LoginStarted, Resources
+from kaos_hub.quantities import about, duration
 from kaos_hub.service import login
-from kaos_hub.service.templating import Visitor, ago, show_resources, soon, span, took
+from kaos_hub.service.templating import Visitor, ago, show_idle, show_resources, soon, took
 from tests.history import build, notebook, version, write
 from tests.hub import Browser, RunningHub, request
 
@@ -163,11 +164,21 @@ def test_a_name_cannot_leave_the_hubs_script() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(3, "less than a minute"), (60, "1 minute"), (7200, "2 hours"), (100_000, "1 day")],
-)
-def test_spans_are_said_in_one_unit(seconds: float, said: str) -> None:
-    assert span(seconds) == said
+    ("seconds", "exact", "roughly"),
+    [
+        (0, "0 s", "0 s"), (59, "59 s", "59 s"), (90, "1 min 30 s", "1 min"),
+        (3600, "1 h", "1 h"), (5400, "1 h 30 min", "1 h 30 min"), (7190, "1 h 59 min", "2 h"),
+        (479 * 60, "7 h 59 min", "8 h"), (28_800, "8 h", "8 h"), (86_400, "1 d", "24 h"),
+        (200_000, "2 d 7 h", "2 d"), (604_800, "7 d", "7 d"),
+    ],
+)  # fmt: skip
+def test_lengths_of_time_are_said_in_one_way(seconds: float, exact: str, roughly: str) -> None:
+    assert (duration(seconds), about(seconds)) == (exact, roughly)
+
+
+def test_a_policy_is_said_exactly() -> None:
+    policy = IdlePolicy(timeout=5400)
+    assert show_idle(policy) == "stops after 1 h 30 min without a kernel or terminal"
 
 
 @pytest.mark.parametrize(
@@ -182,6 +193,7 @@ def test_ages_and_what_is_near() -> None:
     now = datetime.now(UTC)
     assert ago(now) == "just now"
     assert ago(now - timedelta(hours=2)) == "2 hours ago"
+    assert ago(now - timedelta(minutes=1)) == "1 minute ago"
     assert soon(now + timedelta(minutes=5)) and not soon(now + timedelta(hours=8))
 
 

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from kaos_hub.quantities import duration
+from kaos_hub.quantities import about
 
 if TYPE_CHECKING:
     from kaos_hub.models import Resources
@@ -142,7 +142,7 @@ def age(moment: datetime | None, now: datetime | None = None) -> str:
     """How long ago: ``12 s``, ``5 min``, ``3 h``, ``8 d``."""
     if moment is None:
         return ""
-    return duration(((now or datetime.now(UTC)) - _aware(moment)).total_seconds())
+    return about(((now or datetime.now(UTC)) - _aware(moment)).total_seconds())
 
 
 def _aware(moment: datetime) -> datetime:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from kaos_hub.database import NotebookRow
 from kaos_hub.models import Activity, IdleType, IdleVerdict
-from kaos_hub.quantities import duration
+from kaos_hub.quantities import about, duration
 
 
 def in_use(type: IdleType, seen: Activity) -> str | None:
@@ -59,7 +59,7 @@ def verdict(row: NotebookRow, at: datetime) -> IdleVerdict:
         return IdleVerdict(idle=True, since=since, reason=f"{row.idle_reason}; it may stay so")
     stops = since + timedelta(seconds=row.idle_timeout)
     left = max(0, int((stops - at).total_seconds()))
-    reason = f"stops in {duration(left)}: {row.idle_reason}"
+    reason = f"stops in {about(left)}: {row.idle_reason}"
     return IdleVerdict(idle=True, since=since, stops_at=stops, reason=reason)
 
 
@@ -78,13 +78,6 @@ def overdue(row: NotebookRow, at: datetime, silence: timedelta) -> str | None:
     if at - row.active_at < timedelta(seconds=row.idle_timeout):
         return None
     return (
-        f"idle for {_words(row.idle_timeout)} ({row.idle_reason});"
+        f"idle for {duration(row.idle_timeout)} ({row.idle_reason});"
         " your files are saved; start it again when you like"
     )
-
-
-def _words(seconds: int) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"

@@ -17,7 +17,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader
 from jupyterhub.utils import url_escape_path, url_path_join
 
 from kaos_hub.models import DEFAULT_SERVER, IdlePolicy, Resources
-from kaos_hub.quantities import show_memory
+from kaos_hub.quantities import duration, show_memory
 from kaos_hub.service.previews import safe
 from kaos_hub.service.trials_table import seconds_of, show_number, show_value
 
@@ -191,7 +191,11 @@ _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
 def ago(moment: datetime) -> str:
     """How long ago, in one unit: ``just now``, ``3 minutes ago``."""
     seconds = (datetime.now(UTC) - moment).total_seconds()
-    return "just now" if seconds < 60 else f"{span(seconds)} ago"
+    for size, unit in _UNITS:
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"
 
 
 def soon(moment: datetime) -> bool:
@@ -199,24 +203,9 @@ def soon(moment: datetime) -> bool:
     return (moment - datetime.now(UTC)).total_seconds() < SOON
 
 
-def span(seconds: float) -> str:
-    """A duration in one unit: ``3 minutes``."""
-    for size, unit in _UNITS:
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {unit}{'s' if count > 1 else ''}"
-    return "less than a minute" if seconds < 60 else "a minute"
-
-
 def took(seconds: float) -> str:
-    """A duration as exactly as one cares: ``4 s``, ``2 min 5 s``, ``3 h 10 min``."""
-    if seconds < 60:
-        return f"{max(1, round(seconds))} s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest} min" if rest else f"{hours} h"
+    """How long something took, which is some time: ``1 s``, ``2 min 5 s``, ``3 h 10 min``."""
+    return duration(max(1, round(seconds)))
 
 
 def show_resources(resources: Resources) -> str:
@@ -240,7 +229,7 @@ def show_idle(policy: IdlePolicy) -> str:
         "kernel_connections": "without a connection to a kernel",
         "activity": "without activity",
     }[policy.type.value]
-    return f"stops after {span(policy.timeout)} {what}"
+    return f"stops after {duration(policy.timeout)} {what}"
 
 
 def here(url: str) -> str:
