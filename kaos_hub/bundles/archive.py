@@ -55,7 +55,8 @@ def _archive(items: tuple[Item, ...], read: ReadObject) -> Iterator[bytes]:
         yield header.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
         if header.size:
             yield from stream(read, item.entry.digest, item.entry.size)
-            yield bytes(-header.size % tarfile.BLOCKSIZE)
+            if filling := -header.size % tarfile.BLOCKSIZE:
+                yield bytes(filling)  # never no bytes: to who reads, those are the end
     yield _END
 
 
