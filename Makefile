@@ -8,7 +8,7 @@ REGISTRY ?=
 CLUSTER_REGISTRY ?=
 PUSH ?=
 
-.PHONY: up test lint format docs images kubernetes kubernetes-down test-kubernetes clean
+.PHONY: up test lint format docs images s3-server kubernetes kubernetes-down test-kubernetes clean
 
 up: $(VENV)
 	$(BIN)/kaos up $(ARGS)
@@ -34,6 +34,14 @@ docs: $(VENV)
 images: $(VENV)
 	$(BIN)/python images/make.py --registry "$(REGISTRY)" $(if $(PUSH),--push) $(ARGS)
 
+# A real S3 server for tests: OpenStack Swift, in an environment of its own.
+s3-server: .swift
+
+.swift: Makefile
+	$(PYTHON) -m venv .swift
+	.swift/bin/python -m pip install --quiet --disable-pip-version-check 'swift>=2.37,<3' || { rm -rf .swift; exit 1; }
+	touch .swift
+
 kubernetes: $(VENV)
 	$(BIN)/python helm/bring_up.py up --registry "$(REGISTRY)" --cluster-registry "$(CLUSTER_REGISTRY)" $(ARGS)
 
@@ -47,8 +55,8 @@ test-kubernetes: $(VENV)
 
 $(VENV): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[hub,kubernetes,postgresql,test,lint,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[hub,kubernetes,postgresql,s3,test,lint,docs]'
 	touch $(VENV)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .swift build dist *.egg-info

@@ -16,13 +16,18 @@ KAOS_TRUST_ALL_USERS  1: on the engine `local`, let    only the OS user who star
                       OS user
 KAOS_BIND_MOUNTS      folders that all notebooks      none
                       see, with `:` between them
-KAOS_EXTRA_CONFIG     a file like this one, read last  none
+KAOS_EXTRA_CONFIG     a file like this one, read last, none
+                      or a folder of such files, and
+                      of settings as JSON
 
-In a Kubernetes cluster Hub, proxy and service are a pod each, and read this file, too; `helm/plain`
-sets there:
+In a Kubernetes cluster Hub, proxy and service are a pod each, and read this file, too; the chart
+`helm/kaos-hub` sets there:
 
 KAOS_NAMESPACE        the namespace of those pods      none: all three are on this machine
 KAOS_SECRETS_DIR      where secrets are mounted        secrets, in the data directory
+KAOS_BESIDE           1: the Hub is another chart's,   the Hub is ours
+                      which has its own proxy,
+                      database and authenticator
 KAOS_WORKLOADS, KAOS_REGISTRY, …                       see _KUBERNETES below
 
 The service reads this file too: limits, sizes and idle rules (`c.KaosService…`) stand here.
@@ -36,6 +41,7 @@ from pathlib import Path
 from kaos_hub.addresses import SERVICES, in_cluster, namespace, on_this_machine
 from kaos_hub.bridge import prepare
 from kaos_hub.datadir import DataDir
+from kaos_hub.extra_config import add_json, database_url, files_of
 from kaos_hub.landing import first_page
 from kaos_hub.runtime_image import volume
 
@@ -61,9 +67,11 @@ engine = os.environ.get("KAOS_ENGINE") or "local"
 trust_all = engine != "local" or os.environ.get("KAOS_TRUST_ALL_USERS") == "1"
 admin = os.environ.get("KAOS_ADMIN") or data.user
 cluster = namespace()
+beside = os.environ.get("KAOS_BESIDE") == "1"
 # In a cluster the service knows none of the Hub's secrets.
 in_service = cluster and "kaos_hub.service" in sys.modules
-hub_secret, hub_password = (lambda *_: "",) * 2 if in_service else (data.secret, data.password)
+others = in_service or beside
+hub_secret, hub_password = (lambda *_: "",) * 2 if others else (data.secret, data.password)
 if cluster:
     inner, at = "", in_cluster(cluster)
     public_url = os.environ.get("KAOS_PUBLIC_URL") or "http://127.0.0.1:8000"
@@ -93,7 +101,7 @@ c.ConfigurableHTTPProxy.pid_file = str(data.path / "proxy.pid")
 # The Hub itself. It may come and go: notebooks stay, and are found again.
 c.JupyterHub.hub_bind_url = at.hub_bind
 c.JupyterHub.hub_connect_url = at.hub
-c.JupyterHub.db_url = f"sqlite:///{data.hub_database}"
+c.JupyterHub.db_url = database_url(data.given("database-url"), data.hub_database)
 c.JupyterHub.cookie_secret = hub_secret("cookie")
 c.JupyterHub.cleanup_servers = False
 c.JupyterHub.template_paths = [str(files("kaos_hub") / part) for part in _TEMPLATES]
@@ -154,6 +162,13 @@ c.JupyterHub.load_roles = [
         ],
     },
 ]
+if cluster and not in_service:
+    # Whoever gathers metrics, and may do nothing else.
+    metrics = {"name": "kaos-metrics", "display": False, "api_token": data.secret("metrics")}
+    c.JupyterHub.services.append(metrics)
+    c.JupyterHub.load_roles.append(
+        {"name": "kaos-metrics", "services": ["kaos-metrics"], "scopes": ["read:metrics"]}
+    )
 if not cluster:
     # `kaos up` logs in the command line of whoever started it, and can do nothing else.
     up = {"name": "kaos-up", "display": False, "api_token": data.secret("up")}
@@ -186,8 +201,22 @@ c.Spawner.poll_interval = 5  # a dead notebook is seen within seconds
 
 # c.KaosService.limits = {"default": {"notebooks": 5, "cpu": 4, "memory": "8Gi", "gpu": 0}}
 
+if beside:
+    # What is left is added to the other chart's own configuration.
+    for section in ("ConfigurableHTTPProxy", "KaosProxy", "SharedPasswordAuthenticator"):
+        del c[section]
+    for name in ("authenticator_class", "bind_url", "cookie_secret", "db_url", "proxy_class"):
+        del c.JupyterHub[name]
+    for name in ("services", "load_roles"):
+        ours = c.JupyterHub.pop(name)
+        c.JupyterHub[name].extend(ours)
 if os.environ.get("KAOS_EXTRA_CONFIG"):
-    load_subconfig(str(Path(os.environ["KAOS_EXTRA_CONFIG"]).absolute()))
+    for path in files_of(Path(os.environ["KAOS_EXTRA_CONFIG"]).absolute()):
+        if path.suffix == ".json":
+            add_json(c, path)
+        else:
+            load_subconfig(str(path))
 
 # `kaos up` shows its password only where that lets somebody in.
-data.authenticator.write_text(str(c.JupyterHub.authenticator_class))
+if not cluster:
+    data.authenticator.write_text(str(c.JupyterHub.authenticator_class))

@@ -7,7 +7,8 @@ admission exact.
 """
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,13 +31,14 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
+    make_url,
     or_,
     text,
 )
-from sqlalchemy.exc import DBAPIError, InternalError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from kaos_hub.errors import KaosError, Unavailable
+from kaos_hub.errors import InvalidRequest, KaosError, Unavailable
 
 T = TypeVar("T")
 
@@ -214,6 +216,8 @@ class NotebookRow(Table):
     pull: Mapped[bool] = mapped_column(default=False)
     # models.NotebookOptions; never changed in place
     options: Mapped[dict[str, Any]] = mapped_column(JSON(), default=dict)
+    # what became of the repository among them: state, note, commit, place of models.Clone
+    clone: Mapped[dict[str, Any]] = mapped_column(JSON(), default=dict)
     # how it is
     state: Mapped[str] = mapped_column(String(16), default="STOPPED")
     reason: Mapped[str] = mapped_column(Text, default="")
@@ -428,12 +432,29 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        self.url = url = _with_driver(url)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
         # one connection, tested before use: a database that was away is simply found again
         self._engine = create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True)
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _prepare_sqlite)
+
+    @property
+    def shown(self) -> str:
+        """Its URL without the password."""
+        return self._engine.url.render_as_string(hide_password=True)
+
+    async def probe(self) -> None:
+        """See whether it answers.
+
+        Raises:
+            Unavailable: it does not; says what to look at.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._probe)
+
+    def _probe(self) -> None:
+        with self._explaining(), self._engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
 
     async def run(self, transaction: Callable[[Session], T]) -> T:
         """Run a function in one transaction, alone. What it returns must not be a live row.
@@ -468,14 +489,18 @@ class Database:
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with self._explaining(), self._engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
         try:
-            with self._engine.begin() as connection:
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+            yield
         except DBAPIError as e:
             cause = str(e.orig).strip().split("\n")[0]
             raise Unavailable(
-                f"The database {self._engine.url!r} cannot be used: {cause}. Is it there, and is"
+                f"The database {self.shown} cannot be used: {cause}. Is it there, and is"
                 " c.KaosService.database_url right?"
             ) from e
 
@@ -483,6 +508,25 @@ class Database:
         """Finish what runs, then let go of the database."""
         self._thread.shutdown(wait=True)
         self._engine.dispose()
+
+
+def _with_driver(url: str) -> str:
+    """The URL with the driver that comes with kaos_hub, where it names none.
+
+    Raises:
+        InvalidRequest: it is none. It is not shown: it may hold a password.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise InvalidRequest(
+            "The URL of the database (c.KaosService.database_url) cannot be read. One looks like"
+            " postgresql://kaos:password@db.example.org/kaos; in a password, characters like / and"
+            " @ are written %2F and %40."
+        ) from None
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return str(parsed.render_as_string(hide_password=False))
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

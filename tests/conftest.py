@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests import postgres
+from tests import postgres, s3
 from tests.hub import RunningHub, running_hub
 
 
@@ -18,6 +18,24 @@ def postgres_url() -> Iterator[str]:
         pytest.skip("PostgreSQL's server is not installed")
     with postgres.server() as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator["s3.Server"]:
+    """An S3 server of our own."""
+    if not s3.available():
+        pytest.skip(s3.WHY_NOT)
+    with s3.server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cluster_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """One hub on the cluster for all tests of the whole there, which are next to each other."""
+    from tests.cluster import hub_on_cluster
+
+    with hub_on_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
 
 
 @pytest_asyncio.fixture(params=["sqlite", "postgresql"])

@@ -25,10 +25,14 @@ SMALL = b"hello"
 LARGE = bytes(range(256)) * (5 << 12)  # five megabytes, more than any buffer
 
 
-@pytest.fixture(params=["file"])
+@pytest.fixture(params=["file", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store of each kind."""
-    return {"file": lambda: FileStore(tmp_path / "store")}[request.param]()
+    if request.param == "file":
+        return FileStore(tmp_path / "store")
+    server = request.getfixturevalue("s3_server")
+    secrets = server.key_files(tmp_path / "secrets")
+    return open_store(server.url(server.bucket(), "of tests/a"), secrets)
 
 
 async def put(store: Store, content: bytes, piece: int = 1 << 16) -> str:
@@ -142,12 +146,27 @@ class TestEveryStore:
         with pytest.raises(InvalidRequest):
             await get(store, name)
 
-    async def test_its_url_opens_it_again(self, store: Store) -> None:
+    async def test_its_url_opens_it_again(self, store: Store, tmp_path: Path) -> None:
         name = await put(store, SMALL)
-        again = open_store(store.url)
+        again = open_store(store.url, tmp_path / "secrets")
         assert type(again) is type(store)
         assert again.url == store.url
         assert await get(again, name) == SMALL
+
+    @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+    async def test_a_thread_reads_it_from_anywhere_on(self, store: Store, content: bytes) -> None:
+        name = await put(store, content)
+        for offset in (0, 1, len(content) - 1):
+            pieces = await asyncio.to_thread(lambda at=offset: list(store.pieces(name, at)))
+            assert b"".join(pieces) == content[offset:]
+        with pytest.raises(NotFound):
+            await asyncio.to_thread(lambda: list(store.pieces(digest(b"never stored"), 0)))
+
+    async def test_it_can_be_used_and_tidied_up(self, store: Store) -> None:
+        name = await put(store, SMALL)
+        await store.probe()
+        assert await store.tidy() == 0
+        assert await get(store, name) == SMALL
 
     async def test_trees_can_be_laid_out_of_it(self, store: Store, tmp_path: Path) -> None:
         found = scanned(tmp_path / "a", EXAMPLE)
@@ -164,21 +183,6 @@ class TestEveryStore:
 def test_a_url_that_names_no_store_is_refused(url: str) -> None:
     with pytest.raises(InvalidRequest, match="file"):
         open_store(url)
-
-
-class WithoutFiles(FileStore):
-    """A store whose objects are not local files, as far as anybody can tell."""
-
-    def local_path(self, digest: str) -> None:  # type: ignore[override]
-        return None
-
-
-async def test_a_store_without_files_is_read_through_its_own_loop(tmp_path: Path) -> None:
-    found = scanned(tmp_path / "a", EXAMPLE)
-    store = WithoutFiles(tmp_path / "store")
-    await put_bundle(store, found)
-    await asyncio.to_thread(materialise, found.root, reader(store), tmp_path / "out", link=True)
-    assert scan(tmp_path / "out").root == found.root
 
 
 # --- the file store -------------------------------------------------------------------------------
@@ -222,7 +226,7 @@ async def test_rot_is_found(tmp_path: Path) -> None:
     assert not await store.check(digest(SMALL))
 
 
-async def test_old_unfinished_objects_go_when_the_store_is_opened(tmp_path: Path) -> None:
+async def test_old_unfinished_objects_go_when_the_store_is_tidied_up(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
     upload = await store.upload(digest(LARGE), len(LARGE))
     await upload.write(LARGE)
@@ -230,7 +234,7 @@ async def test_old_unfinished_objects_go_when_the_store_is_opened(tmp_path: Path
     abandoned = tmp_path / "tmp/abandoned"
     abandoned.touch()
     os.utime(abandoned, (time.time() - STALE - 60,) * 2)
-    FileStore(tmp_path)
+    assert await FileStore(tmp_path).tidy() == 1
     assert left_over(tmp_path) == [running]
     await upload.finish()
     assert await get(store, digest(LARGE)) == LARGE

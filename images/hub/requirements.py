@@ -1,6 +1,6 @@
 """Print what Hub, service and proxy of a cluster need, from the setup.cfg beside this.
 
-That is the extras hub, kubernetes and postgresql, less what only other engines use.
+That is the extras hub, kubernetes, postgresql and s3, less what only other engines use.
 """
 
 import configparser
@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-EXTRAS = ("hub", "kubernetes", "postgresql")
-ELSEWHERE = {"docker", "dockerspawner", "jupyterlab", "uv"}
+EXTRAS = ("hub", "kubernetes", "postgresql", "s3")
+ELSEWHERE = {"docker", "dockerspawner", "dulwich", "jupyterlab", "uv"}
 """For notebooks and builds on this machine; in a cluster these bring their own."""
 
 

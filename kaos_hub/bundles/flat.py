@@ -25,7 +25,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from kaos_hub.bundles import tree
-from kaos_hub.bundles.objects import ReadObject, stream, whole
+from kaos_hub.bundles.objects import ReadObject, Seekable, stream, whole
 from kaos_hub.errors import Damaged, NotFound, Unavailable
 from kaos_hub.models import EntryKind
 
@@ -191,7 +191,7 @@ def _rest(read: ReadObject, digest: str, size: int, offset: int) -> Iterator[byt
     """A file without its first bytes, as it lies in the store."""
     source = read(digest)
     left = size - offset
-    for piece in _file(source, offset) if isinstance(source, Path) else _without(source, offset):
+    for piece in _file(source, offset) if isinstance(source, Path) else _after(source, offset):
         yield piece[:left]
         left -= len(piece)
         if left <= 0:
@@ -207,7 +207,11 @@ def _file(path: Path, offset: int) -> Iterator[bytes]:
             yield piece
 
 
-def _without(source: Iterable[bytes], offset: int) -> Iterator[bytes]:
+def _after(source: Iterable[bytes], offset: int) -> Iterator[bytes]:
+    """The bytes from ``offset`` on, as directly as the store can."""
+    if isinstance(source, Seekable):
+        yield from source.after(offset)
+        return
     for piece in source:
         yield piece[offset:]
         offset = max(0, offset - len(piece))

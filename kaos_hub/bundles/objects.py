@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from kaos_hub.bundles.tree import Hasher
 from kaos_hub.errors import Damaged, KaosError, NotFound
@@ -13,6 +14,14 @@ It may raise :class:`~kaos_hub.errors.NotFound` at once or while it is read.
 """
 
 CHUNK = 1 << 20
+
+
+@runtime_checkable
+class Seekable(Protocol):
+    """Bytes that need not be read from their beginning."""
+
+    def after(self, offset: int) -> Iterator[bytes]:
+        """The bytes from ``offset`` on."""
 
 
 def stream(

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 from kaos_hub import proxy
 from kaos_hub.addresses import namespace
-from kaos_hub.checks import kubernetes
+from kaos_hub.checks import kubernetes, storage
 from kaos_hub.checks.finding import BAD, GOOD, WEAK, Finding
 from kaos_hub.datadir import DataDir, obstacle
 from kaos_hub.errors import Conflict, KaosError, NotAuthenticated
@@ -44,6 +44,7 @@ def examine(data: DataDir, engine: str) -> Iterator[Finding]:
         lambda: packages(engine),
         proxy_program,
         lambda: data_directory(data),
+        lambda: storage.checks(data),
     ]
     if engine == "kubernetes":
         checks += kubernetes.checks()

@@ -98,7 +98,8 @@ class Materialise:
 
     digest: str
     store: str
-    """URL of the store, for engines that can reach it."""
+    """URL of the store, for engines that can reach it; ``http…``: of the service, which gives what
+    is in a store of which only it has the key."""
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,18 @@ class Scratch:
                 self._write(root / TICKET.lstrip("/"), ticket)
         return root
 
+    def keep_ticket(self, name: str, ticket: str) -> Path:
+        """The file with the ticket of a program of ours that writes to none of these directories.
+
+        Raises:
+            EngineUnavailable: it cannot be written.
+        """
+        path = self._directory / name / "ticket"
+        with _explained(name):
+            self._folder(path.parent)
+            self._write(path, ticket)
+        return path
+
     def names(self) -> list[str]:
         """All workloads that have such directories, and what is left of interrupted removals."""
         with contextlib.suppress(FileNotFoundError):

@@ -76,9 +76,14 @@ class SupervisedEngine(ConfigurableEngine):
 
     async def _materialise(self, spec: JobSpec, work: Materialise, link: bool) -> None:
         """Lay a tree out. Hard links are only for where nobody can write through them."""
-        target = self.places.path(work.digest)
-        arguments = [work.digest, work.store, str(target), *(["--link"] if link else [])]
-        await self._run_module(spec, "kaos_hub.stores.layout", arguments)
+        target = str(self.places.path(work.digest))
+        if not work.store.startswith("http"):
+            arguments = [work.digest, work.store, target, *(["--link"] if link else [])]
+            await self._run_module(spec, "kaos_hub.stores.layout", arguments)
+            return
+        ticket = self._scratch.keep_ticket(spec.name, self._ticket(spec, [work.digest]))
+        arguments = ["--url", work.store, "--ticket", str(ticket), f"--tree={work.digest}={target}"]
+        await self._run_module(spec, "kaos_hub.inside.fetch", arguments)
 
 
 class ProcessEngine(SupervisedEngine):

@@ -1,5 +1,6 @@
 """Puts the service's parts together, starts them in order and ends them in the opposite one."""
 
+import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -34,6 +35,7 @@ from kaos_hub.notebooks.volumes import Volumes
 from kaos_hub.removal import Removal
 from kaos_hub.service.core import Core
 from kaos_hub.service.owners import Owners
+from kaos_hub.stores import keep_tidy, open_store
 from kaos_hub.stores.base import Store
 from kaos_hub.tickets import Tickets
 from kaos_hub.trainings import Tools, Trainings
@@ -94,7 +96,7 @@ class Parts:
         default_size = config.default_size or (sizes[0].name if sizes else "")
         if default_size and default_size not in {size.name for size in sizes}:
             raise KaosError(f"default_size: there is no size {default_size!r} among `sizes`")
-        store = self._open_store()
+        store = await self._open_store()
         db = await self._open_database()
         engine = await self._start_engine()
         ledger = Ledger(db, config.limits)
@@ -127,8 +129,9 @@ class Parts:
         only = self._data.user if engine.name == "local" and not config.trust_all_users else None
         public_url = config.public_url.rstrip("/")
         offer = Offer(
-            engine.name, config.pools, engine.places, config.max_volumes, self._images(engine)
-        )
+            engine.name, config.pools, engine.places, config.max_volumes, self._images(engine),
+            config.git_rules(),
+        )  # fmt: skip
         wishes = Wishes(ledger, sizes, default_size, idle, gpus, offer)
         notebooks = Notebooks(hosting, wishes, public_url, trusted=only)
         tickets = Tickets(self._data.secret("tickets"))
@@ -166,9 +169,11 @@ class Parts:
                 log.exception("Could not close a part of the service")
         self._closers.clear()
 
-    def _open_store(self) -> Store:
-        kind: Any = find_class("kaos_hub.stores", self._config.store, Store)
-        store: Store = kind.from_url(self._data.store.as_uri())
+    async def _open_store(self) -> Store:
+        store = open_store(self._config.store_url(), self._data.secrets)
+        await store.probe()
+        tidying = asyncio.create_task(keep_tidy(store))
+        self._closers.append(lambda: _cancel(tidying))
         return store
 
     def _open_deposits(self, versions: Versions, ledger: Ledger) -> Deposits:
@@ -179,7 +184,7 @@ class Parts:
         return deposits
 
     async def _open_database(self) -> Database:
-        db = Database(self._config.database_url or f"sqlite:///{self._data.database}")
+        db = Database(self._config.database_url)
         self._closers.append(db.close)
         await db.migrate()
         return db
@@ -210,7 +215,9 @@ class Parts:
         environments = Environments(
             db, engine, jobs, versions, config.default_image, config.build_deadline
         )
-        return Tools(db, engine, jobs, environments, versions, ledger, logs, store.url)
+        # Where only we have the key of the store, trees are fetched from us.
+        url = config.inside_url if store.private else store.url
+        return Tools(db, engine, jobs, environments, versions, ledger, logs, url)
 
     def _images(self, engine: Engine) -> Images:
         config = self._config
@@ -223,7 +230,7 @@ class Parts:
         config = self._config
         inside = Inside(
             config.inside_url, self._data.path / "kernels", config.all_pools(),
-            self._images(tools.engine),
+            self._images(tools.engine), config.git_rules(),
         )  # fmt: skip
         here, uid = tools.engine.places.here, tools.engine.uid
         mounts = Mounts(config.all_bind_mounts(), self._data.path, here, uid)
@@ -234,3 +241,8 @@ class Parts:
         await hosting.start()
         self._closers.append(hosting.close)
         return hosting
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})

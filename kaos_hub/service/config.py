@@ -46,18 +46,18 @@ class ServiceConfig(TrainingConfig, OfferConfig, Application):
     ).tag(config=True)
 
     store = Unicode(
-        "file",
-        help="""Where the bytes of bundles rest: `file`, or a store's entry point name or import
-        path.
+        help="""Where the bytes of bundles rest: `file`, or the URL of a store, like
+        `s3://bucket/prefix?endpoint=https://s3.example.org&region=eu-central-1`.
 
-        Default: `file`, a folder in the data directory.""",
+        Default: $KAOS_STORE, else `file`, a folder in the data directory: nothing else to run. A
+        URL holds no key; see docs/howto/storage.md.""",
     ).tag(config=True)
 
     database_url = Unicode(
-        help="""SQLAlchemy URL of the database.
+        help="""URL of the database, like `postgresql://kaos@db.example.org/kaos`.
 
-        Default: an SQLite file in the data directory: nothing to run, nothing to forget in a
-        backup.""",
+        Default: $KAOS_DATABASE_URL, else what stands in the secret `database-url`, else an SQLite
+        file in the data directory: nothing to run, nothing to forget in a backup.""",
     ).tag(config=True)
 
     limits = Dict(
@@ -191,6 +191,16 @@ class ServiceConfig(TrainingConfig, OfferConfig, Application):
     def _engine(self) -> str:
         return os.environ.get("KAOS_ENGINE") or "local"
 
+    @default("store")
+    def _store(self) -> str:
+        return os.environ.get("KAOS_STORE") or "file"
+
+    @default("database_url")
+    def _database_url(self) -> str:
+        data = DataDir(self.data_dir, create=False)
+        secret = data.secret("database-url") if data.has_secret("database-url") else ""
+        return os.environ.get("KAOS_DATABASE_URL") or secret or f"sqlite:///{data.database}"
+
     @default("trust_all_users")
     def _trust_all_users(self) -> bool:
         return os.environ.get("KAOS_TRUST_ALL_USERS") == "1"
@@ -236,6 +246,19 @@ class ServiceConfig(TrainingConfig, OfferConfig, Application):
                 )
             checked(f"limits[{owner!r}]", partial(Limits.model_validate, limits))
         return value
+
+    def store_url(self) -> str:
+        """The URL of the store.
+
+        Raises:
+            TraitError: `store` is neither a URL nor `file`.
+        """
+        if self.store != "file" and "://" not in self.store:
+            raise TraitError(
+                f"store: {self.store!r} is neither `file` nor a URL like s3://bucket/prefix"
+            )
+        data = DataDir(self.data_dir, create=False)
+        return data.store.as_uri() if self.store == "file" else self.store
 
     def all_sizes(self) -> list[Size]:
         """The sizes as models.

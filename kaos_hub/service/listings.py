@@ -11,8 +11,8 @@ from kaos_hub.errors import Unavailable
 
 T = TypeVar("T")
 
-_THREADS = 4
-"""As many as the store itself takes: enough to keep a disk busy."""
+_THREADS = 16
+"""Four keep a disk busy; a store behind a network mostly waits."""
 _TREES = 4
 _WEIGHT = 64 << 20
 """Bytes of all trees kept; the latest is kept whatever it weighs. 100,000 files weigh 9 MB."""

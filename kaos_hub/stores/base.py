@@ -1,7 +1,7 @@
 """The contract of a store: where the bytes of bundles rest, addressed by their digest."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
@@ -32,11 +32,14 @@ class Store(ABC):
     """Where bytes rest. Knows digests, not owners: who may read what is decided above."""
 
     name: ClassVar[str]
+    private: ClassVar[bool] = False
+    """Whether it takes a secret to read, which only the service has: then workloads and those who
+    lay trees out for them fetch from the service."""
 
     @classmethod
     @abstractmethod
-    def from_url(cls, url: str) -> Self:
-        """Open the store that :attr:`url` names.
+    def from_url(cls, url: str, secrets: Path | None = None) -> Self:
+        """Open the store that :attr:`url` names; in the folder ``secrets`` may lie what it takes.
 
         Raises:
             InvalidRequest: not a URL of such a store.
@@ -49,12 +52,37 @@ class Store(ABC):
         """How another process opens this store: ``file:///srv/kaos/store``. Holds no secret."""
 
     @abstractmethod
+    async def probe(self) -> None:
+        """See whether the store can be read and written.
+
+        Raises:
+            Unavailable: it cannot; says what is wrong, where, and what to do.
+        """
+
+    @abstractmethod
+    async def tidy(self) -> int:
+        """Remove what unfinished uploads left that were given up a day ago; how many there were.
+
+        Raises:
+            Unavailable: it cannot be done now.
+        """
+
+    @abstractmethod
     async def upload(self, digest: str, size: int) -> Upload:
         """Begin to take in an object of ``size`` bytes. Taking one in again is harmless."""
 
     @abstractmethod
     def read(self, digest: str, chunk: int = 1 << 20) -> AsyncIterator[bytes]:
         """The bytes of an object, ``chunk`` bytes at a time.
+
+        Raises:
+            NotFound: there is no such object.
+        """
+
+    @abstractmethod
+    def pieces(self, digest: str, offset: int = 0) -> Iterator[bytes]:
+        """The bytes of an object from ``offset`` on, in pieces of the store's choice. Blocks: for
+        threads that have no event loop.
 
         Raises:
             NotFound: there is no such object.

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -53,10 +54,9 @@ class FileStore(Store):
         with _system_errors(self.path):
             self._objects.mkdir(0o700, parents=True, exist_ok=True)
             self._incoming.mkdir(0o700, exist_ok=True)
-        self._remove_stale()
 
     @classmethod
-    def from_url(cls, url: str) -> Self:
+    def from_url(cls, url: str, secrets: Path | None = None) -> Self:
         """Open the store of a ``file:///…`` URL.
 
         Raises:
@@ -73,6 +73,16 @@ class FileStore(Store):
     def url(self) -> str:
         return self.path.as_uri()
 
+    async def probe(self) -> None:
+        def probe() -> None:
+            with _system_errors(self.path), tempfile.TemporaryFile(dir=self._incoming) as file:
+                file.write(b"Can this be written?")
+
+        await self._run(probe)
+
+    async def tidy(self) -> int:
+        return await self._run(self._remove_stale)
+
     async def upload(self, digest: str, size: int) -> Upload:
         return _FileUpload(self._run, _Incoming(self._path(digest), self._incoming, digest, size))
 
@@ -84,6 +94,12 @@ class FileStore(Store):
             while left > 0 and (data := await self._run(lambda: self._next(file, chunk))):
                 left -= len(data)
                 yield data
+
+    def pieces(self, digest: str, offset: int = 0) -> Iterator[bytes]:
+        with _open(self._path(digest), digest) as file:
+            file.seek(offset)
+            while piece := self._next(file, BUFFER):
+                yield piece
 
     async def size(self, digest: str) -> int | None:
         return await self._run(lambda: _size(self._path(digest)))
@@ -114,13 +130,15 @@ class FileStore(Store):
             return None
         return hasher.digest()
 
-    def _remove_stale(self) -> None:
-        # Whoever only reads may not be able to write here; the owner of the store will.
-        with contextlib.suppress(OSError):
+    def _remove_stale(self) -> int:
+        stale = 0
+        with _system_errors(self.path):
             for path in self._incoming.iterdir():
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(FileNotFoundError):
                     if path.stat().st_mtime < time.time() - STALE:
                         path.unlink()
+                        stale += 1
+        return stale
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
