@@ -156,7 +156,7 @@ def test_every_option_has_a_key() -> None:
 
     said = {p.name.removesuffix("_bundle") for p in deploy.params if p.name and p.expose_value}
     missing = said - set(NotebookConfig.model_fields)
-    assert missing == {"yes", "config", "config_file"}
+    assert missing == {"yes", "config", "config_file", "git_credentials"}
 
 
 def test_a_mistake_in_a_file_is_an_exit_code_and_no_traceback(tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ WISHES = {
     "bind_mounts",
     "volumes",
     "image",
+    "git",
 }
 """What a notebook shows of its wish."""
 
@@ -160,6 +161,12 @@ EVERY_OPTION = {
     ),
     "an image": Option(
         ["--image", "science"], ["image=science"], "image: science", {"image": "science"},
+    ),
+    "a repository": Option(
+        ["--git", "https://host.example:8443/a/b.git@feature/x"],
+        ["git=https://host.example:8443/a/b.git@feature/x"],
+        "git: HTTPS://host.example:8443/a/b.git/@feature/x\n",
+        {"git": "https://host.example:8443/a/b.git@feature/x"},
     ),
     "a list of variables": Option(
         ["-e", "A=1"], ["environment=[A=1]"], "environment:\n  - A=1\n", {"environment": {"A": "1"}}

@@ -197,6 +197,8 @@ def mnist(hub: RunningHub, ada: str) -> str:
 _BODIES = {
     "/notebooks/{name}/activity": {"last_use": "2026-01-31T12:00:00Z"},
     "/notebooks/{name}/attach": {"data": "numbers"},
+    "/notebooks/{name}/git": {"repository": "https://x/y", "state": "CLONED"},
+    "/notebooks/{name}/git/credentials": {"repository": "https://x/y"},
 }
 _QUERIES = {"file": "?path=x"}
 _OWNED = [route for route in ROUTES if route.parameters]

@@ -217,6 +217,18 @@ def test_a_wrong_variable_is_never_repeated():
         options_from_form({"environment": ["KAOS_URL=x"]})
 
 
+def test_a_repository_is_named_without_a_password():
+    """The Hub keeps what its form sends."""
+    form = {"git": [" https://h.org/a.git@main "]}
+    assert options_from_form(form) == {"git": "https://h.org/a.git@main"}
+    assert options_from_form({"git": ["-"]}) == {"git": "-"}
+    with pytest.raises(InvalidRequest, match="--git-credentials") as refused:
+        options_from_form({"git": ["https://ada:hunter2@h.org/a.git"]})
+    assert "hunter2" not in refused.value.message
+    page = render_form(options(), "default")
+    assert re.search(r'<input [^>]*name="git"', page)
+
+
 @pytest.mark.parametrize(
     "form", [{"cpu": ["-1"]}, {"memory": ["nan"]}, {"gpu": ["½"]}, {"idle_timeout": ["soon"]}]
 )

@@ -15,7 +15,12 @@ from tests.kernels import Kernel
 
 HERS = {"name": "secret", "kind": "data", "version": "1", "errand": "0" * 16}
 NOBODYS = HERS | {"name": "nosuch"}
-BODIES = {"activity": {"last_use": "2026-01-01T00:00:00Z"}, "attach": {"data": "secret"}}
+BODIES = {
+    "activity": {"last_use": "2026-01-01T00:00:00Z"},
+    "attach": {"data": "secret"},
+    "git": {"repository": "https://x/y", "state": "CLONED"},
+    "credentials": {"repository": "https://x/y"},
+}
 QUERIES = {"file": "?path=diary.txt", "changes": "?since=1"}
 NEVER = "blake3:" + "0" * 64
 

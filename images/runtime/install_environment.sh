@@ -11,7 +11,7 @@ ln -s "../python/bin/$program" "$root/bin/python"
 printf 'home = %s/python/bin\ninclude-system-site-packages = false\nversion = %s\n' \
     "$root" "${program#python}" > "$root/pyvenv.cfg"
 uv pip install --quiet --python "$root/bin/python" --constraint /build/constraints.txt \
-    --requirement /build/sdk-requirements.txt jupyterlab "$jupyterhub" pip
+    --requirement /build/sdk-requirements.txt dulwich jupyterlab "$jupyterhub" pip
 
 # programs get out of the way of those of the user's image; -I keeps PYTHONPATH and home packages out
 mv "$root/bin" "$root/libexec"

@@ -47,6 +47,7 @@ def deploy(session: Session, /, **options: Any) -> None:
         kaos notebook deploy -s notebook/example -d mnist/data
         kaos notebook deploy -n scratch --cpu 0.5 --memory 512Mi
         kaos notebook deploy --run 1f3a5c7e9b2d4f60.2
+        kaos notebook deploy --git https://example.org/group/repository.git@main
     """
     carry_out(session, read(options))
 
@@ -110,7 +111,7 @@ def _run(session: Session, text: str, name: str | None) -> dict[str, Any]:
 
 def _name(plan: _Plan) -> str | None:
     from kaos_hub.client import notebook_name_from
-    from kaos_hub.models import NOTHING
+    from kaos_hub.models import NOTHING, parse_repository
 
     for role in ("source", "context", "data"):
         folder = plan.folders.get(role)
@@ -125,6 +126,9 @@ def _name(plan: _Plan) -> str | None:
         if name is None:
             raise InvalidName(f"no notebook's name can be made of {path.name!r}; say one: -n NAME")
         return name
+    git = plan.request.git
+    if git not in (None, NOTHING):
+        return notebook_name_from(Path(parse_repository(str(git)).name))
     return None
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from kaos_hub.cli import completion
+from kaos_hub.cli.git import ASK, credentials
 from kaos_hub.errors import InvalidRequest
 
 _IDLE_TYPES = ["kernels_or_terminals", "kernel_connections", "activity"]
@@ -42,6 +43,11 @@ def deploy_options(function: AnyFunction) -> AnyFunction:
                          help="A variable; NAME alone takes it from here, NAME= takes it away."),
             click.option("--image", metavar="NAME", shell_complete=completion.images,
                          help="A ready-made environment that the Hub offers; - is none again."),
+            click.option("--git", metavar="URL[@REF]",
+                         help="A repository, cloned into its folder once; - is none again."),
+            click.option("--git-credentials", metavar="[env:NAME|FILE]", is_flag=False,
+                         flag_value=ASK,
+                         help="For a private one: asks for them, or where they are."),
             click.option("--size", help="One of the sizes the Hub offers.",
                          shell_complete=completion.sizes),
             click.option("--cpu", help="Cores: 0.5, 2 or 500m."),
@@ -114,6 +120,8 @@ def _layered(given: dict[str, Any]) -> dict[str, Any]:
         layers = [read_config(file) if file is not None else {}, read_pairs(pairs)]
     if "environment" in given:
         given["environment"] = variables(given["environment"])
+    if "git_credentials" in given:
+        given["git_credentials"] = credentials(given["git_credentials"])
     for option, fields in _PLACED.items():
         if option in given:
             given[option] = _placed(option, given[option], fields)

@@ -11,6 +11,7 @@ from kaos_hub.cli.account import open_browser
 from kaos_hub.cli.base import Session
 from kaos_hub.cli.display import display_for, happenings, ring
 from kaos_hub.cli.finding import remember_here
+from kaos_hub.cli.git import clone_line
 from kaos_hub.cli.output import clean_line, on_terminal, say, show, show_json
 from kaos_hub.errors import KaosError, NotFound
 
@@ -65,6 +66,9 @@ def _finish(session: Session, found: "Notebook", detach: bool, browser: bool) ->
         show_json(found)
     else:
         show(found.url)
+    if found.git is not None and not detach:
+        # Its end is not waited for: the notebook can be used before.
+        session.note(f"git: {clone_line(found.git)}")
     if found.state == "RUNNING":
         if browser and not detach and on_terminal():
             open_browser(found.url)

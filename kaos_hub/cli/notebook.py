@@ -9,6 +9,7 @@ from kaos_hub.cli import deploy as _deploy, notebook_files as _files
 from kaos_hub.cli.account import open_browser
 from kaos_hub.cli.base import Group, Session, pass_session
 from kaos_hub.cli.deploy_options import deploy_options, read, said
+from kaos_hub.cli.git import clone_line
 from kaos_hub.cli.output import (
     age,
     moment,
@@ -118,6 +119,7 @@ def _fields(found: "Notebook") -> list[tuple[str, object]]:
         ("context", _link(found.context)),
         ("run", found.run),
         ("image", found.image),
+        ("git", clone_line(found.git)),
         ("resources", resources(found.resources)),
         ("pool", found.pool),
         ("environment", ", ".join(found.environment)),

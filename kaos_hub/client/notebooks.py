@@ -18,11 +18,13 @@ from kaos_hub.models import (
     BundleVersion,
     DeployAnswer,
     Event,
+    GitCredentials,
     IdleType,
     Notebook,
     NotebookRequest,
     NotebookState,
     VolumeMount,
+    parse_repository,
     parse_request,
 )
 
@@ -128,6 +130,8 @@ class Notebooks(Files):
         bind_mounts: "Sequence[BindMount] | None" = None,
         volumes: "Sequence[VolumeMount] | None" = None,
         image: str | None = None,
+        git: str | None = None,
+        git_credentials: GitCredentials | None = None,
         pull: bool = False,
         restart: bool = False,
         dry_run: bool = False,
@@ -153,6 +157,9 @@ class Notebooks(Files):
             bind_mounts: folders of the machine, of those that the admin allows.
             volumes: named volumes, made where there is none yet.
             image: a ready-made environment of ``client.info().images``; ``"-"`` is none again.
+            git: ``URL`` or ``URL@REF`` of a repository that is cloned into the working directory,
+                once; ``"-"`` is none again.
+            git_credentials: for a private repository; handed out once, and not kept.
             pull: look the base image up again.
             restart: restart a running notebook if the change needs it.
             dry_run: only say what would happen; folders are still submitted.
@@ -167,13 +174,14 @@ class Notebooks(Files):
             "idle_timeout": idle_timeout, "idle_type": idle_type, "display_name": display_name,
             "bind_mounts": bind_mounts if bind_mounts is None else [*bind_mounts],
             "volumes": volumes if volumes is None else [*volumes],
-            "run": run, "pool": pool, "image": image,
+            "run": run, "pool": pool, "image": image, "git": git,
+            "git_credentials": git_credentials,
             "environment": environment and dict(environment),
         }  # fmt: skip
         request = parse_request(
             NotebookRequest,
             {
-                "name": name or self._derived_name(source, data, context),
+                "name": name or self._derived_name(source, data, context, git),
                 "pull": pull,
                 "restart": restart,
             }
@@ -295,7 +303,11 @@ class Notebooks(Files):
         return self._transport.log("/api/v1" + quoted("notebooks", name, log), follow)
 
     def _derived_name(
-        self, source: Bundle | None, data: Bundle | None, context: Bundle | None
+        self,
+        source: Bundle | None,
+        data: Bundle | None,
+        context: Bundle | None,
+        git: str | None,
     ) -> str | None:
         for bundle, kind in (
             (source, BundleKind.SOURCE),
@@ -311,6 +323,8 @@ class Notebooks(Files):
             text = bundle.name if isinstance(bundle, BundleVersion) else str(bundle)
             if not text.startswith("blake3:"):
                 return notebook_name_from(Path(text.partition("@")[0]))
+        if git not in (None, NOTHING):
+            return notebook_name_from(Path(parse_repository(str(git)).name))
         return None
 
     def _reference(self, bundle: Bundle | None, kind: BundleKind) -> str | None:

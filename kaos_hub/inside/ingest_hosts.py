@@ -47,16 +47,18 @@ class Hosts:
 
     Args:
         allow: networks that may be reached though they are not public, like ``10.1.0.0/16``.
+        setting: what the admin allows them with.
 
     Raises:
         InvalidRequest: one is no network.
     """
 
-    def __init__(self, allow: Iterable[str]) -> None:
+    def __init__(self, allow: Iterable[str], setting: str = "manifest_networks") -> None:
+        self._setting = setting
         try:
             self._allow = [ip_network(one.strip(), strict=False) for one in allow]
         except ValueError as e:
-            raise InvalidRequest(f"networks that an ingest may reach: {e}") from None
+            raise InvalidRequest(f"networks that may be reached ({setting}): {e}") from None
         self._known: dict[tuple[str, int], tuple[float, list[str]]] = {}
         self._until: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -77,7 +79,7 @@ class Hosts:
         if not found:
             shown = "" if host == str(addresses[0]) else f" is {addresses[0]}, which"
             raise Wrong(
-                f"{host}{shown} is not a public address; the admin can allow it (manifest_networks)"
+                f"{host}{shown} is not a public address; the admin can allow it ({self._setting})"
             )
         with self._lock:
             self._known[host, port] = (time.monotonic() + _KEPT, found)

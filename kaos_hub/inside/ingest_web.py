@@ -3,7 +3,7 @@
 import re
 import ssl
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -71,20 +71,50 @@ class Web:
             Later: it did not work now.
         """
         first = self._split(url)
+        answer, last = self._arrive(url, lambda parts: {**headers, **_login(parts, first)})
+        if answer.status == 200 or (answer.status in (206, 416) and "Range" in headers):
+            return answer
+        answer.close()
+        raise self._refusal(answer, self._split(last), first)
+
+    def ask(
+        self,
+        url: str,
+        headers: Callable[[SplitResult], Mapping[str, str]],
+        body: bytes | None = None,
+    ) -> tuple[urllib3.BaseHTTPResponse, str]:
+        """Whatever is answered, and by which URL. What has a body is sent to no other place.
+
+        Args:
+            url: what is asked.
+            headers: of the request to a URL; after a redirect it is another.
+            body: with one it is a POST.
+
+        Raises:
+            Wrong, Later: as :meth:`get`.
+        """
+        answer, last = self._arrive(url, headers, body)
+        assert isinstance(answer, urllib3.BaseHTTPResponse)
+        return answer, last
+
+    def _arrive(
+        self,
+        url: str,
+        headers: Callable[[SplitResult], Mapping[str, str]],
+        body: bytes | None = None,
+    ) -> tuple[Answer, str]:
+        """The answer at the end of all redirects, and the URL that gave it."""
         for hop in range(REDIRECTS + 1):
             try:
                 parts = self._split(url)
-                answer = self._ask(parts, {**headers, **_login(parts, first)})
+                answer = self._ask(parts, headers(parts), body)
             except Wrong as e:
                 raise Wrong(f"it was redirected, and {e}") if hop else e from None
-            if answer.status in _MOVED and (to := answer.headers.get("Location")):
-                answer.close()
-                url = _join(url, to)
-                continue
-            if answer.status == 200 or (answer.status in (206, 416) and "Range" in headers):
-                return answer
+            to = answer.headers.get("Location")
+            if answer.status not in _MOVED or not to or body is not None:
+                return answer, url
             answer.close()
-            self._refuse(answer, parts, first)
+            url = _join(url, to)
         raise Wrong(f"it was redirected more than {REDIRECTS} times")
 
     def _split(self, url: str) -> SplitResult:
@@ -102,7 +132,9 @@ class Web:
             raise Wrong(f"{url[:100]!r} names no host")
         return parts._replace(scheme=scheme)
 
-    def _ask(self, parts: SplitResult, headers: Mapping[str, str]) -> Answer:
+    def _ask(
+        self, parts: SplitResult, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Answer:
         host, standard = _ascii(parts.hostname or ""), _PORTS[parts.scheme]
         port = parts.port or standard
         self._hosts.wait(host, self._stop)
@@ -114,8 +146,9 @@ class Web:
         for address in self._hosts.find(host, port):
             try:
                 return self._pool(parts.scheme, host, address, port).urlopen(
-                    "GET",
+                    "GET" if body is None else "POST",
                     target,
+                    body,
                     headers=sent,
                     redirect=False,
                     retries=False,
@@ -142,7 +175,7 @@ class Web:
         kwargs = {"server_hostname": host} if named else {}
         return self._pools.connection_from_host(address, port, scheme, pool_kwargs=kwargs)
 
-    def _refuse(self, answer: Answer, parts: SplitResult, first: SplitResult) -> None:
+    def _refusal(self, answer: Answer, parts: SplitResult, first: SplitResult) -> Wrong | Later:
         moved = f" by {parts.hostname}" if parts.hostname != first.hostname else ""
         try:
             reason = f"{answer.status} {HTTPStatus(answer.status).phrase}"
@@ -150,11 +183,11 @@ class Web:
             reason = str(answer.status)
         problem = f"answered{moved} with {reason}"
         if answer.status not in _PASSING:
-            raise Wrong(problem)
+            return Wrong(problem)
         wait = _retry_after(answer)
         if wait is not None:
             self._hosts.hold(_ascii(parts.hostname or ""), wait)
-        raise Later(problem, wait)
+        return Later(problem, wait)
 
 
 def _join(url: str, to: str) -> str:

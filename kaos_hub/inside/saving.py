@@ -22,7 +22,7 @@ from kaos_hub.bundles.limits import Limits, shown
 from kaos_hub.bundles.scan import Scan, scan
 from kaos_hub.bundles.source import DOCKERFILE, MODEL, check_source
 from kaos_hub.errors import InvalidBundle
-from kaos_hub.inside import working_copy
+from kaos_hub.inside import clone_record, working_copy
 from kaos_hub.inside.archive import unpack
 from kaos_hub.inside.hook import NOTICE
 from kaos_hub.inside.installed import Proposal, installed, packages_dir, propose
@@ -39,6 +39,7 @@ _HEX = "[0-9a-f]" * 8
 _OURS = GitIgnoreSpec.from_lines(
     [
         f"/{NOTICE}",
+        f"/{clone_record.NOTICE}",
         # versions laid beside, and what an update that was killed left
         *(f"*.new-{_HEX}{more}" for more in ("", ".*", "-[0-9]", "-[0-9].*")),
         *(f".kaos-{role}-{_HEX}{_HEX}" for role in ("new", "old")),

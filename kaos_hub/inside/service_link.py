@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
-from kaos_hub.inside import working_copy
+from kaos_hub.inside import cloning, working_copy
 from kaos_hub.inside.archive import unpack
 from kaos_hub.inside.errand_runner import ErrandRunner
 from kaos_hub.models import Activity, ActivityAnswer
@@ -157,6 +157,9 @@ class ServiceLink:
             self._log.info("kaos answers again")
         self.problem = ""
         self._errands.take(self.answer.errands)
+        git = self.answer.git
+        if git is not None:
+            cloning.begin(self._home, git.repository, git.model_dump_json())
         wanted = self.answer.source
         if wanted is None or wanted == following or self._is_postponed(wanted):
             return False

@@ -10,6 +10,7 @@ a container with the runtime's (there ``python -I``). Everything it needs is in 
 ``KAOS_PACKAGES``       where the user's own ``pip install`` goes
 ``KAOS_MOUNT_<n>``      where something is mounted; ``KAOS_MOUNT_<n>_NAME`` is what it is called
 ``KAOS_PARAMS_TEXT``    parameters of the run that it is on; ``KAOS_PARAMS`` names the file they get
+``KAOS_GIT``            repository to clone into ``<home>/work``, and within which bounds; JSON
 ``KAOS_HOOK_TIMEOUT``   seconds that ``startup-hook.sh`` may take, 600 if not set
 
 Nothing here keeps a notebook from starting: what goes wrong is told in the notebook's log.
@@ -18,14 +19,17 @@ Nothing here keeps a notebook from starting: what goes wrong is told in the note
 import os
 import re
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from kaos_hub.inside import kernels, packages, variables
+from kaos_hub.inside import cloning, kernels, packages, variables
 from kaos_hub.inside.hook import Hook
 from kaos_hub.inside.working_copy import follow
 
 EXTENSION = "kaos_hub.inside.extension"
+_PATIENCE = 10.0
+"""Seconds for which the server waits for a clone, and for the hook; they go on beside it."""
 
 
 def main() -> None:
@@ -37,8 +41,14 @@ def main() -> None:
     lay_links(home, os.environ)
     if os.environ.get("KAOS_PYTHON"):
         lend_kernel(home)
-    run_hook(home / "work")
-    serve(home)
+    repository = os.environ.pop("KAOS_GIT", None)
+    clone = cloning.at_start(home, repository)
+    if clone is None or clone.wait(_PATIENCE):
+        run_hook(home / "work")
+    else:
+        say("still cloning; the notebook starts meanwhile")
+        hook_after(clone, home / "work", dict(os.environ))
+    serve(home, at_work=bool(repository or os.environ.get("KAOS_SOURCE")))
 
 
 def refuse_musl() -> None:
@@ -150,9 +160,19 @@ def lend_command(home: Path) -> Path:
     return directory
 
 
-def run_hook(work: Path) -> None:
+def hook_after(clone: cloning.Cloning, work: Path, environ: dict[str, str]) -> None:
+    """Run the hook once the clone, which it may need, is there or failed."""
+
+    def later() -> None:
+        clone.wait()
+        run_hook(work, environ)
+
+    threading.Thread(target=later, name="hook-after-clone", daemon=True).start()
+
+
+def run_hook(work: Path, environ: dict[str, str] | None = None) -> None:
     """Run the bundle's ``startup-hook.sh``, and go on without it when it takes long."""
-    environ = dict(os.environ)
+    environ = dict(os.environ) if environ is None else environ
     variables.restore(environ)
     if not environ.get("KAOS_PYTHON"):
         kernels.prepare(environ)
@@ -160,11 +180,11 @@ def run_hook(work: Path) -> None:
         timeout = float(environ.get("KAOS_HOOK_TIMEOUT") or 600)
     except ValueError:
         timeout = 600
-    Hook(work, environ, timeout).run(patience=10)
+    Hook(work, environ, timeout).run(_PATIENCE)
 
 
-def serve(home: Path) -> None:
-    """Be the Jupyter server of the Hub's user."""
+def serve(home: Path, at_work: bool) -> None:
+    """Be the Jupyter server of the Hub's user; ``at_work``: Lab opens in ``work``."""
     # Half of a server's start would be spent on building parsers for one kind of JSON string
     # (`format: iri`) that nothing here uses. jsonschema does without them where the module is
     # absent, and None in this table is Python's way to say that a module is absent.
@@ -176,7 +196,7 @@ def serve(home: Path) -> None:
     import_lab()
     from jupyterhub.singleuser import main as singleuser
 
-    sys.argv = ["jupyterhub-singleuser", *options(home), *sys.argv[1:]]
+    sys.argv = ["jupyterhub-singleuser", *options(home, at_work), *sys.argv[1:]]
     os.chdir(home)
     singleuser()
 
@@ -192,12 +212,12 @@ def import_lab() -> None:
         os.environ["PATH"] = path
 
 
-def options(home: Path) -> list[str]:
+def options(home: Path, at_work: bool) -> list[str]:
     """The server's command line."""
     found = [
         f"--ServerApp.root_dir={home}",
         f"--ServerApp.jpserver_extensions={EXTENSION}=True",
-        f"--ServerApp.default_url=/lab{'/tree/work' if os.environ.get('KAOS_SOURCE') else ''}",
+        f"--ServerApp.default_url=/lab{'/tree/work' if at_work else ''}",
         # Lab's news and its own updates are not the user's to deal with here.
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",

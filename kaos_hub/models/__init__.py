@@ -53,6 +53,18 @@ from kaos_hub.models.errands import (
     SaveRequest as SaveRequest,
     WaitForErrand as WaitForErrand,
 )
+from kaos_hub.models.git import (
+    GIT_SCHEMES as GIT_SCHEMES,
+    Clone as Clone,
+    CloneLogin as CloneLogin,
+    CloneOrder as CloneOrder,
+    CloneQuestion as CloneQuestion,
+    CloneReport as CloneReport,
+    GitCredentials as GitCredentials,
+    GitState as GitState,
+    Repository as Repository,
+    parse_repository as parse_repository,
+)
 from kaos_hub.models.notebooks import (
     Activity as Activity,
     ActivityAnswer as ActivityAnswer,

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from kaos_hub.models.base import Model
+from kaos_hub.models.git import GitWish
 from kaos_hub.models.options import BindMounts, Variables, VolumeMounts
 from kaos_hub.models.resources import Cpu, Duration, Gpu, Memory
 from kaos_hub.models.words import IdleType, NotebookName
@@ -36,6 +37,7 @@ class NotebookConfig(Model):
     context: str | None = Field(None, description="folder or file, likewise")
     run: str | None = Field(None, description="a trial: JOB.N")
     image: str | None = Field(None, description="a ready-made environment")
+    git: GitWish | None = Field(None, description="a repository to begin with: URL[@REF]")
     size: str | None = Field(None, description="one of the sizes the Hub offers")
     cpu: Cpu | None = None
     memory: Memory | None = None

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from kaos_hub.models.base import Model
 from kaos_hub.models.errands import ErrandOrder
+from kaos_hub.models.git import Clone, CloneOrder, GitCredentials, GitWish
 from kaos_hub.models.options import (
     BindMount,
     BindMounts,
@@ -97,6 +98,16 @@ class NotebookRequest(Model):
     volumes: VolumeMounts | None = Field(
         None, description="named volumes, made where there is none yet; [] is none again"
     )
+    git: GitWish | None = Field(
+        None,
+        description="URL[@REF] of a repository that is cloned into the working directory, once; REF"
+        " is a branch, tag or commit; `-` is none again, and leaves what was cloned",
+    )
+    git_credentials: GitCredentials | None = Field(
+        None,
+        repr=False,
+        description="for a private repository: handed to the notebook once, never shown again",
+    )
     pull: bool = Field(False, description="look up the base image again")
     restart: bool = Field(False, description="restart a running notebook if the change needs it")
     dry_run: bool = Field(False, description="say what would happen, do nothing")
@@ -144,6 +155,7 @@ class Notebook(Model):
     bind_mounts: list[BindMount] = Field(default=[], description="folders of the machine")
     volumes: list[VolumeMount] = Field(default=[], description="named volumes")
     image: str | None = Field(None, description="the ready-made environment that it runs in")
+    git: Clone | None = Field(None, description="the repository that it begins with")
     idle: IdlePolicy = IdlePolicy()
     verdict: IdleVerdict | None = None
     build: Stage
@@ -203,3 +215,4 @@ class ActivityAnswer(Model):
     verdict: IdleVerdict
     source: Digest | None = Field(None, description="the source the working copy should follow")
     errands: list[ErrandOrder] = Field(default=[], description="what the server should do now")
+    git: CloneOrder | None = Field(None, description="the repository to clone now")

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from kaos_hub.errors import InvalidName, InvalidRequest
 from kaos_hub.models.base import Model
+from kaos_hub.models.git import GitWish
 from kaos_hub.models.words import Owner
 
 NOTHING = "-"
@@ -212,3 +213,4 @@ class NotebookOptions(Model):
     bind_mounts: BindMounts = Field(default=[], description="folders of the machine")
     volumes: VolumeMounts = Field(default=[], description="named volumes")
     image: str | None = Field(None, description="a ready-made environment, or an image")
+    git: GitWish | None = Field(None, description="the repository that it begins with")

@@ -44,6 +44,7 @@ from kaos_hub.notebooks.records import (
     stream,
     user_of,
 )
+from kaos_hub.notebooks.repositories import Repositories, is_asked
 from kaos_hub.notebooks.wishes import Offer, Wishes
 from kaos_hub.quantities import show_memory
 
@@ -74,6 +75,7 @@ class Notebooks:
         self._public_url, self._trusted = public_url, trusted
         self._db: Database = hosting.db
         self._bell: Bell = hosting.bell
+        self.repositories = Repositories(hosting.db, hosting.bell)
 
     # --- looking ---
 
@@ -256,6 +258,8 @@ class Notebooks:
             return fresh.id, as_model(session, fresh, self._public_url)
 
         notebook_id, model = await self._db.run(write)
+        if wish.git_credentials is not None and model.git is not None:
+            self.repositories.keep(notebook_id, str(model.git), wish.git_credentials)
         self._bell.ring()
         self._hosting.wake(notebook_id)
         return DeployAnswer(notebook=model, actions=actions)
@@ -406,6 +410,8 @@ def _plan(row: NotebookRow, environment: Environment, restart: Sequence[str]) ->
     else:
         steps.append("build nothing: the environment is known")
     steps += environment.advice
+    if is_asked(row):
+        steps.append(f"clone {options_of(row).git}")
     if row.held and not restart:
         steps.append("update the working copy in place; kernels live on")
     elif row.held:

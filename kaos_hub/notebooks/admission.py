@@ -19,6 +19,7 @@ from kaos_hub.notebooks import runs, volumes
 from kaos_hub.notebooks.mounting import told
 from kaos_hub.notebooks.offered import Images
 from kaos_hub.notebooks.records import options_of, set_state
+from kaos_hub.notebooks.repositories import GitRules
 
 HOME = "/home/kaos"
 CODE = "/opt/program"
@@ -37,6 +38,8 @@ class Inside:
     """The pools that sizes may name."""
     images: Images = field(default_factory=Images)
     """The ready-made environments."""
+    git: GitRules = field(default_factory=GitRules)
+    """What may be cloned."""
 
 
 def admit(
@@ -115,6 +118,9 @@ def _spec(
     image = options_of(row).image
     if image is not None:
         environment["KAOS_IMAGE"] = image
+    clone = inside.git.order(row)
+    if clone is not None:
+        environment["KAOS_GIT"] = clone.model_dump_json()
     if row.good_tree is not None:
         mounts.append(places.tree(row.good_tree, "/kaos/source"))
         environment |= {"KAOS_SOURCE": "/kaos/source", "KAOS_SOURCE_DIGEST": row.good_tree}

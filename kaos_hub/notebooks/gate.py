@@ -10,7 +10,7 @@ from urllib.parse import quote
 from sqlalchemy.orm import Session
 
 from kaos_hub.database import NotebookRow, VersionRow, now
-from kaos_hub.errors import Conflict, Forbidden, LimitExceeded, NotBuilt, NotFound
+from kaos_hub.errors import Conflict, Forbidden, InvalidRequest, LimitExceeded, NotBuilt, NotFound
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import (
     DEFAULT_SERVER,
@@ -27,6 +27,7 @@ from kaos_hub.notebooks import admission, idle
 from kaos_hub.notebooks.errands import Errands
 from kaos_hub.notebooks.hosting import Hosting
 from kaos_hub.notebooks.records import find, followed, set_state
+from kaos_hub.notebooks.repositories import is_asked
 from kaos_hub.notebooks.wishes import Wishes
 from kaos_hub.quantities import show_memory
 
@@ -73,6 +74,12 @@ class Gate:
         owner, name = f"user:{asked.user}", asked.server or DEFAULT_SERVER
         if asked.server == DEFAULT_SERVER:
             raise Forbidden(f"A server cannot be called {DEFAULT_SERVER!r}: the default server is.")
+        if "git_credentials" in asked.options:
+            # The Hub keeps and shows what a server is asked for.
+            raise InvalidRequest(
+                "git_credentials: not by way of the Hub. Say it to the service instead:"
+                f" kaos notebook deploy -n {name} --git URL --git-credentials"
+            )
         asks = {k: v for k, v in asked.options.items() if k != "notebook" and v not in (None, "")}
         wish = parse_request(NotebookRequest, {**asks, "name": name})
 
@@ -218,7 +225,8 @@ class Gate:
             if wished is not None and wished.digest == seen.source:
                 # It was saved there, and waits for a start that has its environment.
                 source = wished.digest
-            return ActivityAnswer(verdict=idle.verdict(row, at), source=source)
+            git = self._hosting.inside.git.order(row) if is_asked(row) else None
+            return ActivityAnswer(verdict=idle.verdict(row, at), source=source, git=git)
 
         answer = await self._db.run(write)
         return answer.model_copy(update={"errands": self._errands.orders(owner, name)})

@@ -12,7 +12,9 @@ from kaos_hub.errors import NotFound
 from kaos_hub.models import (
     DEFAULT_SERVER,
     BundleLink,
+    Clone,
     Event,
+    GitState,
     IdlePolicy,
     IdleType,
     JobState,
@@ -21,6 +23,7 @@ from kaos_hub.models import (
     NotebookState,
     Resources,
     Stage,
+    parse_repository,
 )
 from kaos_hub.notebooks import idle
 
@@ -130,6 +133,7 @@ def as_model(session: Session, row: NotebookRow, public_url: str) -> Notebook:
         bind_mounts=options.bind_mounts,
         volumes=options.volumes,
         image=options.image,
+        git=clone_of(row),
         idle=IdlePolicy(timeout=row.idle_timeout, type=IdleType(row.idle_type)),
         verdict=idle.verdict(row, now()) if running else None,
         build=_build_stage(session, row),
@@ -138,6 +142,19 @@ def as_model(session: Session, row: NotebookRow, public_url: str) -> Notebook:
         started=row.started,
         stopped=row.stopped,
     )
+
+
+def clone_of(row: NotebookRow) -> Clone | None:
+    """A notebook's repository, and what became of it."""
+    text = options_of(row).git
+    if text is None:
+        return None
+    repository = parse_repository(text)
+    found = Clone(url=repository.url, ref=repository.ref, **row.clone)
+    if found.state is GitState.CLONING and not row.held:
+        note = "the notebook stopped meanwhile; begins anew when it starts"
+        return found.model_copy(update={"state": GitState.ASKED, "note": note})
+    return found
 
 
 def notebook_url(public_url: str, row: NotebookRow) -> str:

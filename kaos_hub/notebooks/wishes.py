@@ -25,6 +25,7 @@ from kaos_hub.notebooks import volumes
 from kaos_hub.notebooks.names import find_name
 from kaos_hub.notebooks.offered import Images
 from kaos_hub.notebooks.records import keep_options, options_of
+from kaos_hub.notebooks.repositories import GitRules, ask
 from kaos_hub.notebooks.runs import work_on
 from kaos_hub.versions import select_version
 
@@ -38,6 +39,7 @@ class Offer:
     places: Places | None = None
     most_volumes: int = 20
     images: Images = field(default_factory=Images)
+    git: GitRules = field(default_factory=GitRules)
 
     def check_pool(self, name: str) -> None:
         """Refuse a pool that there is not.
@@ -144,7 +146,7 @@ class Wishes:
             state=NotebookState.STOPPED.value, reason="", progress=0,
             build_state="SKIPPED", build_reason="", starts=0, workload="", environment_key="",
             stop_reason="", idle_reason="", held=False, held_cpu=0, held_memory=0, held_gpu=0,
-            options={}, held_options={},
+            options={}, held_options={}, clone={},
         )  # fmt: skip
 
     def _fill(self, session: Session, row: NotebookRow, wish: NotebookRequest) -> None:
@@ -169,6 +171,8 @@ class Wishes:
         row.pull = row.pull or wish.pull
         if wish.image not in (None, NOTHING):
             self._offer.images.reference(str(wish.image))
+        if wish.git not in (None, NOTHING):
+            self._offer.git.check(str(wish.git))
         if wish.pool is not None:
             self._choose_pool(row, wish.pool)
         if wish.display_name is not None:
@@ -177,7 +181,9 @@ class Wishes:
             row.idle_type = wish.idle_type
         if wish.idle_timeout is not None:
             row.idle_timeout = wish.idle_timeout
-        keep_options(row, changed(options_of(row), wish))
+        before = options_of(row)
+        keep_options(row, changed(before, wish))
+        ask(row, before.git, wish)
         self._cap(row)
 
     def _resize(self, row: NotebookRow, name: str) -> None:
@@ -217,6 +223,8 @@ def changed(options: NotebookOptions, wish: NotebookRequest) -> NotebookOptions:
         update["volumes"] = wish.volumes
     if wish.image is not None:
         update["image"] = None if wish.image == NOTHING else wish.image
+    if wish.git is not None:
+        update["git"] = None if wish.git == NOTHING else wish.git
     found = options.model_copy(update=update)
     check_apart([*(m.container_path for m in found.bind_mounts), *(m.path for m in found.volumes)])
     return found

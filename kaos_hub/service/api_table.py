@@ -10,6 +10,7 @@ from typing import Any
 from kaos_hub.service import (
     handlers_bundles,
     handlers_errands,
+    handlers_git,
     handlers_info,
     handlers_models,
     handlers_notebooks,
@@ -30,7 +31,8 @@ def all_routes(logins: login.Logins, server: str) -> list[Route]:
         logins: the logins that wait.
         server: the path of the API, e.g. ``/services/kaos/api/v1``.
     """
-    own = [*handlers_notebooks.ROUTES, *handlers_errands.ROUTES, *handlers_volumes.ROUTES]
+    own = [*handlers_notebooks.ROUTES, *handlers_errands.ROUTES, *handlers_git.ROUTES]
+    own += handlers_volumes.ROUTES
     return _table([*own, handlers_overview.OF_KAOS], logins, server)
 
 

@@ -2,13 +2,27 @@
 
 import os
 from functools import partial
+from ipaddress import ip_network
 from itertools import permutations
 from pathlib import PurePosixPath
 
-from traitlets import Bool, Dict, Integer, List, TraitError, default
+from traitlets import (
+    Bool,
+    Dict,
+    Enum,
+    Integer,
+    List,
+    TraitError,
+    Unicode,
+    Union,
+    default,
+    validate,
+)
 from traitlets.config import Configurable
 
-from kaos_hub.models import AllowedMount, Image
+from kaos_hub.models import GIT_SCHEMES, AllowedMount, Image
+from kaos_hub.notebooks.repositories import GitRules
+from kaos_hub.quantities import parse_duration, parse_memory
 from kaos_hub.registry import Reference
 from kaos_hub.service.config_trainings import checked
 
@@ -49,6 +63,62 @@ class OfferConfig(Configurable):
         Default: no. Whoever may name images may have all that the machines' passwords for
         registries open, and fill their disks.""",
     ).tag(config=True)
+
+    git_networks = List(
+        Unicode(),
+        help="""Networks (`10.1.0.0/16`) from which repositories may be cloned although they are
+        private.
+
+        Default: those of `manifest_networks`, which is none unless you say so.""",
+    ).tag(config=True)
+
+    git_schemes = List(
+        Enum(GIT_SCHEMES),
+        list(GIT_SCHEMES),
+        help="""Schemes of the addresses of repositories.
+
+        Default: https and http; no others can be cloned.""",
+    ).tag(config=True)
+
+    git_size = Union(
+        [Integer(), Unicode()],
+        default_value="10Gi",
+        help="""Bytes (or `10Gi`) that a clone may fetch, and that its files may have.
+
+        Default: 10Gi: more is data, which does not belong into git.""",
+    ).tag(config=True)
+
+    git_deadline = Union(
+        [Integer(), Unicode()],
+        default_value="1h",
+        help="""Seconds (or `1h`) that a clone may take.
+
+        Default: an hour: enough for 10Gi on a slow line.""",
+    ).tag(config=True)
+
+    @default("git_networks")
+    def _git_networks(self) -> list[str]:
+        # A setting of the service, which this is a part of.
+        return list(getattr(self, "manifest_networks", ()))
+
+    @validate("git_networks")
+    def _check_git_networks(self, proposal: dict[str, list[str]]) -> list[str]:
+        for network in proposal["value"]:
+            checked("git_networks", partial(ip_network, network))
+        return proposal["value"]
+
+    def git_rules(self) -> GitRules:
+        """What may be cloned.
+
+        Raises:
+            TraitError: a setting makes no sense.
+        """
+        return GitRules(
+            networks=tuple(self.git_networks),
+            schemes=tuple(self.git_schemes),
+            size=checked("git_size", lambda: parse_memory(self.git_size)),
+            deadline=checked("git_deadline", lambda: parse_duration(self.git_deadline)),
+        )
 
     @default("bind_mounts")
     def _bind_mounts(self) -> list[dict[str, object]]:

@@ -26,7 +26,11 @@ def request_of(spawner: Spawner) -> AdmissionRequest:
         plain = None
     if not isinstance(plain, dict):
         raise InvalidRequest("The options of a server are names and numbers.")
-    _keep(spawner, {name: value for name, value in plain.items() if name not in SECRET})
+    kept = {name: value for name, value in plain.items() if name not in SECRET}
+    if "@" in str(kept.get("git", "")).partition("://")[2].partition("/")[0]:
+        # It will be refused, with the password in it.
+        del kept["git"]
+    _keep(spawner, kept)
     return AdmissionRequest(user=spawner.user.name, server=spawner.name, options=plain)
 
 

@@ -15,6 +15,7 @@ from kaos_hub.models import (
     IdleType,
     Notebook,
     Size,
+    parse_repository,
     variable_name,
 )
 from kaos_hub.quantities import parse_cpu, parse_duration, parse_gpu, parse_memory, show_memory
@@ -24,6 +25,7 @@ from kaos_hub.spawners.admission import FormOptions
 PLAIN = (
     "source", "data", "context", "size", "cpu", "memory", "gpu", "pool",
     "idle_timeout", "idle_type", "display_name", "image",
+    "git",
 )  # fmt: skip
 LINES = ("environment", "volumes", "bind_mounts")
 _PLACED = {
@@ -33,14 +35,16 @@ _PLACED = {
 FIELDS = (*PLAIN, *LINES)
 """What a form (and thus ``user_options``) may hold; the names are those of a notebook request."""
 
-SECRET = ("environment",)
+SECRET = ("environment", "git_credentials")
 """What must not be kept by the Hub, once it has been admitted."""
 
-_CHECKS = {
+_CHECKS: dict[str, Callable[[str], object]] = {
     "cpu": parse_cpu,
     "memory": parse_memory,
     "gpu": parse_gpu,
     "idle_timeout": parse_duration,
+    # The Hub keeps what is sent: no password may be part of it.
+    "git": lambda text: text if text == NOTHING else parse_repository(text),
 }
 _IDLE_TYPES = {
     IdleType.KERNELS_OR_TERMINALS: "no kernel and no terminal is open",

@@ -203,11 +203,12 @@ function onNotebook(message) {
     announce(`${event.notebook}: ${event.state}`);
     for (const log of logs) log.stateChanged(event.state);
   }
-  // A stage's own bar and reason come with the page; progress alone need not fetch it each time.
-  const stale = document.getElementById("kaos-live").dataset.notebook && Date.now() - lastRefresh > 2000;
-  if (changed || stale) {
+  if (changed) {
     lastRefresh = Date.now();
     refresh();
+  } else if (document.getElementById("kaos-live").dataset.notebook) {
+    // A stage's own bar and reason come with the page; progress alone need not fetch it each time.
+    refreshSoon();
   }
 }
 
