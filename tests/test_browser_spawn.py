@@ -1,5 +1,7 @@
 """The Hub's own pages for a start, in a browser: the form, and the page of what is starting."""
 
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -283,9 +285,73 @@ def test_the_ticket_of_a_form_only_sends(hub: RunningHub, browser: Any) -> None:
     assert request("POST", f"{hub.api}/bundles/missing", None, asked, forged).status == 401
 
 
-def test_without_scripts_an_archive_can_be_sent(hub: RunningHub, browser: Any) -> None:
+def test_all_of_it_without_scripts(hub: RunningHub, browser: Any, tmp_path: Path) -> None:
+    """From the first login, over archives of code and data, to a notebook that runs with them."""
+    code, data = folder(tmp_path / "mine"), tmp_path / "numbers"
+    data.mkdir()
+    (data / "a.csv").write_text("1,2\n")
+    archives = [shutil.make_archive(str(each), "gztar", each) for each in (code, data)]
     with at_browser(browser, hub, "grete", java_script_enabled=False) as person:
-        page = new(person, "plain")
+        page = person.page
+        page.fill("[aria-label='Name of a new notebook']", "plain")
+        page.get_by_role("button", name="New notebook").click()
+        expect(page.locator("h1")).to_have_text("Start notebook plain")
+        expect(page.locator("#noscript")).to_be_hidden()
         expect(page.locator("[data-upload]").first).to_be_hidden()
-        page.get_by_role("link", name="Send an archive").click()
-        expect(page.locator("h1")).to_have_text("Upload")
+        page.get_by_role("link", name="Send an archive with code").click()
+        expect(page.locator("h1")).to_have_text("Upload for plain")
+        page.set_input_files("#archive", archives[0])
+        page.get_by_role("button", name="Upload the archive").click()
+        # some of it was left out, which is said before one goes back
+        expect(page.locator("main")).to_contain_text("secret.txt")
+        page.get_by_role("link", name="Back to the form").click()
+        expect(page.locator("#kaos-source")).to_have_value("mine@v1")
+        page.get_by_role("link", name="Send an archive with data").click()
+        page.set_input_files("#archive", archives[1])
+        page.get_by_role("button", name="Upload the archive").click()
+        expect(page.locator("h1")).to_have_text("Start notebook plain")
+        expect(page.locator("#kaos-source")).to_have_value("mine@v1")
+        expect(page.locator("#kaos-data")).to_have_value("numbers@v1")
+        page.get_by_role("button", name="Start").click()
+        page.wait_for_url("**/services/kaos/notebooks/plain")
+        # the page loads itself again while something moves
+        expect(person.badge()).to_have_text("RUNNING", timeout=60_000)
+        page.get_by_role("link", name="Open plain").click()
+        expect(page).to_have_title(re.compile("JupyterLab"))
+        found = client(hub, "grete").notebooks.get("plain")
+        assert (found.source and found.source.name, found.data and found.data.name) == (
+            "mine",
+            "numbers",
+        )
+        # what was sent for it is in use, and chosen no more
+        page.goto(f"{hub.kaos}/notebooks/plain")
+        page.get_by_role("button", name="Stop plain").click()
+        expect(person.badge()).to_have_text("STOPPED", timeout=30_000)
+        page.goto(f"{hub.url}/hub/spawn/grete/plain")
+        expect(page.locator("#kaos-source")).to_have_value("")
+        expect(page.locator("#kaos-source option").first).to_have_text("mine v1 (as it is)")
+
+
+def test_an_archive_that_cannot_be_taken_leads_back(
+    hub: RunningHub, browser: Any, tmp_path: Path
+) -> None:
+    """To the same page for the same notebook; and what is for one notebook is not for another."""
+    (tmp_path / "no.zip").write_bytes(b"no archive")
+    with at_browser(browser, hub, "gerda", java_script_enabled=False) as person:
+        page = new(person, "one")
+        page.get_by_role("link", name="Send an archive with code").click()
+        page.set_input_files("#archive", tmp_path / "no.zip")
+        page.get_by_role("button", name="Upload the archive").click()
+        page.get_by_role("link", name="Try again").click()
+        expect(page.locator("h1")).to_have_text("Upload for one")
+        assert page.locator("#kind-source").is_checked()
+        archive = shutil.make_archive(str(tmp_path / "own"), "zip", folder(tmp_path / "own"))
+        page.set_input_files("#archive", archive)
+        page.get_by_role("button", name="Upload the archive").click()
+        expect(page.get_by_role("link", name="Back to the form")).to_be_visible()
+        new(person, "two")
+        expect(page.locator("#kaos-source")).to_have_value("")
+        new(person, "one")
+        expect(page.locator("#kaos-source")).to_have_value("own@v1")
+        person.visit("bundles/upload?notebook=--&kind=source")
+        expect(page.locator("main")).to_contain_text("cannot name a notebook")

@@ -101,7 +101,9 @@ class OptionsHandler(_Private):
         kinds = {
             "sources": BundleKind.SOURCE, "data": BundleKind.DATA, "contexts": BundleKind.CONTEXT,
         }  # fmt: skip
-        notebooks = await core.notebooks.list(owner)
+        notebooks, name = await core.notebooks.list(owner), server or DEFAULT_SERVER
+        there = next((n for n in notebooks if n.name == name), None)
+        begun = max(filter(None, (there.created, there.started))) if there else None
         answer = {
             **{
                 name: await core.versions.list(owner, kind, None, _OFFERED)
@@ -110,7 +112,8 @@ class OptionsHandler(_Private):
             "info": core.info,
             "limits": core.ledger.limits(owner),
             "usage": await core.ledger.usage(owner),
-            "notebook": next((n for n in notebooks if n.name == (server or DEFAULT_SERVER)), None),
+            "notebook": there,
+            "handed": core.handed.of(owner, name, begun),
             "volumes": await core.volumes.list(owner),
             "mounts": core.gate.folders(user),
             "ticket": core.tickets.issue_upload(user, _TICKET),

@@ -1,11 +1,12 @@
 """What the handlers work on: the service's parts, put together once at its start."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kaos_hub.errors import Forbidden
 from kaos_hub.models import Info
 from kaos_hub.service.auth import Caller
+from kaos_hub.service.handed import Handed
 
 if TYPE_CHECKING:
     from kaos_hub.catalogue import Catalogue
@@ -47,6 +48,7 @@ class Core:
     volumes: "Volumes"
     owners: "Owners"
     tickets: "Tickets"
+    handed: Handed = field(default_factory=Handed)
 
     def admit(self, caller: Caller) -> None:
         """Refuse whoever this installation does not serve.

@@ -2,14 +2,14 @@
 
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tornado.web import HTTPError
 
 from kaos_hub.bundles.unpack import ENDINGS
 from kaos_hub.depositing import KINDS, plain_name
 from kaos_hub.errors import Forbidden, InvalidRequest, KaosError, StorageFull
-from kaos_hub.models import BundleKind, bundle_name
+from kaos_hub.models import BundleKind, BundleVersion, Model, NotebookName, bundle_name
 from kaos_hub.quantities import show_memory
 from kaos_hub.service.bodies import BodyHandler
 from kaos_hub.service.forms import Form, FormReader
@@ -17,6 +17,14 @@ from kaos_hub.service.pages_bundles import BundlePage, place
 
 _MOST_NAMED = 200
 """Entries that were left out which the page names."""
+
+
+class UploadQuery(Model):
+    """What somebody comes to send."""
+
+    kind: Literal["source", "data"] = "data"
+    notebook: NotebookName | None = None
+    """The one that it is for: its form is where one comes from, and goes back to."""
 
 
 class UploadPage(BundlePage, BodyHandler):
@@ -79,15 +87,19 @@ class UploadPage(BundlePage, BodyHandler):
 
     async def get(self) -> None:
         """The form."""
+        query = self.asked(UploadQuery)
         self.show(
             "kaos_bundle_upload.html",
+            query=query,
+            form_of=self._form_of(query.notebook),
             endings=",".join(ENDINGS),
             info=self.core.info,
             workspaces=await self.workspaces(),
         )
 
     async def post(self) -> None:
-        """Makes a version, and leads to it."""
+        """Makes a version, and leads to it, or back to the form that it was sent for."""
+        query = self.asked(UploadQuery)
         # From here on it is carried through, whether or not anybody waits for the answer.
         self._taken = True
         async with self._stack:
@@ -105,9 +117,10 @@ class UploadPage(BundlePage, BodyHandler):
                 self._archive,
                 form.file,
             )
+        back = self._hand_over(query.notebook, done.version)
         if not done.skipped:
             # 303: reloading what follows does not send it again.
-            self.redirect(self.at(place(done.version)), status=303)
+            self.redirect(back or self.at(place(done.version)), status=303)
             return
         self.show(
             "kaos_bundle_uploaded.html",
@@ -115,7 +128,19 @@ class UploadPage(BundlePage, BodyHandler):
             skipped=done.skipped[:_MOST_NAMED],
             more=len(done.skipped) - _MOST_NAMED,
             place=place,
+            form_of=back,
         )
+
+    def _form_of(self, notebook: str | None) -> str | None:
+        """The Hub's form that starts a notebook of the asker's."""
+        return self.pages.spawn_url(self.asker.user, notebook) if notebook else None
+
+    def _hand_over(self, notebook: str | None, version: BundleVersion) -> str | None:
+        """Have it chosen in the form that it was sent for; the address of that."""
+        if notebook and self.whose == self.asker.owner:
+            bundle = f"{version.name}@v{version.version}"
+            self.core.handed.note(self.whose, notebook, version.kind, bundle)
+        return self._form_of(notebook)
 
     def on_finish(self) -> None:
         self._let_go()
@@ -132,7 +157,8 @@ class UploadPage(BundlePage, BodyHandler):
         self.keep(stack.aclose())
 
     def write_error_body(self, error: KaosError) -> None:
-        where = {"back": self.at("bundles/upload"), "back_label": "Try again"}
+        same = {name: self.get_query_argument(name, "") for name in UploadQuery.model_fields}
+        where = {"back": self.at("bundles/upload", **same), "back_label": "Try again"}
         self.show("kaos_error.html", error=error, status=self.get_status(), **where)
 
 

@@ -46,6 +46,8 @@ class FormOptions(Model):
     """Lets the page send folders, and do nothing else."""
     notebook: Notebook | None = None
     """As it is, if it is there."""
+    handed: dict[str, str] = {}
+    """By kind, the bundle that was just sent for it from the page for that."""
     last: Notebook | None = None
     """The one that was started last, whose choices are offered again."""
 
