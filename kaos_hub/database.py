@@ -18,6 +18,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     ColumnElement,
+    Connection,
     DateTime,
     Dialect,
     ForeignKey,
@@ -41,6 +42,17 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from kaos_hub.errors import InvalidRequest, KaosError, Unavailable
 
 T = TypeVar("T")
+
+_NOTICE_LOSS = {
+    "connect_timeout": 3, "tcp_user_timeout": 8000,
+    "keepalives_idle": 3, "keepalives_interval": 2, "keepalives_count": 3,
+}  # fmt: skip
+"""Seconds (milliseconds of the second) after which PostgreSQL counts as away, if its machine or the
+way to it is silently gone. Else the one thread would wait for minutes, and everybody with it."""
+_MIGRATING = 6_018_203_944_151
+"""The number of our lock; a database may have locks of others."""
+_PATIENCE = 600
+"""Seconds for which one waits while another changes the tables."""
 
 
 def now() -> datetime:
@@ -435,8 +447,12 @@ class Database:
         self.url = url = _with_driver(url)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
         # one connection, tested before use: a database that was away is simply found again
-        self._engine = create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True)
-        if self._engine.dialect.name == "sqlite":
+        sqlite = url.startswith("sqlite")
+        self._engine = create_engine(
+            url, pool_size=1, max_overflow=0, pool_pre_ping=True,
+            connect_args={} if sqlite else _NOTICE_LOSS,
+        )  # fmt: skip
+        if sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
 
     @property
@@ -479,19 +495,28 @@ class Database:
                 ) from e
             raise
 
-    async def migrate(self) -> None:
-        """Bring the tables up to date with this version of kaos_hub."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._migrate)
+    async def migrate(self, revision: str = "head") -> None:
+        """Bring the tables up to date with this version of kaos_hub, or to another revision.
 
-    def _migrate(self) -> None:
+        All of it is one transaction: whoever is killed leaves the tables as they were. Of several
+        at once, one does it; the others wait, and find it done.
+
+        Raises:
+            Unavailable: the database cannot be used.
+        """
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._migrate, revision)
+
+    def _migrate(self, revision: str) -> None:
         from alembic import command
         from alembic.config import Config
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        with self._explaining(), self._engine.begin() as connection:
+        alone = _alone_on_sqlite if self._engine.dialect.name == "sqlite" else _alone_on_postgresql
+        with self._explaining(), self._engine.connect() as connection, alone(connection):
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
 
     @contextlib.contextmanager
     def _explaining(self) -> Iterator[None]:
@@ -508,6 +533,31 @@ class Database:
         """Finish what runs, then let go of the database."""
         self._thread.shutdown(wait=True)
         self._engine.dispose()
+
+
+@contextlib.contextmanager
+def _alone_on_postgresql(connection: Connection) -> Iterator[None]:
+    """A transaction that no other of ours accompanies: the lock ends with it, however it ends."""
+    with connection.begin():
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATING})"))
+        yield
+
+
+@contextlib.contextmanager
+def _alone_on_sqlite(connection: Connection) -> Iterator[None]:
+    """The same. SQLite's own driver begins a transaction only with the first row that is written,
+    and tables can only be made anew while nobody looks at what refers to them.
+    """
+    # Before the transaction: within one it would change nothing.
+    connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+    connection.exec_driver_sql(f"PRAGMA busy_timeout={_PATIENCE * 1000}")
+    connection.commit()
+    try:
+        with connection.begin():
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield
+    finally:
+        _prepare_sqlite(connection.connection.dbapi_connection, None)
 
 
 def _with_driver(url: str) -> str:
@@ -532,7 +582,7 @@ def _with_driver(url: str) -> str:
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     # WAL and NORMAL: a crash of the process loses nothing, a power cut at most the last moment,
     # and the file is never torn.
-    pragmas = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000")
+    pragmas = ("busy_timeout=5000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
     for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
     # Its own knows no letters but those of ASCII.

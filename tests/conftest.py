@@ -1,5 +1,6 @@
 """Fixtures that many tests share."""
 
+import contextlib
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -7,17 +8,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests import postgres, s3
+from tests import databases, s3
 from tests.hub import RunningHub, running_hub
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """The URL of a PostgreSQL server of our own."""
-    if postgres.binaries() is None:
-        pytest.skip("PostgreSQL's server is not installed")
-    with postgres.server() as server:
-        yield server.url
 
 
 @pytest.fixture(scope="session")
@@ -38,25 +30,33 @@ def cluster_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         yield running
 
 
-@pytest_asyncio.fixture(params=["sqlite", "postgresql"])
+@pytest_asyncio.fixture(params=databases.chosen_kinds())
 async def db(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[object]:
     """An empty, migrated database: SQLite and PostgreSQL in turn."""
-    from sqlalchemy import create_engine, text
+    kinds = {
+        "sqlite": lambda: databases.sqlite_url(tmp_path),
+        "postgresql": databases.postgresql_url,
+    }
+    async with _opened(kinds[request.param]()) as database:
+        yield database
 
+
+@pytest_asyncio.fixture
+async def usual_db(tmp_path: Path) -> AsyncIterator[object]:
+    """An empty, migrated database of the usual kind, for what does not depend on it."""
+    async with _opened(databases.usual_url(tmp_path)) as database:
+        yield database
+
+
+@contextlib.asynccontextmanager
+async def _opened(url: str) -> AsyncIterator[object]:
     from kaos_hub.database import Database
 
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/kaos.sqlite"
-    else:
-        url = request.getfixturevalue("postgres_url")
-        engine = create_engine(url)
-        with engine.begin() as connection:
-            connection.execute(text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
-        engine.dispose()
     database = Database(url)
     await database.migrate()
     yield database
     database.close()
+    databases.drop(url)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from secrets import token_hex
 from typing import Any
 
 from kaos_hub.database import Database, JobRow, NotebookRow, VersionRow, now
+from tests import databases
 
 
 def write(directory: Path, rows: Iterable[Any]) -> None:
@@ -19,7 +20,7 @@ def write(directory: Path, rows: Iterable[Any]) -> None:
 
 
 async def _write(directory: Path, rows: list[Any]) -> None:
-    db = Database(f"sqlite:///{directory / 'kaos.sqlite'}")
+    db = Database(databases.url_of(directory))
     try:
         await db.migrate()
         await db.run(lambda session: session.add_all(rows))

@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tests import databases
+
 ROOT = Path(__file__).resolve().parent.parent
 
 _EXTRA = """
@@ -158,9 +160,14 @@ class RunningHub:
         """What opens the private listener."""
         return (self.data / "secrets" / "admission").read_text()
 
+    def secret(self, name: str) -> str:
+        """One of the secrets in the data directory."""
+        return (self.data / "secrets" / name).read_text()
+
     def start(self, seconds: float = 60) -> None:
         """Start it and wait until the service answers through the proxy."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        databases.prepare(self.data)
         extra = self.directory / "extra_config.py"
         extra.write_text(_EXTRA % {"token": self._admin_token} + self.config)
         with self.log.open("ab") as log:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import sqlite3
 import subprocess
 import threading
 import time
@@ -12,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from kaos_hub.client import Client
 from kaos_hub.errors import KaosError, StorageFull
 from kaos_hub.models import BundleKind
+from tests import databases
 from tests.engines import ENGINES
 from tests.hub import RunningHub, request, running_hub, wait_until
 from tests.kernels import Kernel
@@ -61,8 +62,12 @@ def slow_source(path: Path, engine: str) -> Path:
 
 
 def rows(hub: RunningHub, query: str) -> list[tuple[object, ...]]:
-    with contextlib.closing(sqlite3.connect(hub.data / "kaos.sqlite")) as db:
-        return db.execute(query).fetchall()
+    engine = create_engine(databases.url_of(hub.data))
+    try:
+        with engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(text(query))]
+    finally:
+        engine.dispose()
 
 
 def running(hub: RunningHub, user: str) -> list[str]:

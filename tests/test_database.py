@@ -2,18 +2,23 @@
 
 import asyncio
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from datetime import UTC
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, inspect, select, text
 from sqlalchemy.orm import Session
 
 from kaos_hub.database import Database, HoldingRow, NotebookRow, Table, now
 from kaos_hub.errors import LimitExceeded, NotFound, Unavailable
 from kaos_hub.ledger import Ledger
+from tests import databases
 
 DIGEST = "blake3:" + "ab" * 32
 
@@ -25,12 +30,7 @@ def notebook(name: str, owner: str = "user:ada", **values: object) -> NotebookRo
 async def test_migrations_make_exactly_the_tables(db: Database) -> None:
     """What alembic makes is what the code expects; a forgotten migration shows here."""
 
-    def differences() -> list[object]:
-        with create_engine(db.url).connect() as connection:
-            context = MigrationContext.configure(connection)
-            return list(compare_metadata(context, Table.metadata))
-
-    assert await asyncio.to_thread(differences) == []
+    assert await asyncio.to_thread(differences, db.url) == []
 
 
 async def test_migrating_again_changes_nothing(db: Database) -> None:
@@ -146,3 +146,114 @@ async def test_a_full_disk_refuses_clearly_and_recovers(tmp_path: Path, small_di
     await db.run(write)
     assert len(await db.run(lambda s: list(s.scalars(select(HoldingRow.size))))) == 2000
     db.close()
+
+
+# --- migrations, when several begin, and when one is killed ---
+
+MIGRATE = """
+import asyncio, os, sys
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from kaos_hub.database import Database
+url, until = sys.argv[1], int(sys.argv[2])
+seen = 0
+def killed(*_):
+    global seen
+    seen += 1
+    if seen == until:
+        os.kill(os.getpid(), 9)
+event.listen(Engine, "after_cursor_execute", killed)
+asyncio.run(Database(url).migrate())
+print(seen)
+"""
+OLD = "0001"
+
+
+def migrating(url: str, until: int = 0) -> "subprocess.Popen[str]":
+    """A process that migrates, and kills itself after ``until`` statements."""
+    command = [sys.executable, "-c", MIGRATE, url, str(until)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def differences(url: str) -> list[object]:
+    """In what the tables differ from the classes."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        found = list(compare_metadata(MigrationContext.configure(connection), Table.metadata))
+    engine.dispose()
+    return found
+
+
+@pytest.fixture(params=databases.chosen_kinds())
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database as the first version left it, with a notebook on a bundle."""
+    url = databases.sqlite_url(tmp_path)
+    if request.param == "postgresql":
+        url = databases.postgresql_url(template=False)
+
+    def add(session: Session) -> None:
+        values = {"digest": bytes(32), "at": now(), "true": True, "false": False}
+        for statement in (
+            "INSERT INTO versions (id, owner, kind, name, number, digest, size, files, author,"
+            " created, current) VALUES (1, 'user:ada', 'data', 'd', 1, :digest, 1, 1, 'ada', :at,"
+            " :true)",
+            "INSERT INTO notebooks (id, owner, name, display_name, wanted, data_id, restart, gpu,"
+            " idle_timeout, idle_type, pull, state, reason, progress, build_state, build_reason,"
+            " starts, workload, environment_key, created, stop_reason, held, held_cpu,"
+            " held_memory, held_gpu, idle_reason) VALUES ('x', 'user:ada', 'n', '', 'STOPPED', 1,"
+            " :false, 0, 0, 'activity', :false, 'STOPPED', '', 0, 'SKIPPED', '', 0, '', '', :at,"
+            " '', :false, 0, 0, 0, '')",
+        ):
+            session.execute(text(statement), values)
+
+    async def make() -> None:
+        db = Database(url)
+        await db.migrate(OLD)
+        await db.run(add)
+        db.close()
+
+    asyncio.run(make())
+    yield url
+    databases.drop(url)
+
+
+def tables(url: str) -> dict[str, list[str]]:
+    """All tables there are, with their columns."""
+    engine = create_engine(url)
+    there = inspect(engine)
+    found = {t: sorted(c["name"] for c in there.get_columns(t)) for t in there.get_table_names()}
+    engine.dispose()
+    return found
+
+
+def kept(url: str) -> list[tuple[object, ...]]:
+    """The notebook, with its bundle."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        query = "SELECT n.name, v.name FROM notebooks n JOIN versions v ON v.id = n.data_id"
+        found = [tuple(row) for row in connection.execute(text(query))]
+    engine.dispose()
+    return found
+
+
+def test_of_many_that_begin_at_once_one_migrates(old: str) -> None:
+    started = [migrating(old) for _ in range(4)]
+    statements = [int(process.communicate(timeout=60)[0]) for process in started]
+    assert [process.returncode for process in started] == [0] * 4
+    assert sum(many > 2 * min(statements) for many in statements) == 1
+    assert differences(old) == []
+    assert kept(old) == [("n", "d")]
+
+
+def test_a_killed_migration_leaves_the_tables_as_they_were(old: str) -> None:
+    before = tables(old)
+    assert "trainings" not in before
+    for until in (8, 16, 32):
+        killed = migrating(old, until)
+        killed.communicate(timeout=60)
+        assert killed.returncode == -signal.SIGKILL
+        assert tables(old) == before
+        assert kept(old) == [("n", "d")]
+    assert migrating(old).wait(60) == 0
+    assert differences(old) == []
+    assert kept(old) == [("n", "d")]

@@ -32,11 +32,10 @@ def explain(row: JobRow, lines: list[str]) -> str:
 
 
 @pytest_asyncio.fixture
-async def world(tmp_path: Path) -> AsyncIterator[SimpleNamespace]:
+async def world(usual_db: Database, tmp_path: Path) -> AsyncIterator[SimpleNamespace]:
     """A service's parts that matter to jobs, and a way to make them anew, as after a crash."""
     data = DataDir(tmp_path / "data")
-    db = Database(f"sqlite:///{tmp_path}/kaos.sqlite")
-    await db.migrate()
+    db = usual_db
     engine = LocalEngine(data_dir=str(data.path))
     await engine.start()
     opened: list[Jobs] = []
@@ -51,7 +50,6 @@ async def world(tmp_path: Path) -> AsyncIterator[SimpleNamespace]:
     for made in opened:
         await made.close()
     await engine.close()
-    db.close()
 
 
 async def bundle(world: SimpleNamespace, directory: Path) -> Materialise:

@@ -50,18 +50,9 @@ def make(db: Database, tmp_path: Path, environments: Path) -> Make:
 
 
 @pytest.fixture
-async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
-    """A SQLite database, for what does not depend on the kind."""
-    database = Database(f"sqlite:///{tmp_path}/kaos.sqlite")
-    await database.migrate()
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def quick(sqlite: Database, tmp_path: Path, environments: Path) -> Make:
-    """Makes a world over SQLite."""
-    return partial(world, sqlite, tmp_path, environments=environments)
+def quick(usual_db: Database, tmp_path: Path, environments: Path) -> Make:
+    """Makes a world over one database, for what does not depend on its kind."""
+    return partial(world, usual_db, tmp_path, environments=environments)
 
 
 async def content(pieces: AsyncIterator[bytes]) -> dict[str, bytes]:
@@ -488,10 +479,10 @@ async def test_an_engine_that_is_away_is_waited_for_and_told(quick: Make) -> Non
 
 
 async def test_a_full_disk_refuses_logs_and_costs_no_trial(
-    sqlite: Database, small_disk: Path, tmp_path: Path, environments: Path
+    usual_db: Database, small_disk: Path, tmp_path: Path, environments: Path
 ) -> None:
     """Where logs lie there is no room; whoever writes them is told, and tries again for a while."""
-    async with world(sqlite, tmp_path, environments=environments) as w:
+    async with world(usual_db, tmp_path, environments=environments) as w:
         asked = await given(w, SLOW)
         await begun(w, asked.id)
         [job] = [job for job in await jobs(w) if job.kind == "train"]
