@@ -32,7 +32,7 @@ from kaos_hub.notebooks.wishes import Wishes
 from kaos_hub.service.config import ServiceConfig
 from tests.engines import ENGINES
 from tests.git_server import GitServer, git, git_server
-from tests.hub import RunningHub, request, running_hub, wait_until
+from tests.hub import Browser, RunningHub, request, running_hub, wait_until
 from tests.shell import Shell
 
 SECRET = "top-secret-token"
@@ -178,6 +178,30 @@ def test_a_private_repository_is_cloned_once_it_has_a_login(
     assert clone.state is GitState.CLONED, clone.note
     assert not (work(hub) / "git-clone.failed.txt").exists()
     assert kept(hub, host[0]) == []
+
+
+def test_a_person_without_a_terminal_gives_a_login(
+    hub: RunningHub, server: GitServer, ada: Client
+) -> None:
+    """On pages alone, as the spawn form begins it. A password in the address is refused."""
+    server.login = ("ada", SECRET)
+    asked = hub.hub_api("POST", "/users/ada/servers/lib", {"git": server.of("lib")})
+    assert asked.status < 500
+    ada.notebooks.wait("lib")
+    assert settled(ada).state is GitState.FAILED
+    browser = Browser(hub, "ada")
+    assert "files#clone" in browser.get(f"{hub.kaos}/notebooks/lib").text
+    form = browser.get(f"{hub.kaos}/notebooks/lib/files").text
+    assert f'value="{server.of("lib")}"' in form
+    sent = {"_xsrf": browser.xsrf(), "git": f"http://ada:{SECRET}@x/lib.git"}
+    refused = browser.post(f"{hub.kaos}/notebooks/lib/files/clone", sent)
+    assert refused.status == 400
+    assert SECRET not in refused.text
+    sent |= {"git": server.of("lib"), "username": "ada", "password": SECRET}
+    page = browser.post(f"{hub.kaos}/notebooks/lib/files/clone", sent)
+    assert page.status == 200
+    assert SECRET not in page.text
+    assert settled(ada).state is GitState.CLONED
 
 
 def kept(hub: RunningHub, engine: str) -> list[str]:

@@ -296,6 +296,40 @@ def test_files_without_end(notebook: Notebook, server: GitServer, lib: Work) -> 
     assert notebook.folders == []
 
 
+def raw_tree(lib: Work, *entries: tuple[str, str, str]) -> str:
+    """A tree as git itself would never make it: mode, name and object of each entry."""
+    content = b"".join(
+        f"{mode} {name}".encode() + b"\0" + bytes.fromhex(sha) for mode, name, sha in entries
+    )
+    made = subprocess.run(
+        ["git", "hash-object", "-w", "-t", "tree", "--literally", "--stdin"],
+        cwd=lib.folder, input=content, capture_output=True, check=True,
+    )  # fmt: skip
+    return made.stdout.decode().strip()
+
+
+@pytest.mark.parametrize("name", [".git", "..", ".", "a link"])
+def test_hostile_paths_write_nothing_elsewhere(
+    notebook: Notebook, server: GitServer, lib: Work, tmp_path: Path, name: str
+) -> None:
+    (lib.folder / "target").write_text(str(tmp_path))
+    link = git(lib.folder, "hash-object", "-w", "target")
+    blob = git(lib.folder, "hash-object", "-w", "a.py")
+    inner = raw_tree(lib, ("100644", "stolen", blob))
+    root = raw_tree(lib, ("40000", name, inner))
+    if name == "a link":
+        root = raw_tree(lib, ("120000", "a", link), ("40000", "a", inner))
+    commit = git(lib.folder, "commit-tree", root, "-p", "HEAD", "-m", "evil")
+    git(lib.folder, "update-ref", "refs/heads/main", commit)
+    lib.push()
+    said = notebook.clone(server.of("lib"))
+    elsewhere = [p for p in tmp_path.rglob("stolen") if not p.is_relative_to(notebook.work / "lib")]
+    assert elsewhere == []
+    if name != "a link":
+        assert "no sound repository" in said
+        assert notebook.folders == []
+
+
 def test_it_may_not_take_for_ever(notebook: Notebook, server: GitServer, lib: Work) -> None:
     server.gate.clear()
     assert "took longer than 1 s" in notebook.clone(server.of("lib"), deadline=1)

@@ -21,14 +21,22 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from dulwich.client import InvalidWants
 from dulwich.errors import (
     ApplyDeltaError,
     ChecksumMismatch,
     FileFormatException,
     GitProtocolError,
     ObjectMissing,
+    RefFormatError,
     WrongObjectException,
 )
+from dulwich.index import InvalidPathError
+from dulwich.object_store import MaxTreeDepthExceeded
+from dulwich.objects import SubmoduleEncountered
+from dulwich.pack import PackFileDisappeared, UnresolvedDeltas
+from dulwich.refs import SymrefLoop
+from dulwich.repo import UnsupportedExtension, UnsupportedVersion
 
 from kaos_hub.inside import clone_record
 from kaos_hub.inside.clone_repository import Made, make
@@ -46,7 +54,9 @@ _NAMED = 5
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _SENSELESS = (
     ApplyDeltaError, AssertionError, ChecksumMismatch, EOFError, FileFormatException,
-    GitProtocolError, KeyError, ObjectMissing, RecursionError, ValueError, WrongObjectException,
+    GitProtocolError, InvalidPathError, InvalidWants, KeyError, MaxTreeDepthExceeded, ObjectMissing,
+    PackFileDisappeared, RecursionError, RefFormatError, SubmoduleEncountered, SymrefLoop,
+    UnresolvedDeltas, UnsupportedExtension, UnsupportedVersion, ValueError, WrongObjectException,
     struct.error, zlib.error,
 )  # fmt: skip
 """What dulwich may make of what a server sends."""
@@ -212,8 +222,14 @@ def _end(signum: int, frame: FrameType | None) -> NoReturn:
     raise TooLong
 
 
+def _unforeseen(kind: type[BaseException], e: BaseException, _: object) -> None:
+    """Whoever began this tells that it ended; nobody can use a traceback."""
+    print(f"kaos: git: {kind.__name__}: {e}", flush=True)
+
+
 def main() -> int:
     """Clone as the environment says."""
+    sys.excepthook = _unforeseen
     order = CloneOrder.model_validate_json(os.environ["KAOS_GIT"])
     signal.signal(signal.SIGALRM, _end)
     # What ends the notebook's server ends this, and what is half done goes.

@@ -1,11 +1,18 @@
-"""The page on which a running notebook's files are saved, and data are attached to it.
+"""The page on which a running notebook's files are saved, data are attached to it, and a repository
+is cloned into it.
 
-The notebook's own server does both; the page of its answer loads itself again until it is there.
+The notebook's own server does it; the page of its answer loads itself again until it is there.
 """
 
 from typing import Any
 
-from kaos_hub.models import AttachRequest, BundleKind, SaveRequest, parse_request
+from kaos_hub.models import (
+    AttachRequest,
+    BundleKind,
+    NotebookRequest,
+    SaveRequest,
+    parse_request,
+)
 from kaos_hub.service.auth import Right
 from kaos_hub.service.pages import NOTEBOOK, OfNotebook
 
@@ -16,12 +23,12 @@ _OFFERED = 200
 
 
 class FilesPage(OfNotebook):
-    """Asks what is to be saved or attached."""
+    """Asks what is to be saved, attached or cloned."""
 
     route_name = "/notebooks/{name}/files"
 
     async def get(self, name: str) -> None:
-        """Two forms."""
+        """Three forms."""
         assert self.caller is not None
         notebook = await self.notebook(name)
         data = await self.core.versions.list(self.caller.owner, BundleKind.DATA, None, _OFFERED)
@@ -51,6 +58,27 @@ class FilesHandler(OfNotebook):
         self.redirect(where, status=303)
 
 
+class CloneHandler(OfNotebook):
+    """Has a repository cloned, perhaps with a login; the notebook's page tells how that goes."""
+
+    route_name = "/notebooks/{name}/files/clone"
+
+    async def post(self, name: str) -> None:
+        """The XSRF token was checked when the caller was identified."""
+        assert self.caller is not None
+        caller, password = self.caller, self.get_body_argument("password", "", strip=False)
+        asked: dict[str, Any] = {"name": name, "git": self.get_body_argument("git", "")}
+        if password:
+            username = self.get_body_argument("username", "").strip()
+            asked["git_credentials"] = {"password": password} | (
+                {"username": username} if username else {}
+            )
+        wish = parse_request(NotebookRequest, asked)
+        await self.notebook(name)
+        await self.core.notebooks.deploy(caller.owner, caller.user, wish)
+        self.redirect(f"{self.hub_auth.base_url}notebooks/{name}", status=303)
+
+
 class FilesAnswerPage(OfNotebook):
     """How it stands, or went."""
 
@@ -72,5 +100,6 @@ def file_rules(prefix: str) -> list[Any]:
     return [
         (place, FilesPage),
         (f"{place}/(?P<action>save|attach)", FilesHandler),
+        (f"{place}/clone", CloneHandler),
         (f"{place}/(?P<errand>[0-9a-f]{{16}})", FilesAnswerPage),
     ]
