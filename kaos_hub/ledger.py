@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from kaos_hub.database import Database, HoldingRow, JobRow, NotebookRow
 from kaos_hub.errors import InvalidResources, LimitExceeded
 from kaos_hub.models import JobKind, JobState, Limits, Usage
-from kaos_hub.quantities import show_memory
+from kaos_hub.quantities import plural, show_memory
 
 N = TypeVar("N", int, float)
 _RUNNING = (JobState.SUBMITTED, JobState.RUNNING)
@@ -137,6 +137,20 @@ class Ledger:
         _refuse_never("cpu", cpu, limits.cpu, lambda v: f"{v:g}")
         _refuse_never("memory", memory, limits.memory, show_memory)
         _refuse_never("gpu", gpu, limits.gpu, str)
+
+
+def check_gpus(wanted: int, there: int) -> None:
+    """Refuse more devices than there are.
+
+    Raises:
+        InvalidResources: says how many there are.
+    """
+    if wanted > there:
+        held = f"there are {plural(there, 'GPU')} here" if there > 1 else "there is one here"
+        raise InvalidResources(
+            f"{plural(wanted, 'GPU')} asked for, but {held if there else 'there is none here'}."
+            f" Ask for fewer: --gpu {there}"
+        )
 
 
 def usage(session: Session, owner: str, besides: str = "") -> Usage:

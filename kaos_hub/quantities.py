@@ -109,6 +109,11 @@ def about(seconds: float) -> str:
     return f"{hours} h" if hours < 48 else f"{round(seconds / 86400)} d"
 
 
+def plural(count: float, noun: str) -> str:
+    """So many of something: ``1 file``, ``1,200 files``, ``0.5 cores``."""
+    return f"{count:,g} {noun}{'s' * (count != 1)}"
+
+
 def show_memory(size: int | None) -> str:
     """A size for people: ``512Mi``, ``1.5Gi``, ``87 B``, ``0``, or ``no limit``."""
     if size is None:

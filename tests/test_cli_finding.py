@@ -58,7 +58,7 @@ def test_open_finds_the_one_that_is_meant(shell: Shell, tmp_path: Path) -> None:
     assert code == 0
     assert seen.rstrip().endswith("/first")
 
-    shell.run("notebook", "stop", "-n", "second")
+    shell.run("notebook", "stop", "--detach", "-n", "second")
     wait_until(lambda: state(shell, "second") == "STOPPED", 30, "the stop")
     assert opened(shell, tmp_path) == "first", "the only one that runs"
     done = shell.run("notebook", "start", cwd=tmp_path)

@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,20 @@ def test_what_a_build_left_is_nobody_elses(tmp_path: Path) -> None:
         with pytest.raises(Forbidden):
             images.reference(image)
     assert not cluster.owns(Reference.parse("reg:5000/kaosx/y"))
+
+
+def test_builds_reach_the_registry_by_the_name_that_nodes_know(tmp_path: Path) -> None:
+    """A notebook's own base image is named so, and what is saved from it is built again."""
+
+    def ways(**settings: Any) -> dict[str, str]:
+        return KubernetesEngine(data_dir=str(tmp_path), registry="reg:5000/k", **settings).mirrors()
+
+    assert ways(pull_registry="localhost:5000/k") == {"localhost:5000": "reg:5000"}
+    assert ways(pull_registry="localhost:5000/k", registry_mirrors={"docker.io": "m"}) == {
+        "localhost:5000": "reg:5000", "docker.io": "m",
+    }  # fmt: skip
+    assert ways() == ways(pull_registry="reg:5000/k") == {}
+    assert ways(pull_registry="elsewhere/other") == {}
 
 
 def test_an_engine_without_images_says_so() -> None:

@@ -40,9 +40,9 @@ def cluster(tmp_path: Path, shares: bool = False) -> ClusterPlaces:
 
 async def deploy(
     db: Database, places: Places, name: str, *volumes: str, owner: str = ADA, most: int = 3,
-    running: bool = False,
+    running: bool = False, stopping: bool = False,
 ) -> None:  # fmt: skip
-    """Deploy a notebook with volumes; ``running`` holds them."""
+    """Deploy a notebook with volumes; ``running`` holds them, ``stopping`` not for long."""
     wishes = Wishes(Ledger(db, {}), [], "", IdlePolicy(), 0, Offer("x", (), places, most))
     wish = NotebookRequest(volumes=[VolumeMount(volume=v, path=f"/mnt/{v}") for v in volumes])
 
@@ -52,7 +52,9 @@ async def deploy(
         session.flush()
         wishes.check_fits(session, row)
         wishes.claim(session, row)
-        row.held, row.held_options = running, row.options if running else {}
+        row.held = running or stopping
+        row.held_options = row.options if row.held else {}
+        row.wanted = "RUNNING" if running else "STOPPED"
 
     await db.run(write)
 
@@ -82,14 +84,14 @@ async def test_one_in_use_is_not_deleted(db: Database, tmp_path: Path) -> None:
     places = machine(tmp_path)
     volumes = Volumes(db, places)
     await deploy(db, places, "one", "data", running=True)
-    with pytest.raises(Conflict, match="notebook one"):
+    with pytest.raises(Conflict, match="used by one"):
         await volumes.delete(ADA, "data")
 
     def only_wish(session: Session) -> None:
         session.query(NotebookRow).one().options = {}
 
     await db.run(only_wish)
-    with pytest.raises(Conflict, match="notebook one"):
+    with pytest.raises(Conflict, match="used by one"):
         await volumes.delete(ADA, "data")  # it is mounted until that stops
     await deploy(db, places, "one")
     with pytest.raises(NotFound):
@@ -116,6 +118,8 @@ async def test_where_one_at_a_time_can_have_it_the_second_is_refused(
     with pytest.raises(LimitExceeded, match="kaos notebook stop -n one"):
         await deploy(db, places, "two", "data")
     await deploy(db, places, "two", "other")
+    await deploy(db, places, "one", "data", stopping=True)
+    await deploy(db, places, "two", "data")
     await deploy(db, cluster(tmp_path, shares=True), "three", "data")
 
 

@@ -1,5 +1,6 @@
 """``kaos notebook …``: everything but ``deploy``."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,14 @@ from kaos_hub.cli.output import (
     show_table,
 )
 from kaos_hub.cli.selection import NOTEBOOKS, select, selection
+from kaos_hub.errors import Unavailable
 from kaos_hub.quantities import duration
 
 if TYPE_CHECKING:
     from kaos_hub.models import BundleLink, IdlePolicy, Notebook, Stage
+
+_STOP_PATIENCE = 60
+"""Seconds: as long as a pod of a cluster is given to end, and a little more."""
 
 _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
@@ -255,8 +260,11 @@ def start(
 
 @notebook.command()
 @selection
+@click.option("--detach", is_flag=True, help="Do not wait until it has stopped.")
 @pass_session
-def stop(session: Session, notebook: str | None, name: str | None, index: int | None) -> None:
+def stop(
+    session: Session, notebook: str | None, name: str | None, index: int | None, detach: bool
+) -> None:
     """Stop a notebook in good order. Its files are kept; kernels end.
 
     \b
@@ -265,6 +273,10 @@ def stop(session: Session, notebook: str | None, name: str | None, index: int | 
     """
     chosen = select(session, notebook, name, index, sure=True)
     found = session.client.notebooks.stop(chosen)
+    if not detach:
+        # What it holds is free only then: the next command may want it.
+        with contextlib.suppress(Unavailable):
+            found = session.client.notebooks.follow(chosen, timeout=_STOP_PATIENCE)
     what = "has stopped" if found.state == "STOPPED" else "is stopping"
     _done(session, found, f"{what}; its files are kept")
 

@@ -52,10 +52,9 @@ def submit(session: Session, bundles: "Bundles", folder: "Folder") -> "BundleVer
 
 def extent(folder: "Folder") -> str:
     """How much a folder holds, for people."""
-    from kaos_hub.quantities import show_memory
+    from kaos_hub.quantities import plural, show_memory
 
-    files = folder.scan.count
-    return f"{files:,} file{'s' * (files != 1)}, {show_memory(folder.scan.size)}"
+    return f"{plural(folder.scan.count, 'file')}, {show_memory(folder.scan.size)}"
 
 
 def submitted_as(bundles: "Bundles", folder: "Folder") -> "BundleVersion | None":

@@ -10,6 +10,7 @@ from kaos_hub.cli.base import Session
 from kaos_hub.cli.output import age, show_table
 from kaos_hub.cli.submitting import extent, prepare, reference_to
 from kaos_hub.errors import InvalidRequest
+from kaos_hub.quantities import plural
 
 if TYPE_CHECKING:
     from kaos_hub.client.bundles import Folder
@@ -167,7 +168,7 @@ def _rows(plan: Plan, role: str) -> Iterator[tuple[object, ...]]:
 def size_of(folder: "Folder") -> str:
     """How much an input is, for people: trials, files to fetch, or what a folder holds."""
     if folder.kind == "params":
-        return f"{folder.lists:,} trial{'s' * (folder.lists != 1)}"
+        return plural(folder.lists, "trial")
     if folder.kind == "manifest":
-        return f"{folder.lists:,} file{'s' * (folder.lists != 1)} to fetch"
+        return f"{plural(folder.lists, 'file')} to fetch"
     return extent(folder)

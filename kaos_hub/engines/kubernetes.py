@@ -78,7 +78,7 @@ class KubernetesEngine(KubernetesSettings):
     @cached_property
     def _registries(self) -> Registries:
         login = logins(Path(self.registry_login)) if self.registry_login else {}
-        ways = Ways(self.registry_mirrors, self.insecure_registries, self.registry_ca, login)
+        ways = Ways(self.mirrors(), self.insecure_registries, self.registry_ca, login)
         return Registries(ways)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

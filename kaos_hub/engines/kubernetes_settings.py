@@ -51,7 +51,8 @@ class KubernetesSettings(ConfigurableEngine):
     ).tag(config=True)
 
     registry_mirrors = Dict(
-        help="Registry → what is asked before it: {'docker.io': 'mirror:5000'}."
+        help="Registry → what is asked before it: {'docker.io': 'mirror:5000'}. Where nodes know"
+        " `registry` by another name (`pull_registry`), that name leads to it without being set."
     ).tag(config=True)
 
     insecure_registries = List(
@@ -215,7 +216,7 @@ class KubernetesSettings(ConfigurableEngine):
             base_secret=self.base_secret,
             pull_secrets=self.pull_secrets,
             insecure=self.insecure_registries,
-            mirrors=self.registry_mirrors,
+            mirrors=self.mirrors(),
             ca_configmap=self.ca_configmap,
             pip_index_url=self.pip_index_url,
             build_args=self.build_args,
@@ -233,6 +234,17 @@ class KubernetesSettings(ConfigurableEngine):
             node_selector=self.node_selector,
             tolerations=self.tolerations,
         )
+
+    def mirrors(self) -> dict[str, str]:
+        """Registry → what is asked before it.
+
+        A base image may be named as nodes know it (what a notebook runs on is), and builds, which
+        run in pods, reach that registry by its other name only.
+        """
+        here, _, path = self.registry.partition("/")
+        nodes, _, nodes_path = (self.pull_registry or self.registry).partition("/")
+        own = {nodes: here} if nodes != here and path == nodes_path else {}
+        return {**own, **self.registry_mirrors}
 
     def owns(self, image: Reference) -> bool:
         """Whether an image is what a build of somebody's left."""

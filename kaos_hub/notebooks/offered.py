@@ -42,8 +42,9 @@ class Images:
             if text in (image.name, image.image):
                 return image.image
         if not self.any_image:
-            names = ", ".join(image.name for image in self.offered) or "none"
-            raise NotFound(f"There is no environment {text!r} here; offered: {names}.")
+            names = ", ".join(image.name for image in self.offered)
+            there = f"offered: {names}" if names else "none is offered, deploy without --image"
+            raise NotFound(f"There is no environment {text!r} here; {there}.")
         if not text.isascii() or not text.isprintable():
             raise InvalidRequest("an image is named as in python:3.13-slim")
         found = Reference.parse(text)

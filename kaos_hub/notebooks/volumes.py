@@ -57,8 +57,8 @@ class Volumes:
             users = sorted(_users(session, owner).get(name, ()))
             if users:
                 raise Conflict(
-                    f"Volume {name!r} is used by notebook {', '.join(users)}. Delete that, or"
-                    f" deploy it without: kaos notebook deploy -n {users[0]} --volume -",
+                    f"Volume {name!r} is used by {', '.join(users)}. Delete them, or deploy each"
+                    f" without it: kaos notebook deploy -n {users[0]} --volume -",
                     notebooks=users,
                 )
             session.delete(row)
@@ -92,6 +92,8 @@ def claim(session: Session, row: NotebookRow, most: int) -> None:
 def check_free(session: Session, row: NotebookRow, places: Places) -> None:
     """Refuse a volume that a running notebook holds, where only one at a time can.
 
+    One that is about to stop is not in the way: the cluster itself waits until the volume is free.
+
     Raises:
         LimitExceeded: names volume and notebook.
     """
@@ -100,7 +102,10 @@ def check_free(session: Session, row: NotebookRow, places: Places) -> None:
         return
     others = session.scalars(
         select(NotebookRow).where(
-            NotebookRow.owner == row.owner, NotebookRow.held, NotebookRow.id != row.id
+            NotebookRow.owner == row.owner,
+            NotebookRow.held,
+            NotebookRow.wanted != "STOPPED",
+            NotebookRow.id != row.id,
         )
     )
     for other in others:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from kaos_hub.database import NotebookRow, now
 from kaos_hub.engines.places import Places
 from kaos_hub.errors import InvalidResources, Unsupported
-from kaos_hub.ledger import Ledger
+from kaos_hub.ledger import Ledger, check_gpus
 from kaos_hub.models import (
     NOTHING,
     BundleKind,
@@ -201,11 +201,7 @@ class Wishes:
 
     def _cap(self, row: NotebookRow) -> None:
         """Refuse at once what can never be admitted, and keep the idle timeout within its cap."""
-        if row.gpu > self._gpus:
-            there_are = f"{self._gpus} GPUs" if self._gpus else "no GPU"
-            raise InvalidResources(
-                f"{row.gpu} GPUs asked for, but there is {there_are} here. Ask for fewer: --gpu 0"
-            )
+        check_gpus(row.gpu, self._gpus)
         self._ledger.refuse_never(row.owner, row.cpu, row.memory, row.gpu)
         cap = self._ledger.limits(row.owner).idle_timeout
         if cap is not None and (row.idle_timeout == 0 or row.idle_timeout > cap):

@@ -17,7 +17,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader
 from jupyterhub.utils import url_escape_path, url_path_join
 
 from kaos_hub.models import DEFAULT_SERVER, IdlePolicy, Resources
-from kaos_hub.quantities import duration, show_memory
+from kaos_hub.quantities import duration, plural, show_memory
 from kaos_hub.service.previews import safe
 from kaos_hub.service.trials_table import seconds_of, show_number, show_value
 
@@ -193,8 +193,7 @@ def ago(moment: datetime) -> str:
     seconds = (datetime.now(UTC) - moment).total_seconds()
     for size, unit in _UNITS:
         if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+            return f"{plural(int(seconds // size), unit)} ago"
     return "just now"
 
 
@@ -212,11 +211,11 @@ def show_resources(resources: Resources) -> str:
     """``2 cores · 4Gi · 1 GPU``; what is not limited is left out."""
     parts = []
     if resources.cpu is not None:
-        parts.append(f"{resources.cpu:g} core{'s' if resources.cpu != 1 else ''}")
+        parts.append(plural(resources.cpu, "core"))
     if resources.memory is not None:
         parts.append(show_memory(resources.memory))
     if resources.gpu:
-        parts.append(f"{resources.gpu} GPU{'s' if resources.gpu > 1 else ''}")
+        parts.append(plural(resources.gpu, "GPU"))
     return " · ".join(parts) or "no limit"
 
 

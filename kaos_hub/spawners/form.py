@@ -18,7 +18,14 @@ from kaos_hub.models import (
     parse_repository,
     variable_name,
 )
-from kaos_hub.quantities import parse_cpu, parse_duration, parse_gpu, parse_memory, show_memory
+from kaos_hub.quantities import (
+    parse_cpu,
+    parse_duration,
+    parse_gpu,
+    parse_memory,
+    plural,
+    show_memory,
+)
 from kaos_hub.spawners import TEMPLATES
 from kaos_hub.spawners.admission import FormOptions
 
@@ -136,9 +143,9 @@ def _described(size: Size) -> str:
     if size.description:
         return size.description
     parts = [
-        f"{size.cpu:g} cores" if size.cpu else "",
+        plural(size.cpu, "core") if size.cpu else "",
         show_memory(size.memory) if size.memory else "",
-        f"{size.gpu} GPU{'s' * (size.gpu != 1)}" if size.gpu else "",
+        plural(size.gpu, "GPU") if size.gpu else "",
     ]
     return ", ".join(filter(None, parts))
 

@@ -12,7 +12,7 @@ from kaos_hub.database import Database, TrainingRow, TrialRow, VersionRow, now a
 from kaos_hub.engines.base import Engine
 from kaos_hub.environments import Environments
 from kaos_hub.errors import Conflict, InvalidBundle, InvalidResources, Unavailable, Unsupported
-from kaos_hub.ledger import Ledger
+from kaos_hub.ledger import Ledger, check_gpus
 from kaos_hub.models import TrainingRequest, TrainingState
 from kaos_hub.quantities import show_memory
 from kaos_hub.receiving import batches
@@ -154,12 +154,7 @@ class Requests:
         return row
 
     def _check(self, row: TrainingRow) -> None:
-        there = self._settings.gpus
-        if row.gpu > there:
-            there_are = f"{there} GPUs" if there else "no GPU"
-            raise InvalidResources(
-                f"{row.gpu} GPUs asked for, but there is {there_are} here. Ask for fewer: --gpu N"
-            )
+        check_gpus(row.gpu, self._settings.gpus)
         self._ledger.refuse_never(f"user:{row.author}", row.cpu, row.memory, row.gpu)
         if self._ledger.limits(f"user:{row.author}").trials == 0:
             raise InvalidResources("Your limit is 0 trials at once; ask your admin for more.")
