@@ -1,6 +1,6 @@
 """Write the generated pages of the reference from the code that they describe.
 
-    python docs/generate.py            write docs/reference/{cli,config,rest,errors,sdk}.md
+    python docs/generate.py            write docs/reference/{chart,cli,config,rest,errors,sdk}.md
     python docs/generate.py --check    exit with 1 if one of them is out of date
 
 Nothing here knows a command, setting, route or error by name: what is in the code is in the page.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import generate_sdk
+from generate_chart import chart
 from generate_cli import cli, commands as commands
 from generate_markdown import code, page, table
 
@@ -304,6 +305,7 @@ def sdk() -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
+    "chart": chart,
     "cli": cli,
     "config": config,
     "rest": rest,

@@ -1,34 +1,30 @@
-"""Bring kaos_hub up from `helm/plain` on the cluster of kubectl's present context, or take it down.
+"""Bring kaos_hub up by its chart on the cluster of kubectl's present context, or take it down.
 
-    python helm/bring_up.py up [--registry R] [--cluster-registry R] [--no-images]
-    python helm/bring_up.py down
+    python helm/bring_up.py up [--registry R] [--cluster-registry R] [--namespace N] [--no-images]
+    python helm/bring_up.py down [--namespace N]
 
-For trying and testing: images are built and pushed, the manifests are copied to `build/kubernetes`,
-what they need to know is filled in there, and they are applied. May be repeated: what is there
-already stays, with its data.
+For trying and testing: images are built and pushed, the chart's values for this cluster are
+written to `build/kubernetes/values.json`, and the chart is installed. May be repeated: what is
+there already is upgraded, and stays with its data.
 """
 
 import argparse
 import json
-import shutil
+import random
 import subprocess
 import sys
 import time
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import helm_python
+
 ROOT = Path(__file__).resolve().parent.parent
-PLAIN, FILLED = ROOT / "helm/plain", ROOT / "build/kubernetes"
-IMAGES = ROOT / "build/images.env"
-NAMESPACES = ("kaos-workloads", "kaos")
+CHART, IMAGES = ROOT / "helm/kaos-hub", ROOT / "build/images.env"
+RELEASE = "kaos"
 _PATIENCE = 600
-_CONFIG = """
-# A registry inside the cluster, as local clusters have one: without TLS, and perhaps a mirror.
-c.KubernetesEngine.insecure_registries = [{host!r}]
-c.KubernetesEngine.registry_mirrors = {{"docker.io": {host!r}}}
-"""
 
 
 class Failed(Exception):
@@ -100,60 +96,51 @@ def find_registry(here: str, pods: str) -> Registry:
     return Registry(f"localhost:{port}", name, tuple(addresses))
 
 
-def fill_in(registry: Registry, public_url: str = "") -> None:
-    """Copy the manifests and write down what they need to know."""
-    shutil.rmtree(FILLED, ignore_errors=True)
-    shutil.copytree(PLAIN, FILLED)
-    known = {
-        **dict(line.split("=", 1) for line in IMAGES.read_text().split()),
-        "KAOS_REGISTRY": f"{registry.pods}/kaos-users",
-        "KAOS_PULL_REGISTRY": f"{registry.here}/kaos-users",
-        "KAOS_PROXY_SERVICE": "NodePort",
-        "KAOS_PUBLIC_URL": public_url,
-    }
-    settings = FILLED / "settings.env"
-    lines = settings.read_text().splitlines()
-    settings.write_text("".join(f"{_set(line, known)}\n" for line in lines))
-    if registry.inside:
-        with (FILLED / "config.py").open("a") as config:
-            config.write(_CONFIG.format(host=registry.pods))
-        policies = FILLED / "workloads/network.yaml"
-        others = policies.read_text().split("\n---\n")[:-1]
-        policies.write_text("\n---\n".join([*others, json.dumps(_to(registry.inside))]))
-
-
-def _to(addresses: tuple[tuple[str, int], ...]) -> dict[str, Any]:
-    """The policy that lets builds reach these: the last one of helm/plain, filled in."""
-    rules = [
-        {"to": [{"ipBlock": {"cidr": f"{ip}/32"}}], "ports": [{"protocol": "TCP", "port": port}]}
-        for ip, port in addresses
-    ]
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": "registry", "namespace": "kaos-workloads"},
-        "spec": {
-            "podSelector": {"matchLabels": {"kaos-hub.io/kind": "build"}},
-            "policyTypes": ["Egress"],
-            "egress": rules,
+def values_for(registry: Registry, url: str) -> dict[str, Any]:
+    """The values of the chart that fit this cluster."""
+    images = dict(line.split("=", 1) for line in IMAGES.read_text().split())
+    values: dict[str, Any] = {
+        "image": {n.split("_")[1].lower(): reference for n, reference in images.items()},
+        "registry": {
+            "url": f"{registry.pods}/kaos-users",
+            "pullUrl": f"{registry.here}/kaos-users",
         },
+        "publicUrl": url,
+        "proxy": {"service": {"type": "NodePort", "nodePort": int(url.rpartition(":")[2])}},
     }
+    if registry.inside:
+        # Inside the cluster, as local clusters have one: without TLS, and perhaps a mirror.
+        values["registry"] |= {
+            "insecure": [registry.pods],
+            "mirrors": {"docker.io": registry.pods},
+        }
+        values["network"] = {"buildsReach": [_to(*behind) for behind in registry.inside]}
+    return values
 
 
-def _set(line: str, known: dict[str, str]) -> str:
-    name = line.partition("=")[0]
-    return f"{name}={known[name]}" if name in known else line
+def _to(address: str, port: int) -> dict[str, Any]:
+    """A rule of egress to one address."""
+    ports = [{"protocol": "TCP", "port": port}]
+    return {"to": [{"ipBlock": {"cidr": f"{address}/32"}}], "ports": ports}
 
 
-def public_url() -> str:
-    """Where the proxy's port is reached on a node."""
-    port = asked("get", "service", "proxy", "--namespace=kaos")["spec"]["ports"][0]["nodePort"]
-    nodes = asked("get", "nodes")["items"]
-    addresses = {a["type"]: a["address"] for a in nodes[0]["status"]["addresses"]}
+def public_url(namespace: str) -> str:
+    """Where the proxy is reached on a node: at the port that it has, else at one that is free."""
+    services = asked("get", "services", "--all-namespaces")["items"]
+    taken = {p["nodePort"] for s in services for p in s["spec"]["ports"] if "nodePort" in p}
+    mine = [s for s in services if _name(s) == (namespace, "proxy")]
+    ports = [p["nodePort"] for s in mine for p in s["spec"]["ports"] if "nodePort" in p]
+    port = ports[0] if ports else random.choice([*({*range(30_000, 32_768)} - taken)])  # noqa: S311
+    node = asked("get", "nodes")["items"][0]
+    addresses = {a["type"]: a["address"] for a in node["status"]["addresses"]}
     return f"http://{addresses.get('ExternalIP') or addresses['InternalIP']}:{port}"
 
 
-def wait_until_it_answers(url: str) -> None:
+def _name(thing: dict[str, Any]) -> tuple[str, str]:
+    return thing["metadata"]["namespace"], thing["metadata"]["name"]
+
+
+def wait_until_it_answers(url: str, namespace: str) -> None:
     """Wait for Hub and service, through the proxy.
 
     Raises:
@@ -164,8 +151,8 @@ def wait_until_it_answers(url: str) -> None:
         while not _answers(url + path):
             if time.monotonic() > until:
                 raise Failed(
-                    f"{url}{path} does not answer. Look at: kubectl -n kaos get pods;"
-                    " kubectl -n kaos logs deployment/hub"
+                    f"{url}{path} does not answer. Look at: kubectl -n {namespace} get pods;"
+                    f" kubectl -n {namespace} logs deployment/hub"
                 )
             time.sleep(0.5)
 
@@ -186,15 +173,51 @@ class Running:
     url: str
     password: str
     """The administrator's."""
+    namespace: str
+    values: dict[str, Any] = field(default_factory=dict)
+    """What the chart was told."""
 
 
-def up(here: str = "", pods: str = "", images: bool = True) -> Running:
-    """Images, secrets, manifests; and wait.
+def make_namespace(name: str) -> None:
+    """The namespace of Hub, proxy and service, with the label by which policies know it."""
+    made = kubectl("create", "namespace", name, "--dry-run=client", "--output=json")
+    kubectl("apply", "--filename=-", give=made)
+    # By itself it is there from Kubernetes 1.21 on.
+    labels = (
+        f"kubernetes.io/metadata.name={name}",
+        "pod-security.kubernetes.io/enforce=restricted",
+    )
+    kubectl("label", "namespace", name, *labels, "--overwrite")
+
+
+def helm(namespace: str) -> helm_python.Config:
+    """Helm, for one namespace."""
+    return helm_python.Config(namespace=namespace)
+
+
+def apply_chart(namespace: str, values: dict[str, Any], seconds: int = _PATIENCE) -> None:
+    """Install the chart, or upgrade what is there; returns when all of it is ready.
+
+    Raises:
+        Failed: in Helm's words.
+    """
+    try:
+        with helm(namespace) as there:
+            known = there.list(all_states=True, name_filter=f"^{RELEASE}$")
+            act = there.upgrade if known else there.install
+            act(CHART, RELEASE, values, wait="watcher", timeout=seconds)
+    except helm_python.HelmError as e:
+        raise Failed(f"Helm: {e}") from None
+
+
+def up(here: str = "", pods: str = "", images: bool = True, namespace: str = "kaos") -> Running:
+    """Images, values, chart; and wait.
 
     Args:
         here: the registry as this machine and the nodes see it; without it, the cluster's own.
         pods: the same as pods see it.
         images: build and push them; else those that were made before are used.
+        namespace: of Hub, proxy and service.
 
     Raises:
         Failed: says what to do or to look at.
@@ -203,39 +226,38 @@ def up(here: str = "", pods: str = "", images: bool = True) -> Running:
     if images or not IMAGES.exists():
         make = (sys.executable, ROOT / "images/make.py", "--push", "--env", IMAGES)
         run(*make, "--registry", registry.here)
-    print("Applying the manifests", file=sys.stderr)
-    run(PLAIN / "make-secrets")
-    fill_in(registry)
-    # The proxy first: which port it gets decides the address that the others are told.
-    objects = kubectl("kustomize", FILLED)
-    of_proxy = "--selector=app.kubernetes.io/component=proxy"
-    kubectl("apply", "--filename=-", of_proxy, give=objects)
-    url = public_url()
-    fill_in(registry, url)
-    kubectl("apply", "--kustomize", FILLED)
-    for name in ("proxy", "service", "hub"):
-        patience = f"--timeout={_PATIENCE}s"
-        kubectl("rollout", "status", f"deployment/{name}", "--namespace=kaos", patience)
-    wait_until_it_answers(url)
+    make_namespace(namespace)
+    url = public_url(namespace)
+    values = values_for(registry, url)
+    written = ROOT / "build/kubernetes/values.json"
+    written.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text(json.dumps(values, indent=2))
+    print(f"Installing the chart with the values of {written}", file=sys.stderr)
+    apply_chart(namespace, values)
+    wait_until_it_answers(url, namespace)
     show = "--output=go-template={{.data.password | base64decode}}"
-    return Running(url, kubectl("get", "secret", "kaos", "--namespace=kaos", show))
+    password = kubectl("get", "secret", "kaos", f"--namespace={namespace}", show)
+    return Running(url, password, namespace, values)
 
 
-def down() -> None:
-    """Delete both namespaces, with everything in them."""
-    kubectl("delete", "namespace", *NAMESPACES, "--ignore-not-found")
+def down(namespace: str = "kaos") -> None:
+    """Uninstall, and delete both namespaces with everything that the chart leaves to people."""
+    with helm(namespace) as there:
+        there.uninstall(RELEASE, ignore_not_found=True)
+    kubectl("delete", "namespace", f"{namespace}-workloads", namespace, "--ignore-not-found")
 
 
 def _bring_up(given: argparse.Namespace) -> None:
     began = time.monotonic()
-    running = up(given.registry, given.cluster_registry, not given.no_images)
+    registry = given.registry, given.cluster_registry
+    running = up(*registry, not given.no_images, given.namespace)
     print(f"\n  kaos runs at  {running.url}\n  user          admin")
     print(f"  password      {running.password}\n\n  Next: kaos login {running.url}")
     print(f"  (after {time.monotonic() - began:.0f} s)")
 
 
-def _take_down(_: argparse.Namespace) -> None:
-    down()
+def _take_down(given: argparse.Namespace) -> None:
+    down(given.namespace)
     print("Gone, with all data.")
 
 
@@ -248,7 +270,10 @@ def main() -> int:
     verb.add_argument("--cluster-registry", default="", help="as pods see it, if not the same")
     verb.add_argument("--no-images", action="store_true", help="use those made before")
     verb.set_defaults(do=_bring_up)
-    verbs.add_parser("down", help="delete everything, data too").set_defaults(do=_take_down)
+    verb.add_argument("--namespace", default="kaos", help="of Hub, proxy and service")
+    verb = verbs.add_parser("down", help="delete everything, data too")
+    verb.add_argument("--namespace", default="kaos", help="of Hub, proxy and service")
+    verb.set_defaults(do=_take_down)
     given = parser.parse_args()
     try:
         given.do(given)

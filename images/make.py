@@ -3,8 +3,8 @@
     python images/make.py [--registry REGISTRY] [--push] [--env FILE] [NAME...]
 
 Names are hub, builder, notebook and runtime; all without any. With ``--env`` the references are
-written to a file as ``helm/plain/settings.env`` has them; by digest if they were pushed, so that
-nobody ever runs an older image of the same name.
+written to a file; by digest if they were pushed, so that nobody ever runs an older image of the
+same name.
 """
 
 import argparse

@@ -225,8 +225,20 @@ class DataDir:
         if os.environ.get("KAOS_SECRETS_DIR"):
             raise KaosError(
                 f"The secret {name!r} is not in {self.secrets} (KAOS_SECRETS_DIR). Add it to what"
-                " is mounted there; on Kubernetes: helm/plain/make-secrets"
+                " is mounted there; on Kubernetes `helm upgrade` makes what is missing."
             )
+
+    def given(self, name: str) -> str:
+        """A secret that somebody may provide (``KAOS_SECRETS_DIR``), and that is never made here.
+
+        Returns:
+            Empty if nobody does.
+
+        Raises:
+            KaosError: as :meth:`secret`.
+        """
+        provided = os.environ.get("KAOS_SECRETS_DIR") and self.has_secret(name)
+        return self.secret(name) if provided else ""
 
     def password(self, name: str = "password") -> str:
         """A secret for people, made when first asked for.

@@ -1,7 +1,7 @@
 """kaos_hub on a real cluster, as `make kubernetes` brings it up, for tests of the whole.
 
 With ``KAOS_TEST_KEEP=1`` it stays when the tests are done; with ``KAOS_TEST_IMAGES=0`` the images
-are those that were made before.
+are those that were made before; ``KAOS_TEST_NAMESPACE`` is where it goes, if not to ``kaos``.
 """
 
 import base64
@@ -21,7 +21,8 @@ import pytest
 
 from tests.hub import ROOT, Answer, Browser, request, wait_until
 
-WORKLOADS = "kaos-workloads"
+HUB = os.environ.get("KAOS_TEST_NAMESPACE") or "kaos"
+WORKLOADS = f"{HUB}-workloads"
 _MARK = "kaos-hub.io/made-by-tests"
 
 
@@ -32,6 +33,18 @@ def kubectl(*words: str, give: str | None = None, check: bool = True) -> str:
     )
     assert not check or done.returncode == 0, done.stderr
     return done.stdout
+
+
+@contextlib.contextmanager
+def kubectl_proxy() -> Iterator[str]:
+    """The cluster's API without login, at an address of this machine."""
+    words = ["kubectl", "proxy", "--port=0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://{process.stdout.readline().split()[-1]}"
+        finally:
+            process.terminate()
 
 
 @cache
@@ -58,17 +71,18 @@ class ClusterHub:
     Args:
         url: as people reach it.
         directory: for what the command line remembers.
+        values: what the chart was told.
     """
 
-    def __init__(self, url: str, directory: Path) -> None:
-        self.url, self.directory = url, directory
+    def __init__(self, url: str, directory: Path, values: dict[str, Any]) -> None:
+        self.url, self.directory, self.values = url, directory, values
         self.kaos = f"{url}/services/kaos"
         self.password = self.secret("users-password")
 
     @staticmethod
     def secret(name: str) -> str:
         """One of the secrets of the hub."""
-        said = json.loads(kubectl("get", "secret", "kaos", "-n", "kaos", "-o", "json"))
+        said = json.loads(kubectl("get", "secret", "kaos", "-n", HUB, "-o", "json"))
         return base64.b64decode(said["data"][name]).decode()
 
     def answers(self) -> bool:
@@ -103,13 +117,13 @@ class ClusterHub:
     def pod(self, component: str) -> str:
         """The name of the pod of Hub, service or proxy."""
         selector = f"app.kubernetes.io/component={component}"
-        said = json.loads(kubectl("get", "pods", "-n", "kaos", "-l", selector, "-o", "json"))
+        said = json.loads(kubectl("get", "pods", "-n", HUB, "-l", selector, "-o", "json"))
         living = [p for p in said["items"] if "deletionTimestamp" not in p["metadata"]]
         return str(living[-1]["metadata"]["name"]) if living else ""
 
     def kill(self, component: str) -> None:
         """Kill a pod of ours at once; Kubernetes makes another."""
-        kill_pod("kaos", self.pod(component))
+        kill_pod(HUB, self.pod(component))
 
     def wait(self, seconds: float = 120) -> None:
         """Wait until Hub and service answer through the proxy."""
@@ -184,9 +198,19 @@ def kill_pod(namespace: str, name: str) -> None:
     kubectl("delete", "pod", name, "-n", namespace, "--grace-period=0", "--force", "--wait=false")
 
 
+def bringing_up() -> Any:
+    """`helm/bring_up.py`, which is no module of a package."""
+    sys.path.insert(0, str(ROOT / "helm"))
+    try:
+        import bring_up
+    finally:
+        sys.path.pop(0)
+    return bring_up
+
+
 def _ours() -> bool | None:
     """Whether the hub on the cluster is one of tests; None if there is none."""
-    said = kubectl("get", "namespace", "kaos", "-o", "json", "--ignore-not-found")
+    said = kubectl("get", "namespace", HUB, "-o", "json", "--ignore-not-found")
     return json.loads(said)["metadata"].get("annotations", {}).get(_MARK) == "yes" if said else None
 
 
@@ -194,18 +218,15 @@ def _ours() -> bool | None:
 def hub_on_cluster(directory: Path) -> Iterator[ClusterHub]:
     """kaos_hub on the cluster while you use it. One that somebody else brought up is left alone."""
     if _ours() is False:
-        pytest.fail("The cluster has a namespace kaos that tests did not make; not touching it.")
-    sys.path.insert(0, str(ROOT / "helm"))
-    try:
-        import bring_up
-    finally:
-        sys.path.pop(0)
-    kubectl("apply", "-f", str(ROOT / "helm/plain/namespaces.yaml"))
-    kubectl("annotate", "namespace", "kaos", f"{_MARK}=yes", "--overwrite")
+        pytest.fail(f"The cluster has a namespace {HUB} that tests did not make; not touching it.")
+    bring_up = bringing_up()
+    bring_up.make_namespace(HUB)
+    kubectl("annotate", "namespace", HUB, f"{_MARK}=yes", "--overwrite")
     registry = os.environ.get("REGISTRY", ""), os.environ.get("CLUSTER_REGISTRY", "")
-    running = bring_up.up(*registry, images=os.environ.get("KAOS_TEST_IMAGES") != "0")
+    images = os.environ.get("KAOS_TEST_IMAGES") != "0"
+    running = bring_up.up(*registry, images=images, namespace=HUB)
     try:
-        yield ClusterHub(running.url, directory)
+        yield ClusterHub(running.url, directory, running.values)
     finally:
         if not os.environ.get("KAOS_TEST_KEEP"):
-            bring_up.down()
+            bring_up.down(HUB)

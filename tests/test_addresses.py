@@ -12,8 +12,8 @@ from kaos_hub.datadir import DataDir
 from tests.hub import ROOT
 
 _BOTH = ("service", "service-train", "admission")
-_HUB_SECRETS = ("cookie", "proxy", "password", "users-password", *_BOTH)
-_SERVICE_SECRETS = ("service-cookie", "tickets", *_BOTH)
+_HUB_SECRETS = ("cookie", "metrics", "proxy", "password", "users-password", *_BOTH)
+_SERVICE_SECRETS = ("metrics", "service-cookie", "tickets", *_BOTH)
 _READ = """
 import json, sys
 {first}
@@ -68,7 +68,7 @@ def test_hub_of_a_cluster(tmp_path):
     assert config["ConfigurableHTTPProxy"]["api_url"] == at.proxy_api
     assert (hub["hub_bind_url"], hub["hub_connect_url"]) == (at.hub_bind, at.hub)
     assert hub["cookie_secret"] == "secret-cookie"
-    service, train = hub["services"]
+    service, train, _ = hub["services"]
     assert (service["name"], train["name"]) == ("kaos", "kaos-train")
     assert service["api_token"] != train["api_token"]
     for each in (service, train):

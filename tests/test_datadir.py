@@ -142,7 +142,7 @@ def test_secrets_of_others_are_read_and_never_made(monkeypatch, tmp_path):
     data = DataDir(tmp_path / "data")
     assert data.secret("admission") == "given"
     assert data.has_secret("admission") and not data.has_secret("cookie")
-    with pytest.raises(KaosError, match=r"'cookie' is not in .*provided.*make-secrets"):
+    with pytest.raises(KaosError, match=r"'cookie' is not in .*provided.*helm upgrade"):
         data.secret("cookie")
     assert [p.name for p in provided.iterdir()] == ["admission"]
     assert not (tmp_path / "data" / "secrets").exists()

@@ -44,6 +44,7 @@ def test_generator_finds_stale_pages(tmp_path: Path) -> None:
     script = copy / "generate.py"
     for part in (ROOT / "docs").glob("generate*.py"):
         shutil.copy(part, copy)
+    (tmp_path / "helm").symlink_to(ROOT / "helm")  # of which it reads the chart
     (copy / "reference" / "errors.md").write_text("old\n")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
 

@@ -226,7 +226,7 @@ def test_tickets_stand_in_no_log_and_metrics_name_no_tree(
     get(service, f"{example}/listing", ticket + "x")
     log = service.log.read_text()
     assert "Bearer" not in log and "kaos1." not in log
-    secret = {"Authorization": f"Bearer {service.admission_secret}"}
+    secret = {"Authorization": f"Bearer {service.secret('metrics')}"}
     metrics = request("GET", service.admission + "/metrics", headers=secret).text
     assert 'route="/fetch/v1/{digest}/files"' in metrics
     assert example not in metrics and "kaos1." not in metrics

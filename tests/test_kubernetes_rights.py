@@ -1,6 +1,6 @@
 """The service's account has exactly the rights of the manifest, and each of them is needed.
 
-The rules are read from ``helm/plain``: a right that is added there needs a feature here that cannot
+The rules are read from the chart: a right that is added there needs a feature here that cannot
 do without it, one that is taken away fails a feature.
 """
 
@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from kaos_hub.engines.base import Build, JobSpec, Phase
 from kaos_hub.engines.kubernetes import KubernetesEngine
 from kaos_hub.engines.kubernetes_objects import cache_claim
 from kaos_hub.errors import EngineUnavailable
 from kaos_hub.models import Mount, NotebookSpec, Resources
+from tests.chart import one
 from tests.engine_cluster import TREES, TreeServer, kubectl, make_claim, options
-from tests.hub import ROOT, wait_until
+from tests.hub import wait_until
 from tests.pods import Namespace, namespace, needs_cluster
 from tests.test_engine_contract import end, output, shell
 
@@ -32,9 +32,7 @@ NAME = "kaos-train-rights"
 
 def rules(component: str) -> list[dict[str, Any]]:
     """What the manifest lets the Hub or the service do among the workloads."""
-    text = (ROOT / "helm" / "plain" / component / "access.yaml").read_text()
-    (role,) = (o for o in yaml.safe_load_all(text) if o["kind"] == "Role")
-    return list(role["rules"])
+    return list(one("Role", f"kaos-{component}", "kaos-workloads")["rules"])
 
 
 RULES = rules("service")

@@ -4,13 +4,10 @@ One hub for all of the file, brought up as `make kubernetes` does. Tests build o
 where they say so.
 """
 
-import base64
 import contextlib
 import json
 import shutil
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +15,10 @@ import pytest
 
 from kaos_hub.checks.kubernetes import RIGHTS
 from tests.cluster import (
+    HUB,
     WORKLOADS,
     ClusterHub,
     CommandLine,
-    hub_on_cluster,
     kill_pod,
     kubectl,
     needs_cluster,
@@ -40,10 +37,9 @@ EXAMPLE, DATA = ROOT / "examples/notebook/example", ROOT / "examples/mnist/data"
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterHub]:
+def hub(cluster_hub: ClusterHub) -> ClusterHub:
     """The hub on the cluster."""
-    with hub_on_cluster(tmp_path_factory.mktemp("cluster")) as running:
-        yield running
+    return cluster_hub
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +131,7 @@ def may(account: str, verb: str, resource: str, namespace: str) -> bool:
     kind, _, part = resource.partition("/")
     words = ["auth", "can-i", verb, kind, "-n", namespace]
     words += [f"--subresource={part}"] if part else []
-    user = f"--as=system:serviceaccount:kaos:{account}"
+    user = f"--as=system:serviceaccount:{HUB}:{account}"
     return kubectl(*words, user, check=False).strip() == "yes"
 
 
@@ -150,33 +146,12 @@ def test_accounts_may_what_they_must_and_nothing_else(hub, account):
             assert may(account, verb, resource, WORKLOADS) is expected, (resource, verb)
     for resource in ("pods", "secrets", "configmaps"):
         for verb in ("get", "list", "create"):
-            assert not may(account, verb, resource, "kaos"), (resource, verb)
+            assert not may(account, verb, resource, HUB), (resource, verb)
     assert not may(account, "list", "nodes", "default")
 
 
-def test_secrets_stay_and_what_lacks_is_made(hub):
-    def known() -> dict[str, str]:
-        return dict(
-            json.loads(kubectl("get", "secret", "kaos", "-n", "kaos", "-o", "json"))["data"]
-        )
-
-    before = known()
-    gone = json.dumps([{"op": "remove", "path": "/data/users-password"}])
-    kubectl("patch", "secret", "kaos", "-n", "kaos", "--type=json", "-p", gone)
-    try:
-        made = subprocess.run([ROOT / "helm/plain/make-secrets"], capture_output=True, text=True)
-        after = known()
-    finally:
-        back = json.dumps({"data": {"users-password": before["users-password"]}})
-        kubectl("patch", "secret", "kaos", "-n", "kaos", "-p", back)
-    assert after.keys() == before.keys() and len(before) == 9
-    assert {k for k in before if after[k] != before[k]} == {"users-password"}
-    for value in after.values():
-        assert base64.b64decode(value).decode() not in made.stdout + made.stderr
-
-
 def test_doctor_in_the_service_finds_nothing_wrong(hub):
-    said = kubectl("exec", "deployment/service", "-n", "kaos", "--", "kaos", "--json", "doctor")
+    said = kubectl("exec", "deployment/service", "-n", HUB, "--", "kaos", "--json", "doctor")
     report = json.loads(said)
     assert report["ok"], report
     found = {c["name"]: c for c in report["checks"]}

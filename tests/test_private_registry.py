@@ -157,7 +157,7 @@ def test_what_is_wrong_with_a_registry_is_said_with_what_to_do(
 def test_the_doctor_knows_the_ca(here: str, ca: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAOS_REGISTRY", f"{here}/users")
     found = checks.registry()
-    assert (found.state, found.advice) == (BAD, "Name its CA: docs/howto/kubernetes.md")
+    assert (found.state, found.advice) == (BAD, "Name its CA: docs/howto/private-registry.md")
     monkeypatch.setattr(checks, "CA", str(ca.certificate))
     found = checks.registry()
     assert (found.state, "wants a login" in found.text) == (GOOD, True)

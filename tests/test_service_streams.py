@@ -91,7 +91,7 @@ def test_events_begin_with_the_present_and_end_with_the_client(
 
 
 def _metrics(hub: RunningHub) -> str:
-    headers = {"Authorization": f"Bearer {hub.admission_secret}"}
+    headers = {"Authorization": f"Bearer {hub.secret('metrics')}"}
     return request("GET", hub.admission + "/metrics", headers=headers).text
 
 
@@ -124,6 +124,10 @@ def test_admission_opens_only_to_its_secret(hub: RunningHub, ivan: str) -> None:
                 method, hub.admission + path, None, body if method == "POST" else None, header
             )
             refused(answer, 403, "forbidden")
+    # who may gather metrics may not admit, nor the other way round
+    for path, secret in (("/metrics", "admission"), ("/admission/options", "metrics")):
+        header = {"Authorization": f"Bearer {hub.secret(secret)}"}
+        refused(request("GET", hub.admission + path, headers=header), 403, "forbidden")
         assert request("GET", hub.kaos + path, ivan).status in (404, 405)
         assert request("GET", hub.url + path, ivan).headers["Server"] != "kaos"
 

@@ -11,6 +11,8 @@ from pathlib import Path
 EXTRAS = ("hub", "kubernetes", "postgresql", "s3")
 ELSEWHERE = {"docker", "dockerspawner", "dulwich", "jupyterlab", "uv"}
 """For notebooks and builds on this machine; in a cluster these bring their own."""
+MORE = ("oauthenticator>=17,<18", "pycurl>=7.45.3")
+"""Logins by others; and what the Hub's configuration of zero-to-jupyterhub asks for."""
 
 
 def requirements(setup: Path) -> Iterator[str]:
@@ -21,6 +23,7 @@ def requirements(setup: Path) -> Iterator[str]:
     for line in "\n".join([config["options"]["install_requires"], *given]).split():
         if re.split(r"[^\w-]", line)[0] not in ELSEWHERE:
             yield line
+    yield from MORE
 
 
 if __name__ == "__main__":

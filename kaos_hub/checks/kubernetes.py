@@ -20,7 +20,7 @@ _OLDEST, _NEWEST = 20, 36
 
 CA = "/run/kaos/ca/ca.crt"
 """Where the manifests show the service the certificates of the admin's registry."""
-_MANIFESTS = "Apply the manifests: docs/howto/kubernetes.md"
+_MANIFESTS = "Install the chart: docs/howto/kubernetes.md"
 
 RIGHTS = {
     "hub": {
@@ -224,7 +224,7 @@ def registry() -> Finding:
         return Finding(name, WEAK, text, "kubectl -n kaos exec deployment/service -- kaos doctor")
     if "CERTIFICATE_VERIFY_FAILED" in problems[0]:
         text = f"The certificate of {host} is not trusted here ({problems[0]})."
-        return Finding(name, BAD, text, "Name its CA: docs/howto/kubernetes.md")
+        return Finding(name, BAD, text, "Name its CA: docs/howto/private-registry.md")
     return Finding(name, BAD, f"{host} does not answer ({'; '.join(problems)}).")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from tornado.web import Application, HTTPError, RequestHandler
 
+from kaos_hub.datadir import DataDir
 from kaos_hub.errors import Forbidden, InvalidRequest, KaosError
 from kaos_hub.models import (
     DEFAULT_SERVER,
@@ -29,6 +30,8 @@ _OFFERED = 200
 class _Private(RequestHandler):
     """Lets in only who knows the secret; anything unclear is a refusal."""
 
+    opened_by = "admission"
+
     @property
     def core(self) -> Core:
         """The service behind the handlers."""
@@ -37,7 +40,7 @@ class _Private(RequestHandler):
 
     def prepare(self) -> None:
         given = self.request.headers.get("Authorization", "").encode("utf-8", "replace")
-        expected = f"Bearer {self.settings['admission_secret']}".encode()
+        expected = f"Bearer {self.settings[f'{self.opened_by}_secret']}".encode()
         # In constant time, or the secret could be found byte by byte.
         if not hmac.compare_digest(given, expected):
             raise Forbidden("This address is for spawners only.")
@@ -124,9 +127,10 @@ class OptionsHandler(_Private):
 
 
 class MetricsHandler(_Private):
-    """``GET /metrics`` for Prometheus, with the same secret."""
+    """``GET /metrics`` for Prometheus, with a secret of its own: who gathers must not admit."""
 
     route_name = "/metrics"
+    opened_by = "metrics"
 
     async def get(self) -> None:
         """All metrics."""
@@ -135,8 +139,8 @@ class MetricsHandler(_Private):
         self.finish(await metrics.render(self.core.db))
 
 
-def admission_app(core: Core, secret: str, metrics: Metrics, health: Health) -> Application:
-    """The private application."""
+def admission_app(core: Core, data: DataDir, metrics: Metrics, health: Health) -> Application:
+    """The private application; its secrets are those of the data directory."""
     return Application(
         [
             ("/admission/start", StartHandler),
@@ -146,7 +150,8 @@ def admission_app(core: Core, secret: str, metrics: Metrics, health: Health) -> 
             ("/health", HealthHandler, {"health": health}),
         ],
         core=core,
-        admission_secret=secret,
+        admission_secret=data.secret("admission"),
+        metrics_secret=data.secret("metrics"),
         metrics=metrics,
         log_function=log_request,
     )

@@ -81,7 +81,7 @@ class KaosService(ServiceConfig):
 
         metrics, health = Metrics(), Health(parts.core)
         private = HTTPServer(
-            admission_app(parts.core, data.secret("admission"), metrics, health),
+            admission_app(parts.core, data, metrics, health),
             max_body_size=1 << 20,
         )
         public = HTTPServer(
