@@ -259,6 +259,19 @@ class NotebookRow(Table):
     idle_reason: Mapped[str] = mapped_column(Text, default="")
 
 
+class ChoiceRow(Table):
+    """What an owner chose for the notebook that was accepted last."""
+
+    __tablename__ = "choices"
+    __table_args__ = (Index("choices_by_asked", "asked"),)
+    owner: Mapped[str] = mapped_column(String(255), primary_key=True)
+    # models.Choices
+    chosen: Mapped[dict[str, Any]]
+    at: Mapped[datetime]
+    # when the Hub was last asked whether it still has the owner
+    asked: Mapped[datetime]
+
+
 class VolumeRow(Table):
     """A named place for files, which outlives notebooks."""
 

@@ -95,6 +95,17 @@ class Hub:
         model = (body.get("servers") or {}).get(server)
         return None if model is None else _server(user, model)
 
+    async def has(self, user: str) -> bool:
+        """Whether there is such a user.
+
+        Raises:
+            HubUnavailable: the Hub does not answer.
+        """
+        status, body = await self._call("GET", f"/users/{quote(user, safe='')}")
+        if status != 404:
+            _check(status, body)
+        return status != 404
+
     async def groups(self, user: str) -> frozenset[str]:
         """The groups that a user is in, now.
 

@@ -137,7 +137,7 @@ def test_admission_tells_the_form_what_there_is(hub: RunningHub, mnist: str) -> 
     answer = request("GET", url, headers={"Authorization": f"Bearer {hub.admission_secret}"})
     assert set(answer.json) == {
         "sources", "data", "contexts", "volumes", "mounts", "info", "limits", "usage", "notebook",
-        "last", "ticket",
+        "handed", "last", "ticket",
     }  # fmt: skip
     assert answer.json["notebook"]["name"] == "mnist"
     assert answer.json["info"]["sizes"][0]["name"] == "small"

@@ -42,6 +42,7 @@ from kaos_hub.models.bundles import (
     Skipped as Skipped,
     TreeEntry as TreeEntry,
 )
+from kaos_hub.models.choices import Choices as Choices
 from kaos_hub.models.errands import (
     AttachRequest as AttachRequest,
     Contents as Contents,

@@ -22,6 +22,7 @@ from kaos_hub.errors import (
     Unavailable,
 )
 from kaos_hub.models import (
+    Choices,
     DeployAnswer,
     Event,
     JobState,
@@ -29,6 +30,7 @@ from kaos_hub.models import (
     NotebookRequest,
     NotebookState,
 )
+from kaos_hub.notebooks.choices import recall, remember
 from kaos_hub.notebooks.errands import Errands
 from kaos_hub.notebooks.gate import Gate, refuse_stranger
 from kaos_hub.notebooks.hosting import Hosting
@@ -112,6 +114,10 @@ class Notebooks:
             NotebookRow.owner == owner, NotebookRow.state.in_(ended), when > since
         )
         return await self._shown(query.order_by(when.desc()).limit(limit))
+
+    async def last_choices(self, owner: str, since: datetime | None = None) -> Choices | None:
+        """What the owner, who came to be at ``since``, chose for a notebook last."""
+        return await recall(self._db, owner, since)
 
     async def names(self, owner: str) -> set[str]:
         """Of all notebooks of the owner."""
@@ -255,7 +261,9 @@ class Notebooks:
             else:
                 set_state(session, fresh, NotebookState.QUEUED, "on its way")
             session.flush()
-            return fresh.id, as_model(session, fresh, self._public_url)
+            model = as_model(session, fresh, self._public_url)
+            remember(session, model)
+            return fresh.id, model
 
         notebook_id, model = await self._db.run(write)
         if wish.git_credentials is not None and model.git is not None:

@@ -24,9 +24,10 @@ from kaos_hub.models import (
     parse_request,
 )
 from kaos_hub.notebooks import admission, idle
+from kaos_hub.notebooks.choices import remember
 from kaos_hub.notebooks.errands import Errands
 from kaos_hub.notebooks.hosting import Hosting
-from kaos_hub.notebooks.records import find, followed, set_state
+from kaos_hub.notebooks.records import as_model, find, followed, set_state
 from kaos_hub.notebooks.repositories import is_asked
 from kaos_hub.notebooks.wishes import Wishes
 from kaos_hub.quantities import show_memory
@@ -94,6 +95,9 @@ class Gate:
             self._wishes.claim(session, row)
             if row.wanted != "RUNNING":
                 row.wanted, row.stop_reason = "RUNNING", ""
+            if asks:
+                session.flush()
+                remember(session, as_model(session, row, self._public_url))
             return row, new
 
         row, new = await self._db.run(write)

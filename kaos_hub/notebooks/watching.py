@@ -17,6 +17,7 @@ from kaos_hub.logs import LogStore
 from kaos_hub.models import NotebookState
 from kaos_hub.notebooks import idle
 from kaos_hub.notebooks.admission import release
+from kaos_hub.notebooks.choices import forget_one_who_is_gone
 from kaos_hub.notebooks.records import server_of, user_of
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Watch:
                 if clock() - last_resync >= self._resync:
                     last_resync = clock()
                     await self.compare(await self._hosting.hub.active())
+                    await forget_one_who_is_gone(self._hosting.db, self._hosting.hub)
             except Unavailable as e:
                 log.warning("waiting: %s", e)
             except Exception:

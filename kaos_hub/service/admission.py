@@ -2,6 +2,7 @@
 
 import hmac
 import json
+from datetime import datetime
 from typing import Any
 
 from tornado.web import Application, HTTPError, RequestHandler
@@ -93,12 +94,15 @@ class ReleaseHandler(_Private):
 
 
 class OptionsHandler(_Private):
-    """``GET /admission/options?user=&server=``: what that user's spawn form offers."""
+    """``GET /admission/options?user=&server=&since=``: what the spawn form of that user offers.
+
+    ``since`` is when the user came to be: nothing older is theirs.
+    """
 
     route_name = "/admission/options"
 
     async def get(self) -> None:
-        """Bundles, sizes, limits, use, the notebook as it is, if there is one, and the last."""
+        """Bundles, sizes, limits, use, the notebook if there is one, what was chosen last."""
         core, user = self.core, self.get_query_argument("user")
         owner, server = f"user:{user}", self.get_query_argument("server", "")
         kinds = {
@@ -120,10 +124,18 @@ class OptionsHandler(_Private):
             "volumes": await core.volumes.list(owner),
             "mounts": core.gate.folders(user),
             "ticket": core.tickets.issue_upload(user, _TICKET),
-            "last": max(notebooks, key=lambda n: n.started or n.created, default=None),
+            "last": await core.notebooks.last_choices(owner, _moment(self, "since")),
         }
         self.set_header("Content-Type", "application/json")
         self.finish(any_json().dump_json(answer))
+
+
+def _moment(handler: RequestHandler, name: str) -> datetime | None:
+    text = handler.get_query_argument(name, "")
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        raise InvalidRequest(f"{name} is a moment: 2026-01-31T12:00:00+00:00") from None
 
 
 class MetricsHandler(_Private):

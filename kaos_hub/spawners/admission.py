@@ -8,6 +8,7 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,6 +20,7 @@ from kaos_hub.models import (
     AdmissionRequest,
     AnyModel,
     BundleVersion,
+    Choices,
     Info,
     Limits,
     Model,
@@ -48,8 +50,8 @@ class FormOptions(Model):
     """As it is, if it is there."""
     handed: dict[str, str] = {}
     """By kind, the bundle that was just sent for it from the page for that."""
-    last: Notebook | None = None
-    """The one that was started last, whose choices are offered again."""
+    last: Choices | None = None
+    """What was chosen last, for whichever notebook; it is offered again."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,13 @@ class Admission:
         """
         await self._call("POST", "/admission/release", request.model_dump(mode="json"))
 
-    async def options(self, user: str, server: str) -> FormOptions:
-        """What the user can choose from.
+    async def options(self, user: str, server: str, since: datetime) -> FormOptions:
+        """What the user, who came to be at ``since``, can choose from.
 
         Raises:
             KaosError: the service does not say.
         """
-        query = urlencode({"user": user, "server": server})
+        query = urlencode({"user": user, "server": server, "since": since.isoformat()})
         return _understood(FormOptions, await self._call("GET", f"/admission/options?{query}"))
 
     async def _call(self, method: str, path: str, body: Any = None) -> Any:

@@ -12,8 +12,8 @@ from kaos_hub.errors import InvalidRequest
 from kaos_hub.models import (
     NOTHING,
     BundleLink,
+    Choices,
     IdleType,
-    Notebook,
     Size,
     parse_repository,
     variable_name,
@@ -128,11 +128,11 @@ def _sizes(options: FormOptions) -> Iterator[OfferedSize]:
         yield OfferedSize(size.name, _described(size), problem, size.name == chosen)
 
 
-def _size_of(notebook: Notebook | None, options: FormOptions) -> str:
-    """The size that a notebook has, if it has one."""
-    if notebook is None:
+def _size_of(chosen: Choices | None, options: FormOptions) -> str:
+    """The size that was chosen, if one was."""
+    if chosen is None:
         return ""
-    has = notebook.resources
+    has = chosen.resources
     for size in options.info.sizes:
         if (size.cpu, size.memory, size.gpu) == (has.cpu, has.memory, has.gpu):
             return size.name

@@ -12,6 +12,7 @@ import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
 
 from jupyterhub.spawner import Spawner, SpawnException
@@ -347,7 +348,9 @@ class KaosSpawnerMixin(Spawner):
     async def _render_form(self, _spawner: Spawner) -> str:
         name = self.name or DEFAULT_SERVER
         try:
-            options = await self._admission.options(self.user.name, self.name)
+            # The Hub keeps moments without their zone, which is UTC.
+            since = self.user.created.replace(tzinfo=UTC)
+            options = await self._admission.options(self.user.name, self.name, since)
         except KaosError as e:
             return render_form(None, name, problem=e.message)
         prefix = str(self.hub.base_url).removesuffix("hub/")
