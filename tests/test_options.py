@@ -21,11 +21,14 @@ from kaos_hub.models import (
     AllowedMount,
     IdlePolicy,
     Image,
+    Info,
+    Limits,
     Notebook,
     NotebookRequest,
     NotebookSpec,
     Pool,
     Size,
+    Usage,
     parse_request,
 )
 from kaos_hub.notebooks import Offer
@@ -34,10 +37,14 @@ from kaos_hub.notebooks.mounting import Mounts
 from kaos_hub.notebooks.offered import Images
 from kaos_hub.notebooks.records import as_model, options_of
 from kaos_hub.notebooks.wishes import Wishes
+from kaos_hub.spawners.admission import FormOptions
+from kaos_hub.spawners.form import options_from_form, render_form
+from tests.posting import Form
 
 IMAGES = [Image(name="science", description="with pandas", image="registry:5000/science:1")]
 OFFERED = [AllowedMount(host_path="/data/scratch", read_only=True, on_nodes=True)]
 POOLS = {"gpus": Pool(node_selector={"kind": "gpu"})}
+SIZES = [Size(name="small", cpu=1, memory="1Gi"), Size(name="big", gpu=2, pool="gpus")]
 
 
 @dataclass
@@ -53,8 +60,7 @@ class Desk:
         """The specification that a request leads to, as REST takes it."""
         wish = parse_request(NotebookRequest, request)
         ledger = Ledger(self.db, {})
-        sizes = [Size(name="small", cpu=1, memory="1Gi"), Size(name="big", gpu=2, pool="gpus")]
-        wishes = Wishes(ledger, sizes, "small", IdlePolicy(), 2, self.offer)
+        wishes = Wishes(ledger, SIZES, "small", IdlePolicy(), 2, self.offer)
         inside = Inside("http://x", self.directory, POOLS)
 
         def write(session: Session) -> NotebookSpec:
@@ -92,6 +98,18 @@ def typed(*words: str) -> dict[str, Any]:
         return request.model_dump(mode="json", exclude_defaults=True)
 
 
+def chosen(said: dict[str, str]) -> dict[str, Any]:
+    """What the Hub asks for when the form is filled in. All other fields are sent as they stand."""
+    info = Info(
+        version="1", engine="kubernetes", sizes=SIZES, default_size="small", pools=list(POOLS),
+        images=IMAGES, gpu=True, idle=IdlePolicy(), max_file_size=1, max_files=1,
+    )  # fmt: skip
+    mounts = [each.host_path for each in OFFERED]
+    offered = FormOptions(info=info, limits=Limits(), usage=Usage(), mounts=mounts)
+    form = Form(render_form(offered, "one"))
+    return options_from_form(form.filled(said))
+
+
 WISHES = {
     "display_name",
     "resources",
@@ -108,68 +126,82 @@ WISHES = {
 
 @dataclass(frozen=True)
 class Option:
-    """The same wish in four ways."""
+    """The same wish in five ways."""
 
     words: list[str]
     pairs: list[str]
     file: str
+    form: dict[str, str]
     body: dict[str, Any]
 
 
 EVERY_OPTION = {
-    "nothing": Option([], [], "", {}),
-    "gpus": Option(["--gpu", "2"], ["resources.slots=2"], "resources:\n  slots: 2\n", {"gpu": 2}),
+    "nothing": Option([], [], "", {}, {}),
+    "gpus": Option(
+        ["--gpu", "2"], ["resources.slots=2"], "resources:\n  slots: 2\n", {"gpu": "2"}, {"gpu": 2}
+    ),
     "no gpu": Option(
         ["--size", "big", "--gpu", "0"], ["size=big", "resources.slots=0"],
-        "size: big\nresources: {slots: 0}", {"size": "big", "gpu": 0},
+        "size: big\nresources: {slots: 0}", {"size": "big", "gpu": "0"}, {"size": "big", "gpu": 0},
     ),
     "a pool": Option(
         ["--pool", "gpus"], ["resources.resource_pool=gpus"], "resources: {resource_pool: gpus}",
-        {"pool": "gpus"},
+        {"pool": "gpus"}, {"pool": "gpus"},
     ),
     "a description": Option(
         ["--description", "test-notebook"], ["description=test-notebook"],
         "description: test-notebook", {"display_name": "test-notebook"},
+        {"display_name": "test-notebook"},
     ),
     "when it is idle": Option(
-        ["--idle-timeout", "30m"], ["idle_timeout=30m"], "idle_timeout: 30m", {"idle_timeout": 1800}
+        ["--idle-timeout", "30m"], ["idle_timeout=30m"], "idle_timeout: 30m",
+        {"idle_timeout": "30m"}, {"idle_timeout": 1800},
     ),
     "what is idle": Option(
         ["--idle-type", "activity"], ["notebook_idle_type=activity"],
-        "notebook_idle_type: activity", {"idle_type": "activity"},
+        "notebook_idle_type: activity", {"idle_type": "activity"}, {"idle_type": "activity"},
     ),
-    "a size": Option(["--size", "big"], ["size=big"], "size: big", {"size": "big"}),
-    "cores": Option(["--cpu", "500m"], ["cpu=500m"], "cpu: 0.5", {"cpu": 0.5}),
-    "memory": Option(["--memory", "2Gi"], ["memory=2Gi"], "memory: 2Gi", {"memory": 2**31}),
+    "a size": Option(
+        ["--size", "big"], ["size=big"], "size: big", {"size": "big"}, {"size": "big"}
+    ),
+    "cores": Option(["--cpu", "500m"], ["cpu=500m"], "cpu: 0.5", {"cpu": "0.5"}, {"cpu": 0.5}),
+    "memory": Option(
+        ["--memory", "2Gi"], ["memory=2Gi"], "memory: 2Gi", {"memory": "2Gi"}, {"memory": 2**31}
+    ),
     "variables": Option(
         ["-e", "A=1", "--env", "B=x=y"], ["environment.A=1", "env.B=x=y"],
-        "environment:\n  A: 1\n  B: x=y\n", {"environment": {"A": "1", "B": "x=y"}},
+        "environment:\n  A: 1\n  B: x=y\n", {"environment": "A=1\r\nB=x=y\r\n"},
+        {"environment": {"A": "1", "B": "x=y"}},
     ),
     "a folder of the machine": Option(
         ["--bind-mount", "/data/scratch:/scratch:ro"],
         ["bind_mounts=[{host_path: /data/scratch, container_path: /scratch, read_only: true}]"],
         "bind_mounts:\n  - host_path: /data//scratch/\n    container_path: /scratch\n"
         "    read_only: true\n",
+        {"bind_mounts": "/data/scratch:/scratch:ro"},
         {"bind_mounts": [
             {"host_path": "/data/scratch", "container_path": "/scratch", "read_only": True}
         ]},
     ),
     "a volume": Option(
         ["--volume", "scratch:/scratch"], ["volumes=[{volume: scratch, path: /scratch}]"],
-        "volumes: [{volume: scratch, path: /scratch}]",
+        "volumes: [{volume: scratch, path: /scratch}]", {"volumes": "scratch:/scratch"},
         {"volumes": [{"volume": "scratch", "path": "/scratch"}]},
     ),
     "an image": Option(
-        ["--image", "science"], ["image=science"], "image: science", {"image": "science"},
+        ["--image", "science"], ["image=science"], "image: science",
+        {"image": "science"}, {"image": "science"},
     ),
     "a repository": Option(
         ["--git", "https://host.example:8443/a/b.git@feature/x"],
         ["git=https://host.example:8443/a/b.git@feature/x"],
         "git: HTTPS://host.example:8443/a/b.git/@feature/x\n",
         {"git": "https://host.example:8443/a/b.git@feature/x"},
+        {"git": "https://host.example:8443/a/b.git@feature/x"},
     ),
     "a list of variables": Option(
-        ["-e", "A=1"], ["environment=[A=1]"], "environment:\n  - A=1\n", {"environment": {"A": "1"}}
+        ["-e", "A=1"], ["environment=[A=1]"], "environment:\n  - A=1\n", {"environment": "A=1"},
+        {"environment": {"A": "1"}},
     ),
 }  # fmt: skip
 """What seeds 002 and 003 let a user choose, and what else a deploy may say."""
@@ -187,6 +219,7 @@ async def test_every_way_to_say_it_leads_to_the_same_notebook(
         "words": typed(*option.words),
         "pairs": typed(*pairs),
         "file": typed("--config-file", str(file)),
+        "form": chosen(option.form),
     }
     seen = []
     for name, request in ways.items():
