@@ -163,6 +163,14 @@ def test_retry_builds_again(hub: RunningHub, browser: Any, tmp_path: Path) -> No
         expect(person.badge()).to_have_text("FAILED", timeout=60_000)
         expect(person.page.locator("[data-main-reason]")).to_contain_text("requirements.txt:2")
         assert kaos.notebooks.get("stubborn").build.job != before
+        # who has no terminal sends what is corrected from here
+        source(folder, "packaging\n")
+        person.page.click("#change-stubborn")
+        person.page.locator("#kaos-source-folder").set_input_files(str(folder))
+        expect(person.page.locator("#kaos-source")).to_have_value("stubborn@v2", timeout=30_000)
+        person.page.click("#spawn_form [type=submit]")
+        person.page.wait_for_url("**/services/kaos/notebooks/stubborn")
+        expect(person.badge()).to_have_text("RUNNING", timeout=60_000)
 
 
 def test_names_and_logs_are_only_text(hub: RunningHub, browser: Any, tmp_path: Path) -> None:

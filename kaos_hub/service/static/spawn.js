@@ -92,6 +92,7 @@ class Box {
     this.select.value = value;
     this.select.dispatchEvent(new Event("change", { bubbles: true }));
     this.say(`${version.name} v${version.version} is there, and chosen.`);
+    if (this.element.dataset.kind === "source") document.querySelector("[data-empty]")?.remove();
     if (!skipped.length) return;
     const lines = skipped.slice(0, MOST_NAMED).map(([path, reason]) => {
       const line = document.createElement("li");
