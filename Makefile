@@ -8,7 +8,7 @@ REGISTRY ?=
 CLUSTER_REGISTRY ?=
 PUSH ?=
 
-.PHONY: up test lint format docs images s3-server kubernetes kubernetes-down test-kubernetes clean
+.PHONY: up test lint format docs images scan s3-server kubernetes kubernetes-down test-kubernetes clean
 
 up: $(VENV)
 	$(BIN)/kaos up $(ARGS)
@@ -33,6 +33,11 @@ docs: $(VENV)
 
 images: $(VENV)
 	$(BIN)/python images/make.py --registry "$(REGISTRY)" $(if $(PUSH),--push) $(ARGS)
+	$(BIN)/python images/sbom.py --registry "$(REGISTRY)"
+
+# Asks a database on the Internet what is known against what is in the images.
+scan: $(VENV)
+	$(BIN)/python images/scan.py
 
 # A real S3 server for tests: OpenStack Swift, in an environment of its own.
 s3-server: .swift

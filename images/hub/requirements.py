@@ -1,5 +1,9 @@
 """Print what Hub, service and proxy of a cluster need, from the setup.cfg beside this.
 
+The exact versions are in constraints.txt, made from what this prints by
+  uv pip compile --universal --python-version 3.13 --no-header --no-annotate requirements.in \\
+      -o constraints.txt
+
 That is the extras hub, kubernetes, postgresql and s3, less what only other engines use.
 """
 
