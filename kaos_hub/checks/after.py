@@ -1,15 +1,15 @@
 """``python -m kaos_hub.checks.after URL``: do Hub and service answer who comes in there?
 
-The chart runs it for ``helm test``.
+The chart runs it for ``helm test``. ``KAOS_CHECK_SECONDS`` is how long it waits for them, 60 if
+not set.
 """
 
+import os
 import sys
 import time
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-_PATIENCE = 60
-"""Seconds after which what does not answer is taken to be down."""
 _PATHS = {"Hub": "/hub/health", "service": "/services/kaos/health", "login": "/hub/login"}
 
 
@@ -26,7 +26,8 @@ def answer(url: str) -> str:
 
 def main() -> int:
     """Look, and say what one sees."""
-    url, until, failed = sys.argv[1].rstrip("/"), time.monotonic() + _PATIENCE, 0
+    url, failed = sys.argv[1].rstrip("/"), 0
+    until = time.monotonic() + float(os.environ.get("KAOS_CHECK_SECONDS") or 60)
     for name, path in _PATHS.items():
         while (wrong := answer(url + path)) and time.monotonic() < until:
             time.sleep(1)
