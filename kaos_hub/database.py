@@ -39,10 +39,11 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from kaos_hub.errors import InvalidRequest, KaosError, Unavailable
+from kaos_hub.errors import InvalidRequest, KaosError, NotFound, Unavailable
 
 T = TypeVar("T")
 
+MIGRATIONS = Path(__file__).parent / "migrations"
 _NOTICE_LOSS = {
     "connect_timeout": 3, "tcp_user_timeout": 8000,
     "keepalives_idle": 3, "keepalives_interval": 2, "keepalives_count": 3,
@@ -521,15 +522,40 @@ class Database:
         await loop.run_in_executor(self._thread, self._migrate, revision)
 
     def _migrate(self, revision: str) -> None:
-        from alembic import command
-        from alembic.config import Config
+        self._remake(lambda _, upgrade: upgrade(revision))
 
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    async def remake(self, change: Callable[[Connection, Callable[[str], None]], None]) -> None:
+        """Change the tables themselves, alone, in one transaction.
+
+        Args:
+            change: is given the connection, and what brings the tables to a revision (and raises
+                NotFound if it knows none such).
+
+        Raises:
+            Unavailable: the database cannot be used.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._remake, change)
+
+    def _remake(self, change: Callable[[Connection, Callable[[str], None]], None]) -> None:
         alone = _alone_on_sqlite if self._engine.dialect.name == "sqlite" else _alone_on_postgresql
         with self._explaining(), self._engine.connect() as connection, alone(connection):
-            config.attributes["connection"] = connection
-            command.upgrade(config, revision)
+            change(connection, lambda revision: _upgrade(connection, revision))
+
+    async def look(self, look: Callable[[Connection], T]) -> T:
+        """Read what there is at one moment, however long it takes. Others go on writing.
+
+        Raises:
+            Unavailable: the database cannot be used.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, look)
+
+    def _look(self, look: Callable[[Connection], T]) -> T:
+        with self._explaining(), self._engine.connect() as connection:
+            if self._engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN")
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            return look(connection)
 
     @contextlib.contextmanager
     def _explaining(self) -> Iterator[None]:
@@ -546,6 +572,20 @@ class Database:
         """Finish what runs, then let go of the database."""
         self._thread.shutdown(wait=True)
         self._engine.dispose()
+
+
+def _upgrade(connection: Connection, revision: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util.exc import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, revision)
+    except CommandError as e:
+        raise NotFound(f"The database is of a newer kaos_hub: {e}. Install that.") from e
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ class ServiceConfig(TrainingConfig, OfferConfig, Application):
         help="""Directory in which everything lies: database, bundles, homes, logs, secrets.
 
         Default: $KAOS_DATA_DIR, else kaos_hub in $XDG_DATA_HOME, else ~/.local/share/kaos_hub.
-        Back up this one directory and everything is backed up.""",
+        On one machine that is all there is; docs/howto/back-up.md.""",
     ).tag(config=True)
 
     engine = Unicode(
