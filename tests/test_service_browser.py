@@ -236,6 +236,38 @@ def test_the_page_follows_a_notebook_from_build_to_lab(chromium, hub: RunningHub
         expect(page.locator("text=No notebooks yet")).to_be_visible()
 
 
+LATE_EVENTS = """
+const fetched = window.fetch;
+window.fetch = (url, options) => {
+  if (!String(url).endsWith("/events")) return fetched(url, options);
+  const stream = new ReadableStream({ start: (it) => { window.events = it; } });
+  return Promise.resolve(new Response(stream));
+};
+window.tell = (id, state) => window.events.enqueue(new TextEncoder().encode(
+  `id: ${id}\\nevent: notebook\\ndata: ${JSON.stringify(
+    { id, notebook: "mnist", state, reason: "", progress: 0 })}\\n\\n`));
+"""
+"""Events that come when the test says so: later than the page that they are about."""
+
+
+def test_what_the_page_knew_before_its_event_is_told_all_the_same(
+    chromium, hub: RunningHub, few: str
+) -> None:
+    with page_of(chromium, hub, few) as page:
+        page.add_init_script(LATE_EVENTS)
+        page.goto(f"{hub.kaos}/notebooks/mnist")
+        live, said = page.locator("#kaos-live"), page.locator("#kaos-announce")
+        page.wait_for_function("window.events")
+        page.evaluate("tell(1, 'STOPPED')")
+        playwright.expect(said).to_be_empty()
+        page.evaluate("tell(2, 'STOPPING')")
+        playwright.expect(said).to_have_text("mnist: STOPPING")
+        # it is asked for again, and has stopped by then
+        playwright.expect(live).to_have_attribute("data-shown", "STOPPED")
+        page.evaluate("tell(3, 'STOPPED')")
+        playwright.expect(said).to_have_text("mnist: STOPPED")
+
+
 def test_a_page_without_the_service_says_so(chromium, hub: RunningHub, few: str) -> None:
     with page_of(chromium, hub, few) as page:
         page.wait_for_selector("#name-mnist")

@@ -180,13 +180,15 @@ function announce(text) {
 let lastRefresh = Date.now();
 const known = new Map(); // what the streams have said of states so far
 
-// Whether the page has to be asked for again. What it does not list may be on another page, or not be looked for: that
-// it rests, as it did before, is no news.
-function isNews(row, key, state) {
+// What an event means: is its state news to people, and is the page behind? A page that was fetched a moment ago may have
+// come with the state before its event does: people are told all the same. What the page does not list may be on another
+// one, or not be looked for: that it rests, as it did before, is no news.
+function judge(row, key, state) {
   const before = known.get(key);
   known.set(key, state);
-  if (row) return row.dataset.shown !== state;
-  return before === undefined ? !AT_REST.includes(state) : before !== state;
+  const moved = before !== undefined && before !== state;
+  const stale = row ? row.dataset.shown !== state : moved || (before === undefined && !AT_REST.includes(state));
+  return { stale, news: stale || moved };
 }
 
 const AT_REST = ["STOPPED", "FAILED", "SUCCEEDED", "CANCELLED"];
@@ -194,16 +196,16 @@ const AT_REST = ["STOPPED", "FAILED", "SUCCEEDED", "CANCELLED"];
 function onNotebook(message) {
   const event = JSON.parse(message.data);
   const row = rowOf(event.notebook);
-  const changed = isNews(row, event.notebook, event.state);
+  const { stale, news } = judge(row, event.notebook, event.state);
   if (row) {
     showProgress(row, event);
     row.dataset.shown = event.state;
   }
-  if (changed) {
+  if (news) {
     announce(`${event.notebook}: ${event.state}`);
     for (const log of logs) log.stateChanged(event.state);
   }
-  if (changed) {
+  if (stale) {
     lastRefresh = Date.now();
     refresh();
   } else if (document.getElementById("kaos-live").dataset.notebook) {
@@ -237,7 +239,7 @@ function trainingRow(id) {
 function onTraining(message) {
   const event = JSON.parse(message.data);
   const row = trainingRow(event.training);
-  const changed = isNews(row, event.training, event.state);
+  const { stale, news } = judge(row, event.training, event.state);
   if (row) {
     showProgress(row, event);
     const { total, succeeded, failed, cancelled } = event.trials;
@@ -245,11 +247,11 @@ function onTraining(message) {
     if (ended) ended.textContent = `${(succeeded + failed + cancelled).toLocaleString("en")} of ${total.toLocaleString("en")}`;
     row.dataset.shown = event.state;
   }
-  if (changed && row) {
+  if (news && row) {
     announce(`${row.querySelector("h1, th a").firstChild.textContent.trim()}: ${event.state}`);
     for (const log of logs) log.stateChanged(event.state);
   }
-  if (changed || row?.dataset.events) refreshSoon();
+  if (stale || row?.dataset.events) refreshSoon();
 }
 
 // --- logs ---
