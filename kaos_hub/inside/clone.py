@@ -46,7 +46,7 @@ from kaos_hub.inside.cloning import DRAFT
 from kaos_hub.inside.ingest_hosts import Hosts, Later, Wrong
 from kaos_hub.inside.ingest_web import Web
 from kaos_hub.models import CloneOrder, GitCredentials, parse_repository
-from kaos_hub.quantities import duration, show_memory
+from kaos_hub.quantities import duration, plural, show_memory
 
 _PAUSES = (1.0, 4.0)
 """Seconds before it is tried again."""
@@ -158,7 +158,8 @@ class Cloning:
     def _tell(self, made: Made, place: Path) -> None:
         say = self._teller.say
         on = f"branch {made.branch}" if made.branch else "no branch"
-        what = f"commit {made.commit[:12]}, {made.files} files, on {on}" if made.commit else "empty"
+        files = plural(made.files, "file")
+        what = f"commit {made.commit[:12]}, {files}, on {on}" if made.commit else "empty"
         say(f"cloned {self._repository} into ~/work/{place.name}: {what}")
         if made.commit and not made.whole:
             say("only its last commit is there; for the history: git fetch --unshallow")

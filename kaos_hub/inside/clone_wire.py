@@ -1,7 +1,6 @@
 """What a clone asks of the server of its repository: every step of it is judged, and counted."""
 
 from collections.abc import Callable, Iterator, Mapping
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -10,11 +9,10 @@ from dulwich.client import AbstractHttpGitClient
 from urllib3.exceptions import HTTPError
 
 from kaos_hub.inside.ingest_hosts import Later, Wrong
-from kaos_hub.inside.ingest_web import Web, said
+from kaos_hub.inside.ingest_web import PASSING, Web, said, status_words
 from kaos_hub.models import GitCredentials, Repository
 from kaos_hub.quantities import show_memory
 
-_PASSING = (408, 425, 429, 500, 502, 503, 504)
 _GIT = "application/x-git-"
 
 
@@ -94,10 +92,10 @@ class Server(AbstractHttpGitClient):
         moved = "" if _place(last) == _place(url) else _place(last)
         if status in (401, 403, 404, 410):
             raise LoginWanted(bool(self._login), moved, hidden=status in (404, 410))
-        if status in _PASSING:
-            raise Later(f"answers with {_words(status)}")
+        if status in PASSING:
+            raise Later(f"answers with {status_words(status)}")
         if status != 200:
-            raise Wrong(f"answers with {_words(status)}")
+            raise Wrong(f"answers with {status_words(status)}")
         if not kind.startswith(_GIT):
             # Old servers are nothing but files; a page to log in at looks the same.
             raise Wrong(f"answers, but not as a server of git ({kind[:60] or 'no type'})")
@@ -124,10 +122,3 @@ def _place(url: str) -> str:
     """Scheme and host of a URL."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def _words(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)

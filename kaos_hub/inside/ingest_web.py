@@ -28,7 +28,8 @@ REDIRECTS = 10
 _CONNECT, _READ = 15.0, 60.0
 _PORTS = {"http": 80, "https": 443, "ftp": 21}
 _MOVED = (301, 302, 303, 307, 308)
-_PASSING = (408, 425, 429, 500, 502, 503, 504)
+PASSING = (408, 425, 429, 500, 502, 503, 504)
+"""Statuses after which one may ask again."""
 _LONGEST_WAIT = 300.0
 _AUTHORITIES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -177,12 +178,8 @@ class Web:
 
     def _refusal(self, answer: Answer, parts: SplitResult, first: SplitResult) -> Wrong | Later:
         moved = f" by {parts.hostname}" if parts.hostname != first.hostname else ""
-        try:
-            reason = f"{answer.status} {HTTPStatus(answer.status).phrase}"
-        except ValueError:
-            reason = str(answer.status)
-        problem = f"answered{moved} with {reason}"
-        if answer.status not in _PASSING:
+        problem = f"answered{moved} with {status_words(answer.status)}"
+        if answer.status not in PASSING:
             return Wrong(problem)
         wait = _retry_after(answer)
         if wait is not None:
@@ -195,6 +192,14 @@ def _join(url: str, to: str) -> str:
         return urljoin(url, to)
     except ValueError:
         raise Wrong(f"it was redirected to {to[:100]!r}, which is no URL") from None
+
+
+def status_words(status: int) -> str:
+    """A status for people: ``404 Not Found``."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
 
 
 def said(e: Exception) -> str:

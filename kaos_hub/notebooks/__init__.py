@@ -25,6 +25,7 @@ from kaos_hub.models import (
     Choices,
     DeployAnswer,
     Event,
+    GitState,
     JobState,
     Notebook,
     NotebookRequest,
@@ -266,7 +267,7 @@ class Notebooks:
             return fresh.id, model
 
         notebook_id, model = await self._db.run(write)
-        if wish.git_credentials is not None and model.git is not None:
+        if wish.git_credentials is not None and model.git and model.git.state is GitState.ASKED:
             self.repositories.keep(notebook_id, str(model.git), wish.git_credentials)
         self._bell.ring()
         self._hosting.wake(notebook_id)
