@@ -54,8 +54,9 @@ class Offer:
                 f" the engine {self.engine!r} here. Deploy without a pool."
             )
         if name not in self.pools:
-            offered = ", ".join(sorted(self.pools)) or "none"
-            raise InvalidResources(f"There is no pool {name!r}; offered: {offered}.")
+            offered = ", ".join(sorted(self.pools))
+            there = f"offered: {offered}" if offered else "none is offered, deploy without --pool"
+            raise InvalidResources(f"There is no pool {name!r}; {there}.")
 
 
 class Wishes:
