@@ -208,6 +208,18 @@ def test_redeployed_code_is_in_the_running_notebook(ada, example, folder):
     kernel.end()
 
 
+def test_a_running_pod_clones_and_reaches_nothing_of_the_cluster(ada, example):
+    deploy = ("notebook", "deploy", "-n", "example", "--no-browser", "--git")
+    ada(*deploy, "https://10.96.0.1/group/repository.git")
+
+    def failed() -> str:
+        git = ada.hub.ask("GET", "/notebooks/example", ada.token).json["git"]
+        return str(git["note"]) if git["state"] == "FAILED" else ""
+
+    assert "not a public address" in wait_until(failed, 30, "the end of the clone")
+    assert ada(*deploy, "-")["state"] == "RUNNING"
+
+
 def test_home_is_there_after_stop_and_start(ada, example):
     run(ada, example, "import pathlib; print(pathlib.Path.home().joinpath('mine').write_text('x'))")
     ada("notebook", "stop", "-n", "example")
