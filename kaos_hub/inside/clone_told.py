@@ -97,6 +97,8 @@ class Teller:
 
     def failed(self, problem: str) -> None:
         """Tell that it is not there, and why."""
+        # Words of a server may be part of it.
+        problem = "".join(c if c.isprintable() or c == "\n" else "?" for c in problem)
         text = f"{self._repository} was not cloned: {problem}"
         self.say(text)
         with suppress(OSError):
