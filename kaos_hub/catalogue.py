@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.compare import compare
 from kaos_hub.bundles.objects import stream, whole
-from kaos_hub.database import Database, VersionRow, contains
+from kaos_hub.database import Database
 from kaos_hub.errors import NotFound
 from kaos_hub.models import (
     BundleChange,
@@ -21,6 +21,7 @@ from kaos_hub.models import (
     NamedBundle,
     TreeEntry,
 )
+from kaos_hub.tables import VersionRow, contains
 from kaos_hub.versions import Versions, as_model
 
 FILES = (EntryKind.FILE, EntryKind.EXECUTABLE)

@@ -4,10 +4,10 @@ import asyncio
 import re
 from collections.abc import Callable
 
-from kaos_hub.database import JobRow
 from kaos_hub.engines.base import Cause, Observation, Phase
 from kaos_hub.logs import LogStore
 from kaos_hub.models import JobKind
+from kaos_hub.tables import JobRow
 
 Explain = Callable[[JobRow, list[str]], str]
 """Makes a person's words of a failed build, from its row and log. Blocks."""

@@ -11,20 +11,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from kaos_hub import images
-from kaos_hub.database import (
-    BaseRow,
-    Database,
-    ImageRow,
-    JobRow,
-    NotebookRow,
-    TrainingRow,
-    VersionRow,
-    now,
-)
+from kaos_hub.database import Database
 from kaos_hub.engines.base import Build, Engine, Materialise
 from kaos_hub.errors import BuildFailed, KaosError, Unavailable, Unsupported
 from kaos_hub.jobs import Jobs
 from kaos_hub.models import JobKind, JobState
+from kaos_hub.tables import BaseRow, ImageRow, JobRow, NotebookRow, TrainingRow, VersionRow, now
 from kaos_hub.versions import Versions
 
 CODE = "/opt/program"

@@ -19,7 +19,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from kaos_hub import ledger as ledgers
-from kaos_hub.database import ACTIVE_JOBS, Database, JobRow, now
+from kaos_hub.database import Database
 from kaos_hub.endings import ATTEMPTS, Explain, progress, why
 from kaos_hub.engines.base import (
     Cause,
@@ -35,6 +35,7 @@ from kaos_hub.errors import KaosError, NotFound, Unavailable, Unsupported
 from kaos_hub.ledger import Ledger
 from kaos_hub.logs import LogStore
 from kaos_hub.models import Job, JobKind, JobState, Resources
+from kaos_hub.tables import ACTIVE_JOBS, JobRow, now
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,11 @@ from typing import TypeVar
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database, HoldingRow, JobRow, NotebookRow
+from kaos_hub.database import Database
 from kaos_hub.errors import InvalidResources, LimitExceeded
 from kaos_hub.models import JobKind, JobState, Limits, Usage
 from kaos_hub.quantities import plural, show_memory
+from kaos_hub.tables import HoldingRow, JobRow, NotebookRow
 
 N = TypeVar("N", int, float)
 _RUNNING = (JobState.SUBMITTED, JobState.RUNNING)

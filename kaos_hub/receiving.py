@@ -8,10 +8,11 @@ from typing import TypeVar
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database, HoldingRow
+from kaos_hub.database import Database
 from kaos_hub.errors import InvalidRequest, TooLarge
 from kaos_hub.ledger import Ledger, stored
 from kaos_hub.stores.base import Store, Upload
+from kaos_hub.tables import HoldingRow
 
 T = TypeVar("T")
 _HEADER = re.compile(rb"([0-9a-f]{64}) (0|[1-9][0-9]{0,17})")

@@ -12,8 +12,11 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.objects import stream
-from kaos_hub.database import (
-    Database,
+from kaos_hub.database import Database
+from kaos_hub.errors import Conflict, KaosError, NotFound
+from kaos_hub.models import BundleKind, DeletedBundle, EntryKind
+from kaos_hub.receiving import batches
+from kaos_hub.tables import (
     DigestBytes,
     HoldingRow,
     IngestRow,
@@ -23,9 +26,6 @@ from kaos_hub.database import (
     TrialRow,
     VersionRow,
 )
-from kaos_hub.errors import Conflict, KaosError, NotFound
-from kaos_hub.models import BundleKind, DeletedBundle, EntryKind
-from kaos_hub.receiving import batches
 from kaos_hub.versions import Versions
 
 _MOST_NAMED = 5

@@ -17,15 +17,7 @@ from kaos_hub.bundles.archive import write_tar
 from kaos_hub.bundles.compose import compose
 from kaos_hub.bundles.limits import Limits
 from kaos_hub.bundles.objects import ReadObject, whole
-from kaos_hub.database import (
-    Database,
-    HoldingRow,
-    InputRow,
-    NotebookRow,
-    TrainingRow,
-    VersionRow,
-    now,
-)
+from kaos_hub.database import Database
 from kaos_hub.errors import InvalidBundle, KaosError, MissingObjects, NotFound
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import (
@@ -40,6 +32,7 @@ from kaos_hub.models import (
 from kaos_hub.receiving import Receiver, batches, check_size
 from kaos_hub.stores import reader
 from kaos_hub.stores.base import Store
+from kaos_hub.tables import HoldingRow, InputRow, NotebookRow, TrainingRow, VersionRow, now
 
 _SELECTOR = re.compile(r"(?P<name>.+?)(?:@v?(?P<version>\d{1,9}))?")
 

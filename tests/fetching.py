@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 
-from kaos_hub.database import JobRow, now
+from kaos_hub.tables import JobRow, now
 from kaos_hub.tickets import Tickets
 from tests.history import write
 from tests.hub import ROOT, RunningHub

@@ -8,7 +8,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from kaos_hub.database import Database, JobRow, NotebookRow, VersionRow, now
+from kaos_hub.database import Database
+from kaos_hub.tables import JobRow, NotebookRow, VersionRow, now
 from tests import databases
 
 

@@ -19,7 +19,7 @@ from kaos_hub.backup import Backup, check, make, restore, rows
 from kaos_hub.backup.folder import Manifest
 from kaos_hub.bundles.scan import scan
 from kaos_hub.client import Client
-from kaos_hub.database import Database, TrainingRow, VersionRow, now
+from kaos_hub.database import Database
 from kaos_hub.datadir import DataDir
 from kaos_hub.errors import Conflict, InvalidRequest
 from kaos_hub.ledger import Ledger
@@ -27,6 +27,7 @@ from kaos_hub.models import BundleKind, CommitRequest
 from kaos_hub.service.backup import main
 from kaos_hub.stores import open_store
 from kaos_hub.stores.base import Store
+from kaos_hub.tables import TrainingRow, VersionRow, now
 from kaos_hub.versions import Versions
 from tests import databases, s3
 from tests.hub import running_hub, wait_until

@@ -9,10 +9,11 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from kaos_hub.client import Client
-from kaos_hub.database import ChoiceRow, Database, now
+from kaos_hub.database import Database
 from kaos_hub.hub import Hub
 from kaos_hub.models import Notebook
 from kaos_hub.notebooks.choices import forget_one_who_is_gone, recall, remember
+from kaos_hub.tables import ChoiceRow, now
 from tests import databases
 from tests.hub import Browser, RunningHub, running_hub, wait_until
 

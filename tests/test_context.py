@@ -12,12 +12,13 @@ from kaos_hub.bundles import tree, walk
 from kaos_hub.bundles.compose import compose
 from kaos_hub.bundles.scan import scan
 from kaos_hub.client import Client
-from kaos_hub.database import Database, NotebookRow, now
+from kaos_hub.database import Database
 from kaos_hub.errors import InvalidBundle, NotFound
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import BundleVersion
 from kaos_hub.notebooks.trees import Trees
 from kaos_hub.stores.file import FileStore
+from kaos_hub.tables import NotebookRow, now
 from kaos_hub.versions import Versions
 from tests.hub import RunningHub, request, wait_until
 from tests.kernels import Kernel

@@ -15,9 +15,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, select, text
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database, HoldingRow, NotebookRow, Table, now
+from kaos_hub.database import Database
 from kaos_hub.errors import LimitExceeded, NotFound, Unavailable
 from kaos_hub.ledger import Ledger
+from kaos_hub.tables import HoldingRow, NotebookRow, Table, now
 from tests import databases
 
 DIGEST = "blake3:" + "ab" * 32

@@ -22,11 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.materialise import materialise, remove_tree
 from kaos_hub.bundles.scan import Scan, scan
-from kaos_hub.database import Database, JobRow, NotebookRow, now
+from kaos_hub.database import Database
 from kaos_hub.inside import fetch as fetching_inside
 from kaos_hub.inside.fetch_wire import Source
 from kaos_hub.service.fetching import is_alive
 from kaos_hub.stores.file import FileStore
+from kaos_hub.tables import JobRow, NotebookRow, now
 from tests.fetching import direct, run, start, ticket_for, waiting_job
 from tests.history import notebook
 from tests.hub import Answer, RunningHub, request, running_hub, wait_until

@@ -13,7 +13,7 @@ from traitlets.config import Config
 from kaos_hub.bell import Bell
 from kaos_hub.bridge import bridge
 from kaos_hub.client import Client
-from kaos_hub.database import Database, NotebookRow
+from kaos_hub.database import Database
 from kaos_hub.errors import InvalidRequest, NotFound, Unsupported
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import (
@@ -30,6 +30,7 @@ from kaos_hub.notebooks.records import clone_of
 from kaos_hub.notebooks.repositories import GitRules, Repositories, is_asked
 from kaos_hub.notebooks.wishes import Wishes
 from kaos_hub.service.config import ServiceConfig
+from kaos_hub.tables import NotebookRow
 from tests.engines import ENGINES
 from tests.git_server import GitServer, git, git_server
 from tests.hub import Browser, RunningHub, request, running_hub, wait_until

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from kaos_hub.bundles.scan import scan
-from kaos_hub.database import Database, JobRow
+from kaos_hub.database import Database
 from kaos_hub.datadir import DataDir
 from kaos_hub.engines.base import Build, Materialise, Phase
 from kaos_hub.engines.local import LocalEngine
@@ -22,6 +22,7 @@ from kaos_hub.ledger import Ledger
 from kaos_hub.logs import LogStore
 from kaos_hub.models import JobKind, JobState
 from kaos_hub.stores.file import FileStore
+from kaos_hub.tables import JobRow
 from tests.bundled import laid
 
 ADA = "user:ada"

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.cli.deploy import deploy as deploy_command
 from kaos_hub.cli.deploy_options import read, variables
-from kaos_hub.database import Database, NotebookRow
+from kaos_hub.database import Database
 from kaos_hub.engines.local import LocalEngine
 from kaos_hub.errors import InvalidRequest, InvalidResources, KaosError, Unsupported
 from kaos_hub.ledger import Ledger
@@ -39,6 +39,7 @@ from kaos_hub.notebooks.records import as_model, options_of
 from kaos_hub.notebooks.wishes import Wishes
 from kaos_hub.spawners.admission import FormOptions
 from kaos_hub.spawners.form import options_from_form, render_form
+from kaos_hub.tables import NotebookRow
 from tests.posting import Form
 
 IMAGES = [Image(name="science", description="with pandas", image="registry:5000/science:1")]

@@ -8,12 +8,13 @@ from sqlalchemy import select
 
 from kaos_hub.bundles.scan import scan
 from kaos_hub.catalogue import Catalogue
-from kaos_hub.database import Database, HoldingRow, IngestRow, InputRow, VersionRow, now
+from kaos_hub.database import Database
 from kaos_hub.errors import Conflict, NotFound
 from kaos_hub.ledger import Ledger, stored
 from kaos_hub.models import BundleKind, ChangeKind
 from kaos_hub.removal import Removal
 from kaos_hub.stores.file import FileStore
+from kaos_hub.tables import HoldingRow, IngestRow, InputRow, VersionRow, now
 from kaos_hub.versions import Versions
 from tests.history import notebook
 from tests.test_versions import ADA, BOB, folder, frames, send, submit

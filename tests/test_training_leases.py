@@ -8,16 +8,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import (
-    Database,
-    InputRow,
-    JobRow,
-    NotebookRow,
-    TrainingRow,
-    TrialRow,
-    VersionRow,
-    now,
-)
+from kaos_hub.database import Database
 from kaos_hub.errors import InvalidRequest, LimitExceeded, NotFound
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import (
@@ -28,6 +19,7 @@ from kaos_hub.models import (
     TrialEnd,
     TrialState,
 )
+from kaos_hub.tables import InputRow, JobRow, NotebookRow, TrainingRow, TrialRow, VersionRow, now
 from kaos_hub.trainings import leases, listing, settling
 from kaos_hub.trainings.metrics import stride
 from kaos_hub.trainings.requests import add_trials

@@ -18,10 +18,11 @@ from typing import Any, ClassVar
 import pytest
 from sqlalchemy import select
 
-from kaos_hub.database import Database, JobRow, now
+from kaos_hub.database import Database
 from kaos_hub.engines.local import LocalEngine
 from kaos_hub.errors import Conflict, EngineUnavailable, NotFound, StorageFull, Unsupported
 from kaos_hub.models import Beat, BundleKind, MetricPoint, TrainingRequest, TrialState
+from kaos_hub.tables import JobRow, now
 from kaos_hub.trainings.provenance import dot
 from tests.train_world import ADA, World, world
 

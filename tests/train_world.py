@@ -17,7 +17,7 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application
 
 from kaos_hub.bundles.scan import scan
-from kaos_hub.database import ACTIVE_JOBS, Database, JobRow
+from kaos_hub.database import Database
 from kaos_hub.datadir import DataDir
 from kaos_hub.engines.base import Engine
 from kaos_hub.engines.local import LocalEngine
@@ -28,6 +28,7 @@ from kaos_hub.logs import LogStore
 from kaos_hub.models import BundleKind, BundleVersion, CommitRequest, Training, TrainingRequest
 from kaos_hub.service.working import WorkParts, work_rules
 from kaos_hub.stores.file import FileStore
+from kaos_hub.tables import ACTIVE_JOBS, JobRow
 from kaos_hub.tickets import Tickets
 from kaos_hub.trainings import Settings, Tools, Trainings
 from kaos_hub.versions import Versions

@@ -13,10 +13,11 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application
 
-from kaos_hub.database import Database, JobRow, now
+from kaos_hub.database import Database
 from kaos_hub.logs import LogStore
 from kaos_hub.service.web import log_request
 from kaos_hub.service.working import WorkParts, work_rules
+from kaos_hub.tables import JobRow, now
 from kaos_hub.tickets import Tickets
 from tests.hub import Answer
 from tests.train_world import World

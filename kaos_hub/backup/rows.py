@@ -21,7 +21,8 @@ from sqlalchemy import (
     text,
 )
 
-from kaos_hub.database import MIGRATIONS, Table
+from kaos_hub.database import MIGRATIONS
+from kaos_hub.tables import Table
 
 _AT_ONCE = 500
 VERSION_TABLE = "alembic_version"

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from kaos_hub.database import Table
+from kaos_hub.tables import Table
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -13,7 +13,7 @@ from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import Session
 
 from kaos_hub.bell import Bell
-from kaos_hub.database import Database, EventRow, NotebookRow, contains
+from kaos_hub.database import Database
 from kaos_hub.environments import Environment
 from kaos_hub.errors import (
     Conflict,
@@ -50,6 +50,7 @@ from kaos_hub.notebooks.records import (
 from kaos_hub.notebooks.repositories import Repositories, is_asked
 from kaos_hub.notebooks.wishes import Offer, Wishes
 from kaos_hub.quantities import show_memory
+from kaos_hub.tables import EventRow, NotebookRow, contains
 
 __all__ = ["Bell", "Errands", "Gate", "Hosting", "Notebooks", "Offer", "Wishes"]
 

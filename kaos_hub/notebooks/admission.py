@@ -11,7 +11,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import NotebookRow, VersionRow, WorkloadRow, now
 from kaos_hub.engines.base import Engine
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import Mount, NotebookSpec, NotebookState, Pool, Resources
@@ -20,6 +19,7 @@ from kaos_hub.notebooks.mounting import told
 from kaos_hub.notebooks.offered import Images
 from kaos_hub.notebooks.records import options_of, set_state
 from kaos_hub.notebooks.repositories import GitRules
+from kaos_hub.tables import NotebookRow, VersionRow, WorkloadRow, now
 
 HOME = "/home/kaos"
 CODE = "/opt/program"

@@ -6,11 +6,12 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import ChoiceRow, Database, now
+from kaos_hub.database import Database
 from kaos_hub.errors import KaosError
 from kaos_hub.hub import Hub
 from kaos_hub.models import Choices, Notebook
 from kaos_hub.notebooks.records import user_of
+from kaos_hub.tables import ChoiceRow, now
 
 _AGAIN = timedelta(hours=1)
 """After so long the Hub is asked again whether it still has the user."""

@@ -13,7 +13,6 @@ from secrets import token_hex
 
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import NotebookRow, VersionRow
 from kaos_hub.errors import Conflict, KaosError, NotFound, Unavailable
 from kaos_hub.models import (
     AttachRequest,
@@ -32,6 +31,7 @@ from kaos_hub.models import (
 )
 from kaos_hub.notebooks.hosting import Hosting
 from kaos_hub.notebooks.records import announce, find, options_of
+from kaos_hub.tables import NotebookRow, VersionRow
 from kaos_hub.tickets import Tickets
 from kaos_hub.versions import Versions, as_model, select_version
 

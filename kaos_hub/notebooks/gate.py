@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import NotebookRow, VersionRow, now
 from kaos_hub.errors import Conflict, Forbidden, InvalidRequest, LimitExceeded, NotBuilt, NotFound
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import (
@@ -31,6 +30,7 @@ from kaos_hub.notebooks.records import as_model, find, followed, set_state
 from kaos_hub.notebooks.repositories import is_asked
 from kaos_hub.notebooks.wishes import Wishes
 from kaos_hub.quantities import show_memory
+from kaos_hub.tables import NotebookRow, VersionRow, now
 
 _LATE = timedelta(seconds=10)
 """How late the Hub may still hand on a start it was asked for: as long as it lets one wait."""

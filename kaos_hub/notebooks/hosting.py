@@ -14,15 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from kaos_hub.bell import Bell
-from kaos_hub.database import (
-    ACTIVE_JOBS,
-    Database,
-    JobRow,
-    NotebookRow,
-    VersionRow,
-    WorkloadRow,
-    now,
-)
+from kaos_hub.database import Database
 from kaos_hub.engines.base import Engine
 from kaos_hub.environments import Environment, Environments, lay_out, others_wait, refuse_musl
 from kaos_hub.errors import BuildFailed, KaosError, Unavailable
@@ -36,6 +28,7 @@ from kaos_hub.notebooks.records import announce, options_of, set_state
 from kaos_hub.notebooks.servers import Servers
 from kaos_hub.notebooks.trees import Trees
 from kaos_hub.notebooks.watching import HostLogs, Watch
+from kaos_hub.tables import ACTIVE_JOBS, JobRow, NotebookRow, VersionRow, WorkloadRow, now
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ polling never is. Missing evidence stops nothing.
 
 from datetime import datetime, timedelta
 
-from kaos_hub.database import NotebookRow
 from kaos_hub.models import Activity, IdleType, IdleVerdict
 from kaos_hub.quantities import about, duration
+from kaos_hub.tables import NotebookRow
 
 
 def in_use(type: IdleType, seen: Activity) -> str | None:

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from kaos_hub.database import NotebookRow
 from kaos_hub.errors import Forbidden, InvalidRequest, NotFound, Unavailable
 from kaos_hub.models import AllowedMount, BindMount, Mount
 from kaos_hub.notebooks.records import options_of, user_of
+from kaos_hub.tables import NotebookRow
 
 _PATIENCE = 10
 """Seconds that looking at folders may take; a file server that is away would take for ever."""

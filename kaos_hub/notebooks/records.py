@@ -7,7 +7,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from kaos_hub.bell import Bell, resumable
-from kaos_hub.database import ACTIVE_JOBS, Database, EventRow, JobRow, NotebookRow, VersionRow, now
+from kaos_hub.database import Database
 from kaos_hub.errors import NotFound
 from kaos_hub.models import (
     DEFAULT_SERVER,
@@ -26,6 +26,7 @@ from kaos_hub.models import (
     parse_repository,
 )
 from kaos_hub.notebooks import idle
+from kaos_hub.tables import ACTIVE_JOBS, EventRow, JobRow, NotebookRow, VersionRow, now
 
 USER = "user:"
 KEEP_EVENTS = 200

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from kaos_hub.bell import Bell
-from kaos_hub.database import Database, NotebookRow
+from kaos_hub.database import Database
 from kaos_hub.errors import InvalidRequest, NotFound, Unsupported
 from kaos_hub.models import (
     GIT_SCHEMES,
@@ -26,6 +26,7 @@ from kaos_hub.models import (
     parse_repository,
 )
 from kaos_hub.notebooks.records import announce, clone_of, find, options_of
+from kaos_hub.tables import NotebookRow
 
 _KEPT = 24 * 3600.0
 """Seconds for which a build may keep a notebook from asking."""

@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import NotebookRow, TrainingRow, TrialRow
 from kaos_hub.engines.places import Places
 from kaos_hub.errors import NotFound
 from kaos_hub.models import Mount
+from kaos_hub.tables import NotebookRow, TrainingRow, TrialRow
 
 MODEL = "/kaos/model"
 _LONGEST = 100_000

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from kaos_hub.database import NotebookRow
 from kaos_hub.hub import Hub, Progress, Server
 from kaos_hub.notebooks.records import server_of, user_of
+from kaos_hub.tables import NotebookRow
 
 
 class Servers:

@@ -2,8 +2,9 @@
 
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database, NotebookRow, VersionRow
+from kaos_hub.database import Database
 from kaos_hub.notebooks.runs import output_of
+from kaos_hub.tables import NotebookRow, VersionRow
 from kaos_hub.versions import Versions
 
 

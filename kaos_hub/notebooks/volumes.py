@@ -6,11 +6,12 @@ from secrets import token_hex
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database, NotebookRow, VolumeRow, contains, now
+from kaos_hub.database import Database
 from kaos_hub.engines.places import Places
 from kaos_hub.errors import Conflict, LimitExceeded, NotFound
 from kaos_hub.models import Mount, Volume
 from kaos_hub.notebooks.records import held_options, options_of
+from kaos_hub.tables import NotebookRow, VolumeRow, contains, now
 
 
 class Volumes:

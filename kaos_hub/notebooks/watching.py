@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database, NotebookRow, WorkloadRow, now
+from kaos_hub.database import Database
 from kaos_hub.engines.base import Engine
 from kaos_hub.errors import Unavailable
 from kaos_hub.hub import Server
@@ -19,6 +19,7 @@ from kaos_hub.notebooks import idle
 from kaos_hub.notebooks.admission import release
 from kaos_hub.notebooks.choices import forget_one_who_is_gone
 from kaos_hub.notebooks.records import server_of, user_of
+from kaos_hub.tables import NotebookRow, WorkloadRow, now
 
 if TYPE_CHECKING:
     from kaos_hub.notebooks.hosting import Hosting

@@ -7,7 +7,6 @@ from secrets import token_hex
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import NotebookRow, now
 from kaos_hub.engines.places import Places
 from kaos_hub.errors import InvalidResources, Unsupported
 from kaos_hub.ledger import Ledger, check_gpus
@@ -27,6 +26,7 @@ from kaos_hub.notebooks.offered import Images
 from kaos_hub.notebooks.records import keep_options, options_of
 from kaos_hub.notebooks.repositories import GitRules, ask
 from kaos_hub.notebooks.runs import work_on
+from kaos_hub.tables import NotebookRow, now
 from kaos_hub.versions import select_version
 
 

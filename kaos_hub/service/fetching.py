@@ -13,11 +13,11 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import ACTIVE_JOBS, JobRow, NotebookRow
 from kaos_hub.errors import InvalidRequest, NotAuthenticated, NotFound
 from kaos_hub.jobs import workload_name
 from kaos_hub.service.listings import Listings
 from kaos_hub.service.streaming import StreamingHandler
+from kaos_hub.tables import ACTIVE_JOBS, JobRow, NotebookRow
 from kaos_hub.tickets import Ticket, Tickets
 
 MOST_FILES = 10_000

@@ -6,8 +6,8 @@ for as long as somebody fills in a form; what is forgotten, by a restart too, ca
 
 from datetime import datetime, timedelta
 
-from kaos_hub.database import now
 from kaos_hub.models import BundleKind
+from kaos_hub.tables import now
 
 _LONG = timedelta(minutes=30)
 _MOST = 2000

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from kaos_hub.database import now
 from kaos_hub.models import Limits, Notebook, NotebookState, Training, TrainingState, Usage
 from kaos_hub.quantities import show_memory
 from kaos_hub.service.auth import KAOS, TRAIN
 from kaos_hub.service.pages_owned import OwnedPage
+from kaos_hub.tables import now
 
 _LATELY = timedelta(days=7)
 _MOST = 20

@@ -26,7 +26,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from kaos_hub.bundles import objects
-from kaos_hub.database import ACTIVE_JOBS, Database, JobRow
+from kaos_hub.database import Database
 from kaos_hub.errors import InvalidRequest, NotAuthenticated, NotFound
 from kaos_hub.jobs import workload_name
 from kaos_hub.models import (
@@ -41,6 +41,7 @@ from kaos_hub.models import (
 )
 from kaos_hub.service.bodies import BodyHandler
 from kaos_hub.service.uploads import BodyReader, JsonReader, ObjectReader, RawReader
+from kaos_hub.tables import ACTIVE_JOBS, JobRow
 from kaos_hub.tickets import Tickets
 
 if TYPE_CHECKING:

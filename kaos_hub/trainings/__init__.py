@@ -7,7 +7,6 @@ the data fetched, the environment built, and workers run that lease its trials (
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import NotebookRow, TrainingEventRow, TrainingRow, TrialRow
 from kaos_hub.errors import Conflict
 from kaos_hub.models import (
     Training,
@@ -16,6 +15,7 @@ from kaos_hub.models import (
     TrainingState,
     TrialState,
 )
+from kaos_hub.tables import NotebookRow, TrainingEventRow, TrainingRow, TrialRow
 from kaos_hub.trainings.archives import PARTS
 from kaos_hub.trainings.base import Tools
 from kaos_hub.trainings.inputs import Chosen

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.objects import ReadObject
-from kaos_hub.database import TrainingRow, TrialRow, VersionRow
 from kaos_hub.errors import InvalidRequest, NotFound
 from kaos_hub.models import EntryKind, TreeEntry, TrialState
+from kaos_hub.tables import TrainingRow, TrialRow, VersionRow
 from kaos_hub.trainings.records import find_trial
 
 PARTS = ("code", "data", "params", "model")

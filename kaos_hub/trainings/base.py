@@ -7,12 +7,13 @@ from typing import TypeVar
 from sqlalchemy.orm import Session
 
 from kaos_hub.bell import Bell
-from kaos_hub.database import Database, TrainingRow
+from kaos_hub.database import Database
 from kaos_hub.engines.base import Engine
 from kaos_hub.environments import Environments
 from kaos_hub.jobs import Jobs
 from kaos_hub.ledger import Ledger
 from kaos_hub.logs import LogStore
+from kaos_hub.tables import TrainingRow
 from kaos_hub.trainings.driver import Driver
 from kaos_hub.trainings.ingests import Ingests
 from kaos_hub.trainings.preparing import Preparing

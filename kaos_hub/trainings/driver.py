@@ -17,12 +17,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from kaos_hub.bell import Bell
-from kaos_hub.database import ACTIVE_JOBS, Database, JobRow, TrainingRow, TrialRow, VersionRow
+from kaos_hub.database import Database
 from kaos_hub.engines.base import Engine
 from kaos_hub.errors import KaosError, Unavailable
 from kaos_hub.jobs import Jobs
 from kaos_hub.logs import LogStore
 from kaos_hub.models import JobKind, JobState, Resources, TrainingState, TrialState
+from kaos_hub.tables import ACTIVE_JOBS, JobRow, TrainingRow, TrialRow, VersionRow
 from kaos_hub.trainings import workers
 from kaos_hub.trainings.preparing import Preparing
 from kaos_hub.trainings.records import (

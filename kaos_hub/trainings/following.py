@@ -6,8 +6,9 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from kaos_hub.bell import Bell, resumable
-from kaos_hub.database import Database, TrainingEventRow, TrainingRow, now
+from kaos_hub.database import Database
 from kaos_hub.models import TrainingEvent, TrainingState, TrialCounts
+from kaos_hub.tables import TrainingEventRow, TrainingRow, now
 from kaos_hub.trainings.records import GOING, counts
 
 

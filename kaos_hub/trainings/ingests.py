@@ -3,7 +3,7 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import ACTIVE_JOBS, Database, IngestRow, InputRow, JobRow, VersionRow, now
+from kaos_hub.database import Database
 from kaos_hub.errors import NotFound
 from kaos_hub.ledger import Ledger, stored
 from kaos_hub.models import (
@@ -15,6 +15,7 @@ from kaos_hub.models import (
     IngestPart,
     JobKind,
 )
+from kaos_hub.tables import ACTIVE_JOBS, IngestRow, InputRow, JobRow, VersionRow, now
 from kaos_hub.trainings.settings import Settings
 from kaos_hub.versions import Versions, select_version
 

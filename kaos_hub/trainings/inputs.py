@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import IngestRow, InputRow, TrainingRow, VersionRow, now
 from kaos_hub.errors import Conflict, InvalidRequest
 from kaos_hub.models import BundleKind, Inputs, Shown, TrainingRequest, TrainingState
+from kaos_hub.tables import IngestRow, InputRow, TrainingRow, VersionRow, now
 from kaos_hub.versions import as_model, select_version
 
 KINDS = (BundleKind.SOURCE, BundleKind.DATA, BundleKind.MANIFEST, BundleKind.PARAMS)

@@ -11,7 +11,6 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import ACTIVE_JOBS, JobRow, TrainingRow, TrialRow, now
 from kaos_hub.engines.base import Cause
 from kaos_hub.errors import NotFound
 from kaos_hub.models import (
@@ -27,6 +26,7 @@ from kaos_hub.models import (
     TrialState,
 )
 from kaos_hub.quantities import duration
+from kaos_hub.tables import ACTIVE_JOBS, JobRow, TrainingRow, TrialRow, now
 from kaos_hub.trainings.records import log_name, move, plain
 
 MOST_METRICS = 1000

@@ -6,9 +6,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Float, String, and_, case, cast, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from kaos_hub.database import TrainingRow, TrialRow, VersionRow, contains
 from kaos_hub.errors import InvalidRequest
 from kaos_hub.models import TrainedModel, Training, TrainingState, Trial, TrialState
+from kaos_hub.tables import TrainingRow, TrialRow, VersionRow, contains
 from kaos_hub.trainings.records import as_models, find, find_trial, link, output, trial_model
 
 PLAIN: dict[str, InstrumentedAttribute[Any]] = {

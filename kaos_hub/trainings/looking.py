@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from sqlalchemy.orm import Session
 
 from kaos_hub.bundles.archive import write_tar
-from kaos_hub.database import TrainingRow
 from kaos_hub.errors import NotFound
 from kaos_hub.models import (
     Inputs,
@@ -17,6 +16,7 @@ from kaos_hub.models import (
     TrialComparison,
     TrialState,
 )
+from kaos_hub.tables import TrainingRow
 from kaos_hub.trainings import listing, metrics, trained
 from kaos_hub.trainings.archives import PARTS, compose
 from kaos_hub.trainings.base import Base

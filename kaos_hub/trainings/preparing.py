@@ -8,12 +8,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from kaos_hub.bell import Bell
-from kaos_hub.database import ACTIVE_JOBS, Database, IngestRow, JobRow, TrainingRow, VersionRow
+from kaos_hub.database import Database
 from kaos_hub.engines.base import Engine
 from kaos_hub.environments import Environment, Environments, lay_out, others_wait
 from kaos_hub.errors import BuildFailed
 from kaos_hub.jobs import Jobs
 from kaos_hub.models import JobKind, JobState, TrainingState
+from kaos_hub.tables import ACTIVE_JOBS, IngestRow, JobRow, TrainingRow, VersionRow
 from kaos_hub.trainings import workers
 from kaos_hub.trainings.records import GOING, set_state
 from kaos_hub.trainings.settings import Settings

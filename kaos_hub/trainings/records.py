@@ -6,14 +6,6 @@ from typing import Literal
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import (
-    JobRow,
-    TrainingEventRow,
-    TrainingRow,
-    TrialRow,
-    VersionRow,
-    now,
-)
 from kaos_hub.errors import NotFound
 from kaos_hub.models import (
     Best,
@@ -29,6 +21,7 @@ from kaos_hub.models import (
     TrialCounts,
     TrialState,
 )
+from kaos_hub.tables import JobRow, TrainingEventRow, TrainingRow, TrialRow, VersionRow, now
 
 KEEP_EVENTS = 200
 """Events kept of one training; older ones are forgotten."""

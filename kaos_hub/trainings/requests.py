@@ -8,7 +8,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from kaos_hub import grid as grids, images
-from kaos_hub.database import Database, TrainingRow, TrialRow, VersionRow, now as present
+from kaos_hub.database import Database
 from kaos_hub.engines.base import Engine
 from kaos_hub.environments import Environments
 from kaos_hub.errors import Conflict, InvalidBundle, InvalidResources, Unavailable, Unsupported
@@ -16,6 +16,7 @@ from kaos_hub.ledger import Ledger, check_gpus
 from kaos_hub.models import TrainingRequest, TrainingState
 from kaos_hub.quantities import show_memory
 from kaos_hub.receiving import batches
+from kaos_hub.tables import TrainingRow, TrialRow, VersionRow, now as present
 from kaos_hub.trainings.inputs import Chosen, choose, remember, with_fetched
 from kaos_hub.trainings.records import announce, set_state
 from kaos_hub.trainings.settings import Settings

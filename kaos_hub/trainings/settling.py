@@ -7,9 +7,9 @@ from datetime import timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import ACTIVE_JOBS, JobRow, TrainingRow, TrialRow, now
 from kaos_hub.models import JobKind, JobState, TrainingState, TrialState
 from kaos_hub.quantities import duration
+from kaos_hub.tables import ACTIVE_JOBS, JobRow, TrainingRow, TrialRow, now
 from kaos_hub.trainings.leases import LogSize, conclude, gone, stop_rest
 from kaos_hub.trainings.records import announce, plain, set_state
 

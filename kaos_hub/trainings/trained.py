@@ -5,7 +5,6 @@ import re
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import TrainingRow, TrialRow, VersionRow
 from kaos_hub.errors import Conflict, NotFound
 from kaos_hub.models import (
     BundleKind,
@@ -17,6 +16,7 @@ from kaos_hub.models import (
     TrialComparison,
     TrialState,
 )
+from kaos_hub.tables import TrainingRow, TrialRow, VersionRow
 from kaos_hub.trainings.listing import as_trained
 from kaos_hub.trainings.records import find, find_trial
 from kaos_hub.versions import as_model, in_use, select_version

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from kaos_hub.database import JobRow, TrainingRow, VersionRow
 from kaos_hub.engines.base import Engine, Run
 from kaos_hub.models import Mount
+from kaos_hub.tables import JobRow, TrainingRow, VersionRow
 from kaos_hub.trainings.settings import Settings
 
 CODE = "/opt/program"

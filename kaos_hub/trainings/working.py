@@ -4,7 +4,6 @@ import logging
 
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import TrialRow
 from kaos_hub.errors import InvalidBundle, NotFound, StorageFull
 from kaos_hub.models import (
     Beat,
@@ -19,6 +18,7 @@ from kaos_hub.models import (
     Output,
     TrialEnd,
 )
+from kaos_hub.tables import TrialRow
 from kaos_hub.trainings import leases, metrics
 from kaos_hub.trainings.base import Base, Tools
 from kaos_hub.trainings.records import log_name
