@@ -1,6 +1,7 @@
 """The release on a cluster: tested, upgraded amid work, rolled back, removed, installed again.
 
-On the hub of the whole tests. The tests build on each other; the last one removes it.
+On the hub of the whole tests. The tests build on each other; in the end it is removed, and only the
+service is installed.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ from typing import Any
 import helm_python
 import pytest
 
+from tests import other_hub
 from tests.chart import CHART
 from tests.cluster import (
     HUB,
@@ -26,6 +28,7 @@ from tests.cluster import (
     kubectl,
     kubectl_proxy,
     needs_cluster,
+    pods,
 )
 from tests.hub import wait_until
 from tests.kernels import Kernel
@@ -277,3 +280,30 @@ def test_removed_with_everything_if_told(hub, helm):
     )
     left = kubectl("get", "pvc,secret", "-n", HUB, "-o", "name").split()
     assert [n for n in left if "default-token" not in n] == [], time.monotonic() - began
+
+
+# --- beside a Hub of zero-to-jupyterhub ---
+
+
+def test_beside_the_hub_of_another_chart(hub, helm):
+    """Only our parts are installed; our values for that chart make its Hub ours."""
+    bring_up = bringing_up()
+    helm.uninstall("kaos", timeout=120, wait="watcher", ignore_not_found=True)
+    bring_up.make_namespace(HUB)
+    kubectl("label", "namespace", HUB, "pod-security.kubernetes.io/enforce-")  # theirs is less
+    values = changed(hub, hub={"enabled": False}, proxy={})
+    helm.install(CHART, "kaos", values, timeout=120)
+    kubectl("apply", "-n", HUB, "-f", "-", give=other_hub.manifests(hub.values, hub.url))
+    for name in ("service", "hub", "proxy"):
+        kubectl("rollout", "status", f"deployment/{name}", "-n", HUB, "--timeout=120s")
+    said = helm.test("kaos", timeout=120, logs=True)
+    assert "✔ service answers at http://proxy-public." in said["logs"]
+
+    kay = ClusterHub(hub.url, hub.directory, values).command_line("kay")
+    notebook = kay("notebook", "deploy", "-n", "plain", *SMALL)
+    assert notebook["state"] == "RUNNING", "admitted by our service, started by our spawner"
+    assert run(kay, notebook, "print(6 * 7)") == "42"
+    (pod,) = pods("kaos-hub.io/notebook=plain")
+    assert [c["name"] for c in pod["spec"].get("initContainers", []) if "cloud" in c["name"]] == []
+    assert hub.url + "/user/kay/" in notebook["url"]
+    kay("notebook", "delete", "-n", "plain", "-y")
