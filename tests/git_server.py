@@ -3,6 +3,7 @@ lead elsewhere, or make trouble."""
 
 import base64
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+
+import pytest
 
 from tests.work_server import Quiet
 
@@ -171,6 +174,8 @@ def _basic(name: str, password: str) -> str:
 @contextmanager
 def git_server(root: Path, host: str = "127.0.0.1") -> Iterator[GitServer]:
     """A server of repositories, on a free port."""
+    if shutil.which("git") is None:
+        pytest.skip("there is no git to serve repositories with")
     root.mkdir(parents=True, exist_ok=True)
     server = GitServer(root, host=host)
     with Quiet((host, 0), _handler(server)) as web:
