@@ -1,5 +1,7 @@
 """Objects of bundles as they come over the wire, into the store and an owner's hands."""
 
+import asyncio
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -9,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from kaos_hub.database import Database
-from kaos_hub.errors import InvalidRequest, TooLarge
+from kaos_hub.errors import InvalidRequest, KaosError, TooLarge
 from kaos_hub.ledger import Ledger, stored
 from kaos_hub.stores.base import Store, Upload
 from kaos_hub.tables import HoldingRow
@@ -18,6 +20,9 @@ T = TypeVar("T")
 _HEADER = re.compile(rb"([0-9a-f]{64}) (0|[1-9][0-9]{0,17})")
 _HEADER_MAX = 96
 _RECORD_EVERY = 500
+_AT_ONCE = 16
+"""Objects of one stream that are being kept at once, where the store is behind a network: it takes
+its time for each. One on a disk is done at once."""
 
 
 def check_size(size: int, limit: int) -> None:
@@ -61,6 +66,8 @@ class Receiver:
         self._upload: Upload | None = None
         self._object: tuple[str, int] = ("", 0)
         self._left = 0
+        self._keeping: dict[asyncio.Task[None], tuple[str, int]] = {}
+        self._at_once = _AT_ONCE if store.private else 1
         self._done: dict[str, int] = {}
         self._received = 0
         self._room: int | None = None
@@ -120,13 +127,22 @@ class Receiver:
 
     async def _complete(self) -> None:
         assert self._upload is not None
-        await self._upload.finish()
+        keeping = asyncio.create_task(_finish(self._upload))
+        self._keeping[keeping] = self._object
         self._upload = None
-        digest, size = self._object
-        self._done[digest] = size
-        self._received += 1
+        await self._settle(self._at_once - 1)
         if len(self._done) >= _RECORD_EVERY:
             await self._record()
+
+    async def _settle(self, left: int) -> None:
+        """Wait until no more than ``left`` objects are being kept."""
+        while len(self._keeping) > left:
+            kept, _ = await asyncio.wait(self._keeping, return_when=asyncio.FIRST_COMPLETED)
+            for task in kept:
+                digest, size = self._keeping.pop(task)
+                task.result()
+                self._done[digest] = size
+                self._received += 1
 
     async def _record(self) -> None:
         done, self._done = self._done, {}
@@ -137,8 +153,14 @@ class Receiver:
         """The stream ended; how many objects came.
 
         Raises:
-            InvalidRequest: it ended in the middle of an object. The ones before are kept.
+            InvalidRequest: it ended in the middle of an object, or one of the last is not what its
+                digest says. The others are kept.
         """
+        try:
+            await self._settle(0)
+        except BaseException:
+            await self.abort()
+            raise
         if self._upload is None and not self._head:
             await self._record()
             return self._received
@@ -150,7 +172,18 @@ class Receiver:
         if self._upload is not None:
             await self._upload.abort()
             self._upload = None
+        while self._keeping:
+            with contextlib.suppress(KaosError):
+                await self._settle(0)
         await self._record()
+
+
+async def _finish(upload: Upload) -> None:
+    try:
+        await upload.finish()
+    except BaseException:
+        await upload.abort()
+        raise
 
 
 def _hold(session: Session, owner: str, objects: Mapping[str, int]) -> None:

@@ -60,6 +60,7 @@ def prepare(data: Path) -> None:
     """Have what is in a data directory use a database of the kind that was chosen."""
     secret = DataDir(data).secrets / "database-url"
     if CHOSEN == "postgresql" and not secret.exists():
+        secret.touch(0o600)
         secret.write_text(postgresql_url())
 
 

@@ -21,6 +21,7 @@ from kaos_hub.database import Database
 from kaos_hub.datadir import DataDir
 from kaos_hub.errors import Conflict, KaosError
 from kaos_hub.service.app import KaosService
+from kaos_hub.service.process import leave
 from kaos_hub.stores import open_store
 from kaos_hub.stores.base import Store
 
@@ -146,4 +147,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -1,9 +1,13 @@
 """The service as a process: where its Hub is, that it dies with it, alone on its data directory."""
 
+import contextlib
 import ctypes
+import logging
 import os
 import signal
+import sys
 import time
+from typing import NoReturn
 
 from kaos_hub.addresses import in_cluster, namespace
 from kaos_hub.datadir import DataDir, Held
@@ -58,6 +62,19 @@ def die_with_parent() -> None:
     expected = int(os.environ.get("KAOS_HUB_PID") or parent)
     if os.getppid() != expected:
         raise KaosError("The Hub that started this service is gone; so it ends, too.")
+
+
+def leave(code: int) -> NoReturn:
+    """End the process, when all of ours has been closed.
+
+    The interpreter's own way waits for threads and takes itself apart while those of libraries may
+    still be about to tell it something; by obstore's it has been seen to be aborted then.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def take_lock(data: DataDir, patience: float = _PATIENCE) -> Held:

@@ -1,8 +1,7 @@
 """``python -m kaos_hub.service.serve``: the service itself, without anybody watching over it."""
 
-import sys
-
 from kaos_hub.service.app import main
+from kaos_hub.service.process import leave
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -57,15 +57,18 @@ class S3Store(Store):
         return self._address.url
 
     async def probe(self) -> None:
+        await asyncio.to_thread(self._probe)
+
+    def _probe(self) -> None:
+        # Not obstore's own way for loops: it leaves a moment's work to threads of its own, on which
+        # an interpreter that ends just then, since the probe failed, is aborted.
         mark = self._address.key(_MARK)
         text = b"A store of kaos_hub, format 1.\n"
         with self._client.errors():
-            await obstore.put_async(self._client.bucket, mark, text, use_multipart=False)
-            found = await (await obstore.get_async(self._client.bucket, mark)).bytes_async()
-            if bytes(found) != text:
-                raise Unavailable(
-                    f"What {self._address.server} gives back is not what it was given."
-                )
+            obstore.put(self._client.bucket, mark, text, use_multipart=False)
+            found = obstore.get(self._client.bucket, mark).bytes()
+        if bytes(found) != text:
+            raise Unavailable(f"What {self._address.server} gives back is not what it was given.")
 
     async def tidy(self) -> int:
         return await asyncio.to_thread(self.take_back)
