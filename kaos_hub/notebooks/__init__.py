@@ -14,13 +14,7 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.bell import Bell
 from kaos_hub.database import Database
-from kaos_hub.environments import Environment
-from kaos_hub.errors import (
-    Conflict,
-    NotFound,
-    RestartRequired,
-    Unavailable,
-)
+from kaos_hub.errors import Conflict, NotFound, Unavailable
 from kaos_hub.models import (
     Choices,
     DeployAnswer,
@@ -35,21 +29,19 @@ from kaos_hub.notebooks.choices import recall, remember
 from kaos_hub.notebooks.errands import Errands
 from kaos_hub.notebooks.gate import Gate, refuse_stranger
 from kaos_hub.notebooks.hosting import Hosting
+from kaos_hub.notebooks.plans import needs_restart, restart_required, steps
 from kaos_hub.notebooks.records import (
     announce,
     as_model,
     find,
     followed,
-    held_options,
-    options_of,
     server_of,
     set_state,
     stream,
     user_of,
 )
-from kaos_hub.notebooks.repositories import Repositories, is_asked
+from kaos_hub.notebooks.repositories import Repositories
 from kaos_hub.notebooks.wishes import Offer, Wishes
-from kaos_hub.quantities import show_memory
 from kaos_hub.tables import EventRow, NotebookRow, contains
 
 __all__ = ["Bell", "Errands", "Gate", "Hosting", "Notebooks", "Offer", "Wishes"]
@@ -235,16 +227,11 @@ class Notebooks:
         environment = await self._hosting.environment_of(row, ask=False)
         await self._hosting.trees.followed(row)
         await self._hosting.mounts.of(row)
-        restart = _needs_restart(row, environment, run_before) if row.held else []
+        restart = needs_restart(row, environment, run_before) if row.held else []
         actions = [f"make notebook {row.name!r}"] if new else []
-        actions += _plan(row, environment, restart)
+        actions += steps(row, environment, restart)
         if restart and not (wish.restart or wish.dry_run):
-            raise RestartRequired(
-                f"Notebook {row.name!r} is running and must restart for: {', '.join(restart)}."
-                f" Its kernels would be lost, its files stay.{_instead(row, wish)}"
-                " Confirm with -y.",
-                changes=restart,
-            )
+            raise restart_required(row, wish, restart)
         if wish.dry_run:
             model = await self._db.run(lambda session: as_model(session, row, self._public_url))
             return DeployAnswer(notebook=model, actions=actions)
@@ -372,62 +359,3 @@ def _wish_stop(reason: str) -> Callable[[Session, NotebookRow], None]:
             set_state(session, row, NotebookState.STOPPING, reason)
 
     return wish
-
-
-def _needs_restart(
-    row: NotebookRow, environment: Environment, run_before: str | None
-) -> Sequence[str]:
-    """What of the wish a running notebook cannot take in."""
-    changes = [] if row.run == run_before else ["another model"]
-    if row.data_id != row.mounted_data_id:
-        changes.append("other data")
-    if (row.cpu or 0, row.memory or 0, row.gpu) != (
-        row.held_cpu,
-        row.held_memory,
-        row.held_gpu,
-    ):
-        changes.append("other resources")
-    if row.pool != row.held_pool:
-        changes.append("another pool")
-    if options_of(row).environment != held_options(row).environment:
-        changes.append("other environment variables")
-    wanted, has = options_of(row), held_options(row)
-    if (wanted.bind_mounts, wanted.volumes) != (has.bind_mounts, has.volumes):
-        changes.append("other mounts")
-    if environment.key != row.environment_key:
-        changes.append(f"a new environment ({environment.why})")
-    return changes
-
-
-def _instead(row: NotebookRow, wish: NotebookRequest) -> str:
-    """How to have data without a restart."""
-    if wish.data is None or row.data_id == row.mounted_data_id:
-        return ""
-    named = "DIR" if wish.data.startswith("blake3:") else wish.data
-    return (
-        " To have the data at once and keep the kernels:"
-        f" kaos notebook attach -n {row.name} -d {named}."
-    )
-
-
-def _plan(row: NotebookRow, environment: Environment, restart: Sequence[str]) -> Sequence[str]:
-    """What a deploy does, in order, for people."""
-    steps = []
-    if environment.result is None and environment.work is None and options_of(row).image:
-        steps.append(f"fetch: {environment.why}")
-    elif environment.result is None:
-        steps.append(f"build: {environment.why}")
-    else:
-        steps.append("build nothing: the environment is known")
-    steps += environment.advice
-    if is_asked(row):
-        steps.append(f"clone {options_of(row).git}")
-    if row.held and not restart:
-        steps.append("update the working copy in place; kernels live on")
-    elif row.held:
-        steps.append(f"restart, for {', '.join(restart)}")
-    else:
-        cpu = "any" if row.cpu is None else f"{row.cpu:g}"
-        size = f"cpu {cpu}, memory {show_memory(row.memory)}, gpu {row.gpu}"
-        steps.append(f"start with {size}")
-    return steps
