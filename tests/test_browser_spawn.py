@@ -167,6 +167,12 @@ def test_the_page_of_a_start_stops_it(hub: RunningHub, browser: Any, tmp_path: P
         expect(page.locator("body")).to_contain_text("Your notebook slow is starting.")
         expect(page.locator("#stop-server-btn")).to_have_count(0)
         person.shoot("spawn-pending")
+        for width in (1200, 375):
+            page.set_viewport_size({"width": width, "height": 800})
+            assert soundness.faults(page) == []
+            assert not page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+            if width == 1200:
+                page.click("#dark-theme-toggle")
         page.get_by_role("button", name="Stop notebook").click()
         page.wait_for_url("**/services/kaos/notebooks/slow")
         expect(person.badge()).to_have_text("STOPPED", timeout=30_000)

@@ -26,7 +26,8 @@ OF_KAOS = (
     "notebooks/broken", "notebooks/plain/confirm/delete", "nothing",
     "bundles", HERE, f"{HERE}/2", f"{HERE}/1/tree/table.csv", f"{HERE}/1/tree/page.html",
     f"{HERE}/1/tree/pixel.png", f"{HERE}/2/changes", f"{HERE}/2/changes/read%20me.md",
-    f"{HERE}/1/confirm/delete", "bundles/upload",
+    f"{HERE}/1/confirm/delete", "bundles/upload", "?search=nothing-like-it",
+    "bundles/upload?kind=source&notebook=fresh",
 )  # fmt: skip
 OF_TRAIN = (
     "", "home", "quota", "models", f"trainings/{RUN}", f"trainings/{RUN}/trials/1",
@@ -86,7 +87,7 @@ def look(person: Person, url: str, refused: list[str]) -> None:
     """Go there, use theme switch and menu, and see that nothing was refused."""
     page = person.page
     page.goto(url)
-    expect(page.locator("main")).to_be_visible()
+    expect(page.locator("main, #spawn_form").first).to_be_visible()
     page.wait_for_load_state("load")
     before = page.locator("html").get_attribute("data-bs-theme")
     page.click("#dark-theme-toggle")
@@ -97,8 +98,16 @@ def look(person: Person, url: str, refused: list[str]) -> None:
 
 
 def everything(hub: RunningHub) -> list[str]:
-    """The addresses of all kinds of pages."""
-    return [f"{hub.kaos}/{path}" for path in OF_KAOS] + [f"{hub.train}/{p}" for p in OF_TRAIN]
+    """The addresses of all kinds of pages, the Hub's form of a new notebook among them."""
+    ours = [f"{hub.kaos}/{path}" for path in OF_KAOS] + [f"{hub.train}/{p}" for p in OF_TRAIN]
+    return [*ours, f"{hub.kaos}/new?name=fresh"]
+
+
+def show(person: Person, url: str) -> None:
+    """Go to a page, and have all of it shown."""
+    person.page.goto(url)
+    expect(person.page.locator("main, #spawn_form").first).to_be_visible()
+    person.page.evaluate("document.querySelectorAll('details').forEach((e) => { e.open = true; })")
 
 
 def test_no_page_does_what_its_policy_refuses(browser: Any, hub: RunningHub, sue: str) -> None:
@@ -117,11 +126,109 @@ def test_axe_finds_no_serious_fault(browser: Any, hub: RunningHub, sue: str, sch
         # axe itself changes styles
         with at_browser(browser, hub, user, color_scheme=scheme, bypass_csp=True) as person:
             for url in pages:
-                person.page.goto(url)
-                expect(person.page.locator("main")).to_be_visible()
-                wrong += [
-                    f"{url.removeprefix(hub.url)}: {f}" for f in soundness.faults(person.page)
-                ]
+                show(person, url)
+                found = soundness.faults(person.page)
+                # on a phone the menu is another, and tables are cards
+                person.page.set_viewport_size({"width": 375, "height": 800})
+                found += soundness.faults(person.page)
+                found += ["has to be scrolled sideways"] * bool(person.page.evaluate(WIDE))
+                person.page.set_viewport_size({"width": 1200, "height": 800})
+                wrong += [f"{url.removeprefix(hub.url)}: {each}" for each in found]
+    assert not wrong, "\n".join(wrong)
+
+
+WATCH_FOCUS = """() => {
+  const scope = document.querySelector("main, #spawn_form");
+  const some = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']";
+  const reachable = [...scope.querySelectorAll(some)].filter(
+    (e) => !e.disabled && e.getClientRects().length && !e.matches("[type=radio]:not(:checked)"));
+  window.left = new Set(reachable);
+  scope.addEventListener("focusin", (event) => window.left.delete(event.target));
+  document.activeElement.blur();
+  return document.querySelectorAll(some).length + 5;
+}"""  # noqa: E501
+"""Tells how often Tab has to be pressed at most; ``left`` is what it has not come to."""
+
+
+def test_the_keyboard_comes_to_everything(browser: Any, hub: RunningHub, sue: str) -> None:
+    missed = []
+    with at_browser(browser, hub, sue) as person:
+        for url in everything(hub):
+            show(person, url)
+            for _ in range(person.page.evaluate(WATCH_FOCUS)):
+                person.page.keyboard.press("Tab")
+            left = person.page.evaluate("[...left].map((e) => e.outerHTML.slice(0, 150))")
+            missed += [f"{url.removeprefix(hub.url)}: {each}" for each in left]
+    assert not missed, "\n".join(missed)
+
+
+@pytest.fixture(scope="module")
+def hugo(hub: RunningHub) -> str:
+    """A user with a long name, of whom all is long, and much."""
+    user = "hugo-with-a-rather-long-name@example.org"
+    owner = f"user:{user}"
+    for number in range(8):
+        hub.put_into(f"group-number-{number}-of-very-many-groups", user)
+    names = [f"bundle-{number}-{'w' * 64}"[:64] for number in range(60)]
+    kinds = ("source", "data")
+    write(
+        hub.data,
+        [version(95000 + i, kinds[i % 2], name, i, owner) for i, name in enumerate(names)],
+    )
+    volumes = [f"volume-{number}-{'v' * 30}"[:30] for number in range(20)]
+    rows = [
+        VolumeRow(id=f"{number:031x}f", owner=owner, name=name, created=now())
+        for number, name in enumerate(volumes)
+    ]
+    options = {
+        "volumes": [{"volume": name, "path": "/mnt" + "/deep" * 20 + name} for name in volumes],
+        "environment": {f"A_VARIABLE_{'X' * number}": "1" for number in range(60)},
+    }
+    of = {"source_id": 95000, "data_id": 95001}
+    notebooks = [
+        notebook(
+            f"n{number:02}-abcdefgh-abcdefgh-abcdefgh", ("STOPPED", "FAILED")[number % 2], owner,
+            display_name="x" * 60 + " and more" * 6, reason="path/to/a/file/" * 40, gpu=8,
+            cpu=128.5, memory=123456789012, options=options, **of,
+        )
+        for number in range(30)
+    ]  # fmt: skip
+    metrics = {f"metric_{number}_of_very_many": number / 7 for number in range(100)}
+    runs = [
+        training(
+            0xF00 + number, owner, 0 if number else 3, state=("SUCCEEDED", "WAITING")[number % 2],
+            author=user, name=f"training-{'t' * 64}"[:64], reason="trials failed " * 30,
+            metrics=sorted(metrics), **of,
+        )
+        for number in range(30)
+    ]  # fmt: skip
+    write(hub.data, [*rows, *notebooks, *runs])
+    params = {
+        f"parameter_{number}": ["x" * 300, 0.1, {"a": [1]}][number % 3] for number in range(9)
+    }
+    write(hub.data, trials_of(runs[0], params=params, metrics=metrics, reason="r" * 300))
+    return user
+
+
+def test_however_much_there_is_it_fits(browser: Any, hub: RunningHub, hugo: str) -> None:
+    first, run = "n00-abcdefgh-abcdefgh-abcdefgh", f"trainings/{0xF00:016x}"
+    bundle = "bundles/source/" + f"bundle-0-{'w' * 64}"[:64]
+    urls = [
+        *(f"{hub.kaos}/{path}" for path in (*EMPTY, f"notebooks/{first}", bundle)),
+        *(f"{hub.train}/{path}" for path in (run, f"{run}/trials/1", f"models/{0xF00:016x}.1")),
+        f"{hub.kaos}/new?name=fresh",
+    ]  # fmt: skip
+    wrong = []
+    with at_browser(browser, hub, hugo) as person:
+        for url in urls:
+            show(person, url)
+            for width in (375, 800, 1000, 1280):
+                person.page.set_viewport_size({"width": width, "height": 800})
+                if person.page.evaluate(WIDE):
+                    wrong.append(f"{url.removeprefix(hub.url)} at {width}")
+            table = "[...document.querySelectorAll('table')].some((e) => e.scrollWidth > e.parentElement.clientWidth + 1 && !e.closest('.kaos-wide, .kaos-sheet, .kaos-tall'))"  # noqa: E501
+            if person.page.evaluate(table):
+                wrong.append(f"{url.removeprefix(hub.url)}: a table is wider than its place")
     assert not wrong, "\n".join(wrong)
 
 
@@ -159,6 +266,7 @@ def test_what_would_be_a_script_is_none(browser: Any, hub: RunningHub, sue: str)
         assert len(refused) == 2, refused
 
 
+WIDE = "document.documentElement.scrollWidth > window.innerWidth"
 LOOKS = [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)]
 
 
@@ -173,8 +281,7 @@ def test_how_home_and_quota_look(
                 person.visit(path)
                 expect(person.page.locator("main h1")).to_be_visible()
                 person.shoot(f"{path}{'-empty' if user != sue else ''}-{scheme}-{width}")
-                wide = "document.documentElement.scrollWidth > window.innerWidth"
-                assert not person.page.evaluate(wide), f"{path} has to be scrolled sideways"
+                assert not person.page.evaluate(WIDE), f"{path} has to be scrolled sideways"
 
 
 def test_home_follows_what_happens(browser: Any, hub: RunningHub) -> None:
@@ -234,5 +341,4 @@ def test_the_menu_fits_its_window(browser: Any, hub: RunningHub, sue: str, width
     with at_browser(browser, hub, sue, viewport={"width": width, "height": 700}) as person:
         person.visit("quota")
         person.shoot(f"menu-{width}", whole=False)
-        wide = "document.documentElement.scrollWidth > window.innerWidth"
-        assert not person.page.evaluate(wide), f"the menu is wider than {width}"
+        assert not person.page.evaluate(WIDE), f"the menu is wider than {width}"

@@ -364,7 +364,7 @@ class Log {
   }
 
   tellCount() {
-    const lines = `${this.kept.toLocaleString("en")} lines`;
+    const lines = `${this.kept.toLocaleString("en")} line${this.kept === 1 ? "" : "s"}`;
     this.count.textContent = this.first > 0 ? `the last ${lines}` : lines;
     this.earlier.hidden = this.first <= 0 || this.kept >= MOST_LINES;
   }
