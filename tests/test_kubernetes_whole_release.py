@@ -17,7 +17,7 @@ from typing import Any
 import helm_python
 import pytest
 
-from tests import other_hub
+from tests import other_hub, outside, s3
 from tests.chart import CHART
 from tests.cluster import (
     HUB,
@@ -28,7 +28,6 @@ from tests.cluster import (
     kubectl,
     kubectl_proxy,
     needs_cluster,
-    pods,
 )
 from tests.hub import wait_until
 from tests.kernels import Kernel
@@ -144,8 +143,10 @@ def test_what_is_missing_is_said_before_the_install(hub):
         database={"secret": "urls"},
         storage={"class": "nosuch"},
         proxy={"service": {"type": "NodePort", "nodePort": port}},
+        monitoring={"enabled": True},
     )
     said = refused(wrong)
+    assert "monitoring.enabled needs the Prometheus Operator" in said
     assert f"The port {port} is taken on all nodes, by the Service proxy in the namespace" in said
     for name in ("Secret push", "Secret login", "ConfigMap ca", "Secret urls"):
         assert f"names the {name}, which must be in the namespace" in said
@@ -189,17 +190,20 @@ def test_an_upgrade_loses_no_work(hub, eve, work, helm, tmp_path):
     words = ("train", "deploy", "-s", str(source), "-d", str(data), "-h")
     small = ("--cpu", "0.1", "--memory", "100Mi", "--goal", "score:max", "--detach", "-y")
     training = eve(*words, str(make_params(tmp_path / "params.json")), *small)["id"]
-    building_slowly = slow(tmp_path, "upgraded", 15)
+    building_slowly = slow(tmp_path, "upgraded", 12)
     eve("notebook", "deploy", "-s", str(building_slowly), *SMALL, "--detach", "-y")
     building("upgraded begins")
     before, known = generation("proxy"), secrets()
+    gone = json.dumps([{"op": "remove", "path": "/data/metrics"}])
+    kubectl("patch", "secret", "kaos", "-n", HUB, "--type=json", "-p", gone)
 
     limits = {"default": {"notebooks": 7}}
     more = [{"name": "TOLD", "value": "by the admin"}]
     values = changed(hub, config={"KaosService": {"limits": limits}}, hub={"extraEnv": more})
     bringing_up().apply_chart(HUB, values)
     hub.wait()
-    assert secrets() == known, "secrets are made once"
+    assert secrets().pop("metrics") != known.pop("metrics"), "what is missing is made"
+    assert secrets().items() >= known.items(), "what is there is kept"
     assert generation("proxy") == before, "nothing of the proxy's has changed"
     assert kernel.run("print(kept)").strip() == "42", "the kernel lives on"
     kernel.end()
@@ -221,7 +225,7 @@ def test_an_upgrade_loses_no_work(hub, eve, work, helm, tmp_path):
 def test_a_failed_upgrade_rolls_back(hub, eve, work, helm):
     broken = changed(hub, hub={"extraConfig": {"mine": "c.JupyterHub.port = \n"}})
     with pytest.raises(helm_python.HelmError):
-        helm.upgrade(CHART, "kaos", broken, timeout=30, wait="watcher", rollback_on_failure=True)
+        helm.upgrade(CHART, "kaos", broken, timeout=15, wait="watcher", rollback_on_failure=True)
     hub.wait()
     assert helm.get_values("kaos").get("hub") == {
         "extraEnv": [{"name": "TOLD", "value": "by the admin"}]
@@ -282,16 +286,38 @@ def test_removed_with_everything_if_told(hub, helm):
     assert [n for n in left if "default-token" not in n] == [], time.monotonic() - began
 
 
-# --- beside a Hub of zero-to-jupyterhub ---
+# --- beside a Hub of zero-to-jupyterhub, with data elsewhere ---
 
 
-def test_beside_the_hub_of_another_chart(hub, helm):
+def secret(name: str, **values: str) -> None:
+    """A Secret that the admin makes."""
+    literals = [f"--from-literal={k.replace('_', '-')}={v}" for k, v in values.items()]
+    kubectl("create", "secret", "generic", name, "-n", HUB, *literals)
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[dict[str, Any]]:
+    """Values for a database and a bucket of this machine's."""
+    with contextlib.ExitStack() as stack:
+        secret("urls", service=stack.enter_context(outside.postgresql()))
+        values: dict[str, Any] = {"database": {"secret": "urls"}}
+        if s3.available():
+            server = stack.enter_context(s3.server())
+            at = stack.enter_context(outside.tcp(server.endpoint.removeprefix("http://")))
+            secret("s3", s3_access_key_id=server.user, s3_secret_access_key=server.secret)
+            bucket = server.bucket()
+            url = f"s3://{bucket}/kaos?endpoint=http://{at}&region=us-east-1"
+            values["store"] = {"url": url, "secret": "s3"}
+        yield values
+        if s3.available():
+            assert server.keys(bucket), "bundles are there"
+
+
+def test_beside_the_hub_of_another_chart(hub, helm, elsewhere):
     """Only our parts are installed; our values for that chart make its Hub ours."""
-    bring_up = bringing_up()
     helm.uninstall("kaos", timeout=120, wait="watcher", ignore_not_found=True)
-    bring_up.make_namespace(HUB)
     kubectl("label", "namespace", HUB, "pod-security.kubernetes.io/enforce-")  # theirs is less
-    values = changed(hub, hub={"enabled": False}, proxy={})
+    values = changed(hub, hub={"enabled": False}, proxy={}, **elsewhere)
     helm.install(CHART, "kaos", values, timeout=120)
     kubectl("apply", "-n", HUB, "-f", "-", give=other_hub.manifests(hub.values, hub.url))
     for name in ("service", "hub", "proxy"):
@@ -300,10 +326,10 @@ def test_beside_the_hub_of_another_chart(hub, helm):
     assert "✔ service answers at http://proxy-public." in said["logs"]
 
     kay = ClusterHub(hub.url, hub.directory, values).command_line("kay")
-    notebook = kay("notebook", "deploy", "-n", "plain", *SMALL)
+    notebook = kay("notebook", "deploy", "-n", "plain", "-d", str(DATA), *SMALL)
     assert notebook["state"] == "RUNNING", "admitted by our service, started by our spawner"
-    assert run(kay, notebook, "print(6 * 7)") == "42"
-    (pod,) = pods("kaos-hub.io/notebook=plain")
-    assert [c["name"] for c in pod["spec"].get("initContainers", []) if "cloud" in c["name"]] == []
+    said = run(kay, notebook, "import os; print(os.listdir('/kaos/data/features/training'))")
+    assert "training_mini.csv" in said
     assert hub.url + "/user/kay/" in notebook["url"]
-    kay("notebook", "delete", "-n", "plain", "-y")
+    files = kubectl("exec", "deployment/service", "-n", HUB, "--", "ls", "/var/lib/kaos/data")
+    assert "kaos.sqlite" not in files
