@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,32 @@ def test_the_values_for_zero_to_jupyterhub_fit_ours() -> None:
     assert not {"Deployment/hub", "Deployment/proxy"} & {f"{k}/{n}" for k, n in ours}
     binding = ours["RoleBinding", "kaos-hub"]
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "hub", "namespace": "kaos"}]
+
+
+def examples() -> list[tuple[str, Object]]:
+    """All values that the documentation shows."""
+    found = []
+    for page in ("kubernetes", "private-registry", "beside-zero-to-jupyterhub"):
+        text = (ROOT / f"docs/howto/{page}.md").read_text("utf-8")
+        blocks = re.findall(r"(?ms)^ *```yaml\n(.*?)^ *```", text)
+        found += [(page, yaml.safe_load(textwrap.dedent(block))) for block in blocks]
+    return [(page, values) for page, values in found if "image" not in values.get("hub", {})]
+
+
+@pytest.mark.parametrize(("page", "values"), examples())
+def test_values_in_the_documentation_are_taken(page: str, values: Object) -> None:
+    assert objects(values)
+    engine = values.get("config", {})
+    for section, settings in engine.items():
+        for name in settings:
+            assert f"### c.{section}.{name}\n" in (ROOT / "docs/reference/config.md").read_text()
+
+
+def test_the_documentation_shows_values() -> None:
+    assert {page for page, _ in examples()} == {
+        "kubernetes", "private-registry", "beside-zero-to-jupyterhub",
+    }  # fmt: skip
+    assert len(examples()) > 6
 
 
 if __name__ == "__main__":

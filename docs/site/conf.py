@@ -41,7 +41,12 @@ html_show_sphinx = False
 _CONTENTS = "docs/README"
 _ALSO = {
     "Project": ["README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG"],
-    "Details": ["examples/README", "examples/mnist/README", "images/README", "helm/kaos-hub/README"],
+    "Details": [
+        "examples/README",
+        "examples/mnist/README",
+        "images/README",
+        "helm/kaos-hub/README",
+    ],
 }
 
 
