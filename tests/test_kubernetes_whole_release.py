@@ -29,7 +29,7 @@ from tests.cluster import (
     kubectl_proxy,
     needs_cluster,
 )
-from tests.hub import wait_until
+from tests.hub import request, wait_until
 from tests.kernels import Kernel
 from tests.test_kubernetes_whole import DATA, EXAMPLE, SMALL, building, run, slow, wait_for
 from tests.trainers import make_data, make_params, make_source
@@ -180,6 +180,12 @@ def test_a_registry_out_of_reach_changes_nothing(hub, helm):
 def test_helm_test(hub, helm):
     said = helm.test("kaos", timeout=120, logs=True)
     assert "✔ Hub answers at" in said["logs"] and "✔ service answers at" in said["logs"]
+
+
+def test_metrics_open_to_their_own_secret(hub):
+    gathered = request("GET", f"{hub.url}/hub/metrics", hub.secret("metrics"))
+    assert gathered.status == 200 and "jupyterhub_" in gathered.text
+    assert request("GET", f"{hub.url}/hub/api/users", hub.secret("metrics")).status == 403
 
 
 def test_an_upgrade_loses_no_work(hub, eve, work, helm, tmp_path):
