@@ -66,7 +66,7 @@ def test_from_the_form_to_outputs_in_lab(hub: RunningHub, person: Person) -> Non
     expect(person.log("build")).to_contain_text("Step 2/")
     facts = page.locator(".kaos-facts dd")
     for number, fact in enumerate(
-        ("example v1", "data v1", "2 cores · 4Gi", "stops after 2 hours without activity")
+        ("example v1", "data v1", "2 cores · 4Gi", "stops after 2 h without activity")
     ):
         expect(facts.nth(number)).to_contain_text(fact)
 
