@@ -242,6 +242,7 @@ TROUBLES: dict[str, tuple[Callable[[Path], object], str]] = {
     "half a manifest": (lambda b: cut(b / "kaos-backup.json", 40), "describes no backup"),
     "half the rows": (lambda b: cut(next(b.glob("rows-*")), 40), "is not what was written"),
     "no rows": (lambda b: next(b.glob("rows-*")).unlink(), "No such file"),
+    "half of what is the Hub's": (lambda b: cut(next(b.glob("files-*"))), "not what was written"),
     "no objects": (lambda b: shutil.rmtree(b / "store"), "objects are missing or damaged"),
     "an object less": (lambda b: some_object(b).unlink(), "1 objects are missing or damaged"),
     "half an object": (lambda b: cut(some_object(b)), "1 objects are missing or damaged"),
@@ -269,6 +270,7 @@ async def test_what_is_not_whole_is_refused_and_nothing_is_half_done(
             await refused()
     assert await there.db.look(lambda c: inspect(c).get_table_names()) == []
     assert list(there.data.logs.iterdir()) == []
+    assert not there.data.hub_database.exists()
 
 
 async def test_what_the_store_lacks_is_said_and_the_rest_is_kept(

@@ -5,7 +5,7 @@
     more-<when>.gz       objects that rows name but that nobody holds: ["blake3:…", bytes]
     store/               objects, as the store `file` has them; with --without-bundles none
     logs/                logs, and courses of metrics
-    hub/, secrets/       the Hub's database and all secrets, where they are in the data directory
+    files-<when>.tar     the Hub's database and all secrets, where they are in the data directory
 
 **Why it is consistent.** The rows are those of one moment: one transaction reads them. Objects
 never change and are never removed by the service, so whatever those rows name was there at that

@@ -1,9 +1,11 @@
 """The folder that a backup is, and what it says of itself."""
 
+import contextlib
 import gzip
 import hashlib
 import json
 import os
+import tarfile
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +18,8 @@ from kaos_hub.errors import InvalidRequest, KaosError
 from kaos_hub.stores.file import FileStore
 
 FORMAT = 1
+HUB, SECRETS = "jupyterhub.sqlite", "secrets"
+"""What the Hub's database and the folder of secrets are called among the files."""
 _MANIFEST = "kaos-backup.json"
 
 Said = Callable[[str], None]
@@ -35,7 +39,8 @@ class Manifest(BaseModel):
     """Of the tables."""
     rows: str
     more: str
-    """Names of the two files."""
+    files: str
+    """Names of the three files."""
     digests: dict[str, str]
     """SHA-256 of each of them."""
     counts: dict[str, int]
@@ -64,16 +69,6 @@ class Backup:
     def logs(self) -> Path:
         """Logs of jobs, notebooks and trials."""
         return self.path / "logs"
-
-    @property
-    def hub(self) -> Path:
-        """The Hub's database."""
-        return self.path / "hub" / "jupyterhub.sqlite"
-
-    @property
-    def secrets(self) -> Path:
-        """Secrets, one file each."""
-        return self.path / "secrets"
 
     def store(self) -> FileStore:
         """Its objects."""
@@ -109,12 +104,12 @@ class Backup:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self.path / _MANIFEST)
-        for kind in ("rows", "more"):
-            for path in self.path.glob(f"{kind}-*.gz"):
+        for kind in ("rows-*.gz", "more-*.gz", "files-*.tar"):
+            for path in self.path.glob(kind):
                 if path.name not in manifest.digests:
                     path.unlink()
 
-    # --- its two files ---
+    # --- its three files ---
 
     def writing(self, name: str) -> TextIO:
         """Write one of them."""
@@ -126,7 +121,7 @@ class Backup:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def check_files(self, manifest: Manifest) -> None:
-        """Check that both are as they were written.
+        """Check that all are as they were written.
 
         Raises:
             InvalidRequest: one is not; says which.
@@ -146,6 +141,12 @@ class Backup:
         """All rows."""
         with self._reading(manifest.rows) as file:
             yield from rows.read(file)
+
+    @contextlib.contextmanager
+    def files(self, manifest: Manifest) -> Iterator[tarfile.TarFile]:
+        """The Hub's database and the secrets, as far as they were there."""
+        with tarfile.open(self.path / manifest.files) as file:
+            yield file
 
     def objects(self, manifest: Manifest) -> Iterator[tuple[str, int]]:
         """All objects that the rows need, with their sizes; some more than once."""

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import sqlite3
+import tarfile
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from sqlalchemy import Connection
 
 from kaos_hub import __version__
 from kaos_hub.backup import objects, rows
-from kaos_hub.backup.folder import FORMAT, Backup, Manifest, Said, prepare
+from kaos_hub.backup.folder import FORMAT, HUB, SECRETS, Backup, Manifest, Said, prepare
 from kaos_hub.database import Database
 from kaos_hub.datadir import DataDir
 from kaos_hub.errors import InvalidRequest, KaosError
@@ -36,20 +38,21 @@ async def make(
     backup = prepare(path)
     made = datetime.now(UTC)
     stamp = made.strftime("%Y%m%dT%H%M%S%fZ")
-    names = f"rows-{stamp}.gz", f"more-{stamp}.gz"
+    names = f"rows-{stamp}.gz", f"more-{stamp}.gz", f"files-{stamp}.tar"
     try:
         revision, counts, last = await db.look(lambda c: _rows(c, backup, names[0]))
         say(f"{sum(counts.values()):,} rows")
         draft = Manifest(
             format=FORMAT, version=__version__, made=made, revision=revision, rows=names[0],
-            more=names[1], digests={}, counts=counts, last=last, bundles=bundles, objects=0,
-            bytes=0, lacking=[],
+            more=names[1], files=names[2], digests={}, counts=counts, last=last, bundles=bundles,
+            objects=0, bytes=0, lacking=[],
         )  # fmt: skip
         await _more(backup, draft, store)
         copied = objects.Copied()
         if bundles:
             copied = await objects.copy(store, backup.store(), backup.objects(draft), say)
-        _files(backup, data)
+        copy_logs(data.logs, backup.logs)
+        _files(backup.path / draft.files, data)
     except OSError as e:
         raise KaosError(f"The backup cannot be written: {e.filename}: {e.strerror}") from None
     manifest = draft.model_copy(
@@ -104,19 +107,10 @@ async def _more(backup: Backup, manifest: Manifest, store: Store) -> None:
         file.writelines(json.dumps(pair) + "\n" for pair in found.items())
 
 
-def _files(backup: Backup, data: DataDir) -> None:
-    """What else lies in the data directory."""
-    copy_files(data.logs, backup.logs, "*.log")
-    if data.hub_database.exists():
-        copy_sqlite(data.hub_database, backup.hub)
-    if not os.environ.get("KAOS_SECRETS_DIR"):
-        copy_files(data.secrets, backup.secrets, "*")
-
-
-def copy_files(source: Path, target: Path, pattern: str) -> None:
-    """Copy files of a folder, and remove those that are there no more."""
+def copy_logs(source: Path, target: Path) -> None:
+    """Copy logs, and remove those that are there no more."""
     target.mkdir(0o700, exist_ok=True)
-    there = {path.name: path for path in source.glob(pattern) if path.is_file()}
+    there = {path.name: path for path in source.glob("*.log") if path.is_file()}
     for name, path in there.items():
         draft = target / f".draft-{name}"
         with contextlib.suppress(FileNotFoundError):  # it was deleted just now
@@ -125,6 +119,20 @@ def copy_files(source: Path, target: Path, pattern: str) -> None:
     for path in target.iterdir():
         if path.name not in there:
             path.unlink()
+
+
+def _files(target: Path, data: DataDir) -> None:
+    """What else lies in the data directory, in one file."""
+    with tarfile.open(target, "w") as file, tempfile.TemporaryDirectory(dir=target.parent) as work:
+        if data.hub_database.exists():
+            copy = Path(work) / HUB
+            copy_sqlite(data.hub_database, copy)
+            file.add(copy, HUB)
+        if not os.environ.get("KAOS_SECRETS_DIR"):
+            for path in sorted(data.secrets.iterdir()):
+                if path.is_file():
+                    file.add(path, f"{SECRETS}/{path.name}")
+    target.chmod(0o600)
 
 
 def copy_sqlite(source: Path, target: Path) -> None:

@@ -1,16 +1,15 @@
 """Restoring a backup, to where nothing is."""
 
-import contextlib
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from sqlalchemy import Connection
 
 from kaos_hub.backup import objects, rows
-from kaos_hub.backup.folder import Backup, Manifest, Said
-from kaos_hub.backup.making import copy_sqlite
+from kaos_hub.backup.folder import HUB, SECRETS, Backup, Manifest, Said
 from kaos_hub.database import Database
 from kaos_hub.datadir import DataDir
 from kaos_hub.errors import Conflict, InvalidRequest, KaosError, NotFound
@@ -58,13 +57,14 @@ async def restore(
     manifest = backup.manifest()
     backup.check_files(manifest)
     if not replace:
-        await _refuse_to_overwrite(db, data, backup)
+        await _refuse_to_overwrite(db, data, backup, manifest)
     await _refuse_what_is_not_whole(backup, manifest, store)
     source = backup.store() if manifest.bundles else None
     copied = await objects.copy(source, store, backup.objects(manifest), say)
     _refuse([digest for digest in copied.lacking if digest not in manifest.lacking])
     try:
-        _files(backup, data, replace)
+        _logs(backup, data)
+        _files(backup, manifest, data, replace)
     except OSError as e:
         raise KaosError(f"{e.filename} cannot be restored: {e.strerror}") from None
     await db.remake(lambda connection, upgrade: _rows(connection, upgrade, backup, manifest))
@@ -72,9 +72,13 @@ async def restore(
     return manifest
 
 
-async def _refuse_to_overwrite(db: Database, data: DataDir, backup: Backup) -> None:
+async def _refuse_to_overwrite(
+    db: Database, data: DataDir, backup: Backup, manifest: Manifest
+) -> None:
     there = [f"rows in {table}" for table in await db.look(rows.are_there)]
-    if backup.hub.exists() and data.hub_database.exists():
+    with backup.files(manifest) as files:
+        brings_hub = HUB in files.getnames()
+    if brings_hub and data.hub_database.exists():
         there.append(str(data.hub_database))
     if there:
         raise Conflict(
@@ -103,20 +107,36 @@ def _refuse(wrong: list[str]) -> None:
         )
 
 
-def _files(backup: Backup, data: DataDir, replace: bool) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        for path in sorted(backup.logs.glob("*.log")):
-            shutil.copy2(path, data.logs / path.name)
-    if backup.hub.exists():
-        copy_sqlite(backup.hub, data.hub_database)
-        for more in ("-wal", "-shm"):
-            Path(f"{data.hub_database}{more}").unlink(missing_ok=True)
-    if backup.secrets.is_dir() and not os.environ.get("KAOS_SECRETS_DIR"):
-        for path in sorted(backup.secrets.iterdir()):
-            target = data.secrets / path.name
-            if replace or not target.exists():
-                shutil.copyfile(path, target)
-                target.chmod(0o600)
+def _logs(backup: Backup, data: DataDir) -> None:
+    for path in sorted(backup.logs.glob("*.log")):
+        shutil.copy2(path, data.logs / path.name)
+
+
+def _files(backup: Backup, manifest: Manifest, data: DataDir, replace: bool) -> None:
+    """The Hub's database and the secrets; only what the data directory has a place for."""
+    own_secrets = not os.environ.get("KAOS_SECRETS_DIR")
+    with backup.files(manifest) as files:
+        for member in files.getmembers():
+            folder, _, name = member.name.rpartition("/")
+            given = files.extractfile(member)
+            if given is None:
+                continue
+            if member.name == HUB:
+                _write(given, data.hub_database)
+                for more in ("-wal", "-shm"):
+                    Path(f"{data.hub_database}{more}").unlink(missing_ok=True)
+            elif folder == SECRETS and own_secrets:
+                target = data.secrets / name
+                if replace or not target.exists():
+                    _write(given, target)
+
+
+def _write(given: IO[bytes], target: Path) -> None:
+    draft = target.with_name(f".draft-{target.name}")
+    with draft.open("wb") as file:
+        draft.chmod(0o600)
+        shutil.copyfileobj(given, file)
+    draft.replace(target)
 
 
 def _rows(
