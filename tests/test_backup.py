@@ -336,7 +336,7 @@ async def test_a_backup_of_an_older_version_is_restored(
             if table in known:
                 kept = {name: value for name, value in said.items() if name in known[table]}
                 file.write(json.dumps([table, kept]) + "\n")
-    digests = {name: Backup(backup).digest(name) for name in (made.rows, made.more)}
+    digests = {name: Backup(backup).digest(name) for name in made.digests}
     older = made.model_copy(update={"revision": "0003", "digests": digests})
     Backup(backup).write_manifest(older)
     there = place("postgresql", "file")
