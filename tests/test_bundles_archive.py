@@ -6,13 +6,17 @@ import os
 import subprocess
 import tarfile
 import tempfile
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from kaos_hub.bundles.archive import unpack_tar, write_tar
+from kaos_hub.bundles.flat import flatten
 from kaos_hub.bundles.limits import Limits
+from kaos_hub.bundles.objects import ReadObject, whole
 from kaos_hub.bundles.scan import scan
 from kaos_hub.errors import InvalidBundle, KaosError, NotFound
 from kaos_hub.inside.archive import unpack as unpack_inside
@@ -215,3 +219,32 @@ def test_an_empty_bundle_and_a_leading_dot_are_fine(tmp_path: Path) -> None:
     assert list((tmp_path / "nothing").iterdir()) == []
     unpack_tar(archive_of(member(".", tarfile.DIRTYPE), member("./a")), tmp_path / "dotted")
     assert os.listdir(tmp_path / "dotted") == ["a"]
+
+
+class Distant:
+    """Objects behind a network, which answers only when four are asked for at once."""
+
+    def __init__(self, read: ReadObject) -> None:
+        self._read, self._gate = read, threading.Barrier(4)
+
+    def __call__(self, digest: str) -> Iterator[bytes]:
+        def pieces() -> Iterator[bytes]:
+            self._gate.wait(20)
+            yield whole(self._read, digest, 1 << 20)
+
+        return pieces()
+
+
+def test_small_files_come_while_others_are_sent(tmp_path: Path) -> None:
+    found = scanned(tmp_path, {f"{n}": File(b"%d" % n) for n in range(16)})
+    distant = Distant(found.read)
+
+    def read(digest: str) -> Path | Iterable[bytes]:
+        return found.read(digest) if digest in listings else distant(digest)
+
+    listings = {found.root}
+    assert b"".join(write_tar(found.root, read)) == b"".join(write_tar(found.root, found.read))
+    flat = flatten(found.root, read)
+    contents = [b"%d" % n for n in sorted(range(16), key=str)]
+    assert b"".join(flat.content(read, 0, flat.files)) == b"".join(contents)
+    assert b"".join(flat.content(read, 0, 8)) == b"".join(contents[:8])

@@ -11,14 +11,15 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.limits import Limits, Meter, refuse, shown
 from kaos_hub.bundles.links import check_links
-from kaos_hub.bundles.objects import ReadObject, stream
+from kaos_hub.bundles.objects import ReadObject, ahead, stream
 from kaos_hub.bundles.walk import DEFAULT_LIMITS, Item, load
 from kaos_hub.errors import InvalidBundle, KaosError
 from kaos_hub.models import EntryKind
@@ -50,14 +51,27 @@ def write_tar(root: str, read: ReadObject, limits: Limits = DEFAULT_LIMITS) -> I
 
 
 def _archive(items: tuple[Item, ...], read: ReadObject) -> Iterator[bytes]:
+    files = (item.entry for item in items if _header(item).size)
+    with contextlib.closing(ahead(read, ((e.digest, e.size) for e in files))) as contents:
+        yield from _members(items, contents)
+    yield _END
+
+
+def _members(
+    items: tuple[Item, ...], contents: Iterator[tuple[str, int, Path | Iterable[bytes]]]
+) -> Iterator[bytes]:
     for item in items:
         header = _header(item)
         yield header.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
         if header.size:
-            yield from stream(read, item.entry.digest, item.entry.size)
+            digest, size, source = next(contents)
+            yield from stream(partial(_given, source), digest, size)
             if filling := -header.size % tarfile.BLOCKSIZE:
                 yield bytes(filling)  # never no bytes: to who reads, those are the end
-    yield _END
+
+
+def _given(source: Path | Iterable[bytes], _digest: str) -> Path | Iterable[bytes]:
+    return source
 
 
 def _header(item: Item) -> tarfile.TarInfo:

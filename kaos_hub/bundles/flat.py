@@ -25,7 +25,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from kaos_hub.bundles import tree
-from kaos_hub.bundles.objects import ReadObject, Seekable, stream, whole
+from kaos_hub.bundles.objects import ReadObject, Seekable, ahead, stream, whole
 from kaos_hub.errors import Damaged, NotFound, Unavailable
 from kaos_hub.models import EntryKind
 
@@ -83,23 +83,28 @@ class Flat:
         with _store_errors():
             gathered: list[bytes] = []
             room = PIECE
-            for number in range(first, end):
-                for piece in self._file(read, number, offset if number == first else 0):
+            wanted = ((self.digest(n), self.sizes[n]) for n in range(first, end))
+            for digest, size, source in ahead(read, wanted):
+                for piece in _content(source, digest, size, offset):
                     gathered.append(piece)
                     room -= len(piece)
                     if room <= 0:
                         yield b"".join(gathered)
                         gathered, room = [], PIECE
+                offset = 0
             if gathered:
                 yield b"".join(gathered)
 
-    def _file(self, read: ReadObject, number: int, offset: int) -> Iterable[bytes]:
-        digest, size = self.digest(number), self.sizes[number]
-        if offset:
-            return _rest(read, digest, size, offset)
-        if size > PIECE:
-            return stream(read, digest, size, PIECE)
-        return (_one_piece(read, digest, size),) if size else ()
+
+def _content(
+    source: Path | Iterable[bytes], digest: str, size: int, offset: int
+) -> Iterable[bytes]:
+    """The pieces of a file, from ``offset`` on."""
+    if offset:
+        return _rest(source, digest, size, offset)
+    if size > PIECE:
+        return stream(lambda _: source, digest, size, PIECE)
+    return (_one_piece(source, digest, size),) if size else ()
 
 
 def flatten(root: str, read: ReadObject) -> Flat:
@@ -172,9 +177,8 @@ class _Small:
         return found
 
 
-def _one_piece(read: ReadObject, digest: str, size: int) -> bytes:
+def _one_piece(source: Path | Iterable[bytes], digest: str, size: int) -> bytes:
     """A small file: the same as a stream of one piece, in a third of the time."""
-    source = read(digest)
     if not isinstance(source, Path):
         return b"".join(stream(lambda _: source, digest, size))
     descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
@@ -187,9 +191,8 @@ def _one_piece(read: ReadObject, digest: str, size: int) -> bytes:
     return data
 
 
-def _rest(read: ReadObject, digest: str, size: int, offset: int) -> Iterator[bytes]:
+def _rest(source: Path | Iterable[bytes], digest: str, size: int, offset: int) -> Iterator[bytes]:
     """A file without its first bytes, as it lies in the store."""
-    source = read(digest)
     left = size - offset
     for piece in _file(source, offset) if isinstance(source, Path) else _after(source, offset):
         yield piece[:left]

@@ -1,6 +1,10 @@
 """Reading objects by digest, wherever they lie."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,6 +18,10 @@ It may raise :class:`~kaos_hub.errors.NotFound` at once or while it is read.
 """
 
 CHUNK = 1 << 20
+_AHEAD = 16
+"""Objects that are asked for before their turn."""
+_SMALL = 1 << 18
+"""Bytes of an object that may wait in memory for its turn."""
 
 
 @runtime_checkable
@@ -22,6 +30,46 @@ class Seekable(Protocol):
 
     def after(self, offset: int) -> Iterator[bytes]:
         """The bytes from ``offset`` on."""
+
+
+def ahead(
+    read: ReadObject, wanted: Iterable[tuple[str, int]]
+) -> Generator[tuple[str, int, Path | Iterable[bytes]]]:
+    """Objects one after the other, with digest and size. Small ones that lie in no file come while
+    those before them are used: behind a network it is the waiting for each that takes time.
+
+    Raises:
+        NotFound: there is no such object.
+    """
+    rest, coming = (
+        iter(wanted),
+        deque[tuple[str, int, Path | Iterable[bytes] | Future[list[bytes]]]](),
+    )
+    try:
+        while True:
+            for digest, size in islice(rest, _AHEAD - len(coming)):
+                source = read(digest)
+                if size > _SMALL or isinstance(source, Path):
+                    coming.append((digest, size, source))
+                else:
+                    coming.append((digest, size, _threads().submit(_all, source)))
+            if not coming:
+                return
+            digest, size, found = coming.popleft()
+            yield digest, size, found.result() if isinstance(found, Future) else found
+    finally:
+        for _, _, found in coming:
+            if isinstance(found, Future):
+                found.cancel()
+
+
+def _all(source: Iterable[bytes]) -> list[bytes]:
+    return list(source)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2 * _AHEAD, thread_name_prefix="kaos-ahead")
 
 
 def stream(
