@@ -33,7 +33,10 @@ MATRIX: dict[str, Object] = {
             "insecure": ["r:5000"], "mirrors": {"docker.io": "m:5000"},
         },
         "image": {"registry": "r/kaos-hub", "pullSecrets": ["mine"]},
-        "network": {"buildsReach": [{"to": [{"ipBlock": {"cidr": "10.1.2.3/32"}}]}]},
+        "network": {
+            "buildsReach": [{"to": [{"ipBlock": {"cidr": "10.1.2.3/32"}}]}],
+            "codeReaches": [{"to": [{"ipBlock": {"cidr": "10.4.5.6/32"}}]}],
+        },
     },
     "doors": {
         "config": {"KaosService": {"limits": {"default": {"notebooks": 5}}}},
