@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,12 +46,10 @@ class Database:
         self.url = url = _with_driver(url)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
         # one connection, tested before use: a database that was away is simply found again
-        sqlite = url.startswith("sqlite")
         self._engine = create_engine(
-            url, pool_size=1, max_overflow=0, pool_pre_ping=True,
-            connect_args={} if sqlite else _NOTICE_LOSS,
-        )  # fmt: skip
-        if sqlite:
+            url, pool_size=1, max_overflow=0, pool_pre_ping=True, connect_args=_settings(url)
+        )
+        if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _prepare_sqlite)
 
     @property
@@ -205,7 +204,7 @@ def _with_driver(url: str) -> str:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise InvalidRequest(
             "The URL of the database (c.KaosService.database_url) cannot be read. One looks like"
             " postgresql://kaos:password@db.example.org/kaos; in a password, characters like / and"
@@ -213,7 +212,22 @@ def _with_driver(url: str) -> str:
         ) from None
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername.partition("+")[0] not in ("sqlite", "postgresql"):
+        raise InvalidRequest(
+            f"The database is one of {parsed.drivername} (c.KaosService.database_url); the service"
+            " works on SQLite and PostgreSQL."
+        )
+    if parsed.drivername == "postgresql+psycopg" and not find_spec("psycopg"):
+        raise InvalidRequest("PostgreSQL needs psycopg: pip install 'kaos-hub[postgresql]'")
     return str(parsed.render_as_string(hide_password=False))
+
+
+def _settings(url: str) -> dict[str, int]:
+    """Of a connection, where the URL itself says nothing else."""
+    parsed = make_url(url)
+    if not parsed.drivername.startswith("postgresql"):
+        return {}
+    return {name: value for name, value in _NOTICE_LOSS.items() if name not in parsed.query}
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -15,11 +15,15 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, select, text
 from sqlalchemy.orm import Session
 
+from kaos_hub.checks import storage
+from kaos_hub.checks.finding import BAD, GOOD
 from kaos_hub.database import Database
-from kaos_hub.errors import LimitExceeded, NotFound, Unavailable
+from kaos_hub.datadir import DataDir
+from kaos_hub.errors import InvalidRequest, LimitExceeded, NotFound, Unavailable
 from kaos_hub.ledger import Ledger
 from kaos_hub.tables import HoldingRow, NotebookRow, Table, now
 from tests import databases
+from tests.hub import free_port
 
 DIGEST = "blake3:" + "ab" * 32
 
@@ -147,6 +151,33 @@ async def test_a_full_disk_refuses_clearly_and_recovers(tmp_path: Path, small_di
     await db.run(write)
     assert len(await db.run(lambda s: list(s.scalars(select(HoldingRow.size))))) == 2000
     db.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("kaos:hunter2@db", "%2F"),
+        ("mysql://kaos:hunter2@db/kaos", "works on SQLite and PostgreSQL"),
+    ],
+)
+def test_what_is_no_database_is_said_without_its_password(url: str, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said) as refused:
+        Database(url)
+    assert "hunter2" not in refused.value.message
+
+
+def test_the_doctor_looks_at_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = DataDir(tmp_path)
+    assert storage.database(data) == []
+    (data.secrets / "database-url").write_text(f"sqlite:///{tmp_path}/kaos.sqlite")
+    (found,) = storage.database(data)
+    assert (found.name, found.state) == ("database", GOOD)
+    where = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("KAOS_DATABASE_URL", f"postgresql://kaos:hunter2@{where}/kaos")
+    (found,) = storage.database(data)
+    assert (found.name, found.state) == ("database", BAD)
+    assert f"kaos:***@{where}/kaos cannot be used" in found.text
+    assert "hunter2" not in found.text
 
 
 # --- migrations, when several begin, and when one is killed ---
