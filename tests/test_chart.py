@@ -153,6 +153,8 @@ def test_pods_are_restricted_bounded_and_probed(component):
     assert deployment["spec"]["replicas"] == 1
     (container,) = pod["containers"]
     assert {"livenessProbe", "readinessProbe"} <= set(container)
+    # without, a Hub that is told to end while it starts does not for a minute
+    assert pod["shareProcessNamespace"] is True
     assert container["resources"]["limits"]["memory"]
     assert container["resources"]["requests"].keys() == {"cpu", "memory"}
 

@@ -16,6 +16,7 @@ def run(name: str, *words: str, **environment: str) -> "subprocess.CompletedProc
     """A program of kaos_hub.checks, as in its pod."""
     command = [sys.executable, "-m", f"kaos_hub.checks.{name}", *words]
     kept = {k: v for k, v in os.environ.items() if not k.startswith("KAOS_")}
+    environment = {"KAOS_CHECK_SECONDS": "0.1"} | environment
     return subprocess.run(command, capture_output=True, text=True, env=kept | environment)
 
 
@@ -82,6 +83,13 @@ def test_a_database_out_of_reach_is_said_without_its_password(
     assert "Traceback" not in done.stderr
 
 
+def test_a_passing_trouble_is_waited_for(urls: Path) -> None:
+    (urls / "hub").write_text(f"sqlite:///{urls}/later/kaos.sqlite")
+    threading.Timer(3, (urls / "later").mkdir).start()
+    done = run("before", KAOS_SECRETS_DIR=str(urls), KAOS_CHECK_SECONDS="60")
+    assert done.returncode == 0 and "✔ database of the hub" in done.stdout
+
+
 def test_a_registry_out_of_reach_is_said() -> None:
     done = run("before", KAOS_REGISTRY="127.0.0.1:1/users")
     assert done.returncode == 1
@@ -102,6 +110,6 @@ def test_hub_and_service_answer() -> None:
 
 def test_what_does_not_answer_is_named() -> None:
     hub = Answering("/hub/health", "/hub/login")
-    done = run("after", f"http://{hub.host}", KAOS_CHECK_SECONDS="1")
+    done = run("after", f"http://{hub.host}")
     assert done.returncode == 1
     assert f"✗ service: http://{hub.host}/services/kaos/health: HTTP 404" in done.stdout

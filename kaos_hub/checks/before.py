@@ -1,11 +1,13 @@
 """``python -m kaos_hub.checks.before``: can registry and databases be reached from this cluster?
 
 The chart runs it before it installs or changes anything. What is wrong is said on stdout, in the
-words of ``kaos doctor``, and the exit code is 1.
+words of ``kaos doctor``, and the exit code is 1. What may be a passing trouble is looked at again
+for ``KAOS_CHECK_SECONDS``, 15 if not set.
 """
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +50,12 @@ def database(name: str, url: str) -> Finding:
 
 def main() -> int:
     """Look at all of it, and say what is wrong."""
-    found = list(findings())
+    until = time.monotonic() + float(os.environ.get("KAOS_CHECK_SECONDS") or 15)
+    while True:
+        found = list(findings())
+        if all(f.state != BAD for f in found) or time.monotonic() >= until:
+            break
+        time.sleep(1)
     for finding in found:
         mark = "✗" if finding.state == BAD else "✔"
         advice = f" → {finding.advice}" if finding.advice and finding.state == BAD else ""
