@@ -76,6 +76,11 @@ class HostLogs:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+_AGAIN = 4
+"""Seconds after which a server that was absent is looked for again; longer than a Hub takes between
+two steps of a start or a stop."""
+
+
 class Watch:
     """Now and then compares with the Hub, and stops what is idle.
 
@@ -99,7 +104,9 @@ class Watch:
             await asyncio.sleep(min(self._resync, 2))
             try:
                 await self._stop_idle()
-                if clock() - last_resync >= self._resync:
+                # Whoever was absent once is looked for again soon.
+                pause = min(self._resync, _AGAIN) if self._missing else self._resync
+                if clock() - last_resync >= pause:
                     last_resync = clock()
                     await self.compare(await self._hosting.hub.active())
                     await forget_one_who_is_gone(self._hosting.db, self._hosting.hub)
