@@ -21,6 +21,7 @@ lint: $(VENV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint $$(git ls-files '*Dockerfile')
 
 format: $(VENV)
 	$(BIN)/ruff check --fix .
