@@ -170,7 +170,7 @@ def test_retry_builds_again(hub: RunningHub, browser: Any, tmp_path: Path) -> No
         expect(person.page.locator("#kaos-source")).to_have_value("stubborn@v2", timeout=30_000)
         person.page.click("#spawn_form [type=submit]")
         person.page.wait_for_url("**/services/kaos/notebooks/stubborn")
-        expect(person.badge()).to_have_text("RUNNING", timeout=60_000)
+        expect(person.badge()).to_have_text("RUNNING", timeout=120_000)
 
 
 def test_names_and_logs_are_only_text(hub: RunningHub, browser: Any, tmp_path: Path) -> None:
