@@ -18,11 +18,11 @@ from kaos_hub.bundles.tree import digest
 from kaos_hub.checks import storage
 from kaos_hub.checks.finding import BAD, GOOD
 from kaos_hub.datadir import DataDir
-from kaos_hub.errors import InvalidRequest, Unavailable
+from kaos_hub.errors import InvalidRequest, KaosError, Unavailable
 from kaos_hub.stores import open_store
 from kaos_hub.stores.s3 import S3Store
 from kaos_hub.stores.s3.address import Address
-from kaos_hub.stores.s3.client import KeyFiles
+from kaos_hub.stores.s3.client import Client, KeyFiles
 from kaos_hub.stores.s3.upload import PART, LargeObject, Turns
 from tests import s3
 from tests.hub import free_port, wait_until
@@ -367,6 +367,27 @@ async def test_a_server_that_goes_away_is_said_and_found_again(tmp_path: Path) -
     await upload.abort()
     with pytest.raises(Unavailable, match="does not work now"):
         await get(store, name)
+
+
+@pytest.mark.parametrize(
+    ("answered", "said"),
+    [
+        ("HTTP error: error sending request", "does not work now"),
+        ("Server returned non-2xx status code: 500 Internal Server Error: ", "does not work now"),
+        ("Server returned non-2xx status code: 403 Forbidden: ", "refuses our key"),
+        ("Server returned non-2xx status code: 401 Unauthorized: ", "refuses our key"),
+        ("Server returned non-2xx status code: 404 Not Found: ", "There is no bucket"),
+        ("Server returned non-2xx status code: 507 Insufficient Storage: ", "store is full"),
+    ],
+)
+def test_what_is_wrong_is_told_by_the_answer_not_by_what_was_asked(
+    answered: str, said: str
+) -> None:
+    """Names of objects and uploads hold any digits."""
+    client = Client(Address.parse("s3://bucket?endpoint=http://127.0.0.1:40307"), None)
+    asked = "Error performing PUT http://127.0.0.1:40307/b/401/403?uploadId=404-507 in 403.507 ms"
+    with pytest.raises(KaosError, match=said), client.errors():
+        raise OSError(f"Generic S3 error: {asked} - {answered}")
 
 
 async def test_rot_is_found(s3_server: s3.Server, bucket: str, store: S3Store) -> None:

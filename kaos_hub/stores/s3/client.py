@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 KEY_FILES = ("s3-access-key-id", "s3-secret-access-key", "s3-session-token")
 _REREAD = timedelta(minutes=5)
 """So old may a key be that was read from a file: who changes the file need not restart anything."""
+_STATUS = re.compile(r"status code: (\d{3})\b")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _REASON = re.compile(r"(?:HTTP error|Error performing token request|Client error): (.+)")
 _REFUSED = {
     "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken",
     "AuthorizationHeaderMalformed", "RequestTimeTooSkewed", "Forbidden",
 }  # fmt: skip
-_FULL = ("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507 ")
+_FULL = ("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull")
 _NO_IDENTITY = ("169.254.169.254", "fd00:ec2::254")
 """Where machines ask their cloud for a key. Elsewhere nobody answers."""
 
@@ -166,20 +167,24 @@ class Client:
         at = self.address
         code = _CODE.search(said)
         what = code[1] if code else ""
+        answer = _STATUS.search(said)
+        status = answer[1] if answer else ""
         if self._files is not None and self._files.problem is not None:
             return self._files.problem
-        if any(word in said for word in _FULL):
+        if what in _FULL or status == "507":
             return StorageFull()
-        if what == "NoSuchBucket" or (not what and "404" in said):
+        if what == "NoSuchBucket" or (not what and status == "404"):
             return Unavailable(
                 f"There is no bucket {at.bucket!r} on {at.server}. Make it, or name another in the"
                 " store's URL (KAOS_STORE, c.KaosService.store)."
             )
-        if any(place in said for place in _NO_IDENTITY) or "credential" in said.lower():
+        refused = what in _REFUSED or status in ("401", "403")
+        no_key = any(place in said for place in _NO_IDENTITY) or "credential" in said.lower()
+        if no_key and not refused:
             return Unavailable(
                 f"There is no key for the bucket {at.bucket!r} on {at.server}. {self._advice()}"
             )
-        if what in _REFUSED or "403" in said or "401" in said:
+        if refused:
             return Unavailable(
                 f"{at.server} refuses our key for the bucket {at.bucket!r}"
                 f" ({what or 'not allowed'}). The key comes from {self._origin()}: is it right, and"
