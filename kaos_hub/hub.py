@@ -75,6 +75,13 @@ class Hub:
             body = json.loads(text) if text else None
         except ValueError:
             body = {"message": text[:200]}
+        if response.status >= 400 and not (isinstance(body, dict) and "status" in body):
+            # Where a name still leads to an address of yesterday, somebody else may answer; and
+            # whoever is told there that a server is not there must not believe it.
+            raise HubUnavailable(
+                f"What answers HTTP {response.status} at {self._url} is not the Hub. Try again in a"
+                " moment."
+            )
         if response.status in (502, 503, 504):
             raise HubUnavailable(
                 f"The Hub answers HTTP {response.status}. Its log tells why; try again in a moment."

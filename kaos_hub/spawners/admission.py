@@ -108,12 +108,9 @@ class Admission:
             request_timeout=120,
         )
         response = await self._fetch(request)
-        try:
-            answer = json.loads(response.body)
-        except ValueError:
-            answer = {}
+        answer = _read(response)
         if response.code >= 400:
-            raise from_body(response.code, answer if isinstance(answer, dict) else {})
+            raise from_body(response.code, answer)
         return answer
 
     async def _fetch(self, request: HTTPRequest) -> HTTPResponse:
@@ -125,7 +122,11 @@ class Admission:
         try:
             while True:
                 try:
-                    return await client.fetch(request, raise_error=False)
+                    response = await client.fetch(request, raise_error=False)
+                    if response.code < 400 or _is_ours(response):
+                        return response
+                    # Where a name still leads to an address of yesterday, somebody else may answer.
+                    raise OSError(f"HTTP {response.code} of somebody else at {self.url}")
                 except (OSError, HTTPClientError) as e:
                     if time.monotonic() + delay > until:
                         raise Unavailable(
@@ -137,6 +138,19 @@ class Admission:
                 delay = min(2 * delay, 2)
         finally:
             client.close()
+
+
+def _read(response: HTTPResponse) -> Any:
+    try:
+        return json.loads(response.body)
+    except ValueError:
+        return {}
+
+
+def _is_ours(response: HTTPResponse) -> bool:
+    """Whether an error is the service's: those are JSON, with a code."""
+    answer = _read(response)
+    return isinstance(answer, dict) and "code" in answer
 
 
 def _understood(model: type[AnyModel], answer: Any) -> AnyModel:
