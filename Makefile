@@ -8,7 +8,7 @@ REGISTRY ?=
 CLUSTER_REGISTRY ?=
 PUSH ?=
 
-.PHONY: up test lint format docs images scan s3-server kubernetes kubernetes-down test-kubernetes clean
+.PHONY: up test lint format docs images scan audit s3-server kubernetes kubernetes-down test-kubernetes clean
 
 up: $(VENV)
 	$(BIN)/kaos up $(ARGS)
@@ -39,6 +39,10 @@ images: $(VENV)
 # Asks a database on the Internet what is known against what is in the images.
 scan: $(VENV)
 	$(BIN)/python images/scan.py
+
+# The same for Python's packages alone, pinned or installed here.
+audit: $(VENV)
+	$(BIN)/python images/audit.py
 
 # A real S3 server for tests: OpenStack Swift, in an environment of its own.
 s3-server: .swift

@@ -6,7 +6,11 @@ KAOS_DATA_DIR         where everything lies            ~/.local/share/kaos_hub
 KAOS_ENGINE           where work runs: local, docker,  local
                       kubernetes
 KAOS_PORT             the port people use              the one used last, else 8000 if it is free
-KAOS_PUBLIC_URL       how people reach that port       http://127.0.0.1:<port>
+KAOS_PUBLIC_URL       how people reach that port, with   http://127.0.0.1:<port>
+                      the path of the Hub if it has one
+KAOS_SUBDOMAIN_HOST   the Hub's own address, below     none: users share it
+                      whose domain each user has
+                      one; wants a wildcard name
 KAOS_BRIDGE           address of this machine as       the gateway of Docker's bridge
                       containers see it (docker, and
                       kubernetes from outside)
@@ -35,14 +39,22 @@ The service reads this file too: limits, sizes and idle rules (`c.KaosService…
 
 import os
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
+from traitlets.config import Application
+
+from kaos_hub import internal_ssl
 from kaos_hub.addresses import SERVICES, in_cluster, namespace, on_this_machine
 from kaos_hub.bridge import prepare
 from kaos_hub.datadir import DataDir
+from kaos_hub.domains import domain_of
 from kaos_hub.extra_config import add_json, database_url, files_of
 from kaos_hub.landing import first_page
+from kaos_hub.launch import running
+from kaos_hub.logins import ONLY_USER, settle_builder, who
+from kaos_hub.public_address import apply, remember, settle
 from kaos_hub.runtime_image import volume
 
 _TEMPLATES = ("service/hub_templates", "spawners/templates")  # our menu entry, our spawn form
@@ -72,12 +84,11 @@ beside = os.environ.get("KAOS_BESIDE") == "1"
 in_service = cluster and "kaos_hub.service" in sys.modules
 others = in_service or beside
 hub_secret, hub_password = (lambda *_: "",) * 2 if others else (data.secret, data.password)
+public_url = os.environ.get("KAOS_PUBLIC_URL") or ""
 if cluster:
     inner, at = "", in_cluster(cluster)
-    public_url = os.environ.get("KAOS_PUBLIC_URL") or "http://127.0.0.1:8000"
 else:
     port = int(os.environ.get("KAOS_PORT") or data.port("public", prefer=8000))
-    public_url = os.environ.get("KAOS_PUBLIC_URL") or f"http://127.0.0.1:{port}"
     # What notebooks talk to listens where they can reach it, and nowhere else.
     inner = "127.0.0.1" if engine == "local" else os.environ.get("KAOS_BRIDGE")
     if engine == "kubernetes" and not inner:
@@ -137,13 +148,14 @@ service, train = (
 )
 if not cluster:
     service["command"] = [sys.executable, "-m", "kaos_hub.service", f"--config={this_file}"]
+    # That it has ended is noticed at once. It is not to be ended for a large database that it
+    # brings up to date, or on a busy machine.
+    service["timeout"] = 900
     service["environment"] = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("JUPYTERHUB_", "JPY_"))},
         "KAOS_DATA_DIR": str(data.path),
         "KAOS_ENGINE": engine,
-        "KAOS_PUBLIC_URL": public_url,
         "KAOS_BRIDGE": inner,
-        "KAOS_INSIDE_URL": at.inside,
         "KAOS_ADMISSION_URL": at.admission_bind,
         "KAOS_HUB_PID": str(os.getpid()),  # it ends with this process, however that ends
     }
@@ -178,16 +190,24 @@ if not cluster:
     )
 c.JupyterHub.extra_user_scopes = access  # everybody may do all; docs/howto/users.md restricts it
 
+if "kaos_hub.service" not in sys.modules:
+    # Names change and are given again. The service asks who somebody is for good.
+    from kaos_hub.spawners.identities import install
+
+    install()
+
 # Notebooks: nothing starts that the service has not admitted.
 c.JupyterHub.spawner_class = f"kaos-{engine}"
 c.KaosSpawnerMixin.admission_url = at.admission
 c.KaosSpawnerMixin.admission_secret = data.secret("admission")
-c.KaosSpawnerMixin.service_url = at.inside
 c.KaosLocalSpawner.data_dir = str(data.path)
 c.KaosLocalSpawner.trust_all_users = trust_all
 if engine == "docker":
     # Settled now: what is installed may change while the Hub runs.
     c.KaosDockerSpawner.runtime_volume = volume()
+    # In the network of an owner only these of this machine's ports are in reach.
+    c.DockerNetworks.hub_addresses = [at.hub, at.service]
+    c.DockerNetworks.data_dir = str(data.path)
 if engine == "kubernetes":
     for variable, settings in _KUBERNETES.items():
         for section, _, name in (setting.partition(".") for setting in settings):
@@ -217,6 +237,52 @@ if os.environ.get("KAOS_EXTRA_CONFIG"):
         else:
             load_subconfig(str(path))
 
-# `kaos up` shows its password only where that lets somebody in.
+# TLS between Hub, proxy, service and what runs for users; docs/howto/internal-tls.md
+given = Application.instance().cli_config if Application.initialized() else {}
+starts = not cluster and "kaos_hub.service" not in sys.modules and running(data) is None
+where = "kubernetes" if cluster or beside else engine
+if certified := internal_ssl.check(c.JupyterHub, given.get("JupyterHub", {}), where):
+    at = internal_ssl.secure(c, at, data, make=starts)
+
+# What all that says of the address at which people come in is made one; a file above may have given
+# the Hub a path, which is in the addresses of all that it serves.
+domains = os.environ.get("KAOS_SUBDOMAIN_HOST") or c.JupyterHub.get("subdomain_host", "")
+if not beside:
+    settled = settle(c.JupyterHub, given.get("JupyterHub", {}), at.public_bind, public_url)
+    apply(c.JupyterHub, settled)
+    at = replace(at, path=settled.path)
+    if not cluster:
+        own_domain = f"{domains.rstrip('/')}{at.path}" if domains and not public_url else ""
+        told = {"KAOS_PUBLIC_URL": own_domain or settled.public, "KAOS_INSIDE_URL": at.inside}
+        told[ONLY_USER] = ""
+        if engine == "docker" and "kaos_hub.service" not in sys.modules:
+            # What builds images follows from who can log in.
+            told[ONLY_USER] = settle_builder(c, who(c, given), data, running(data) is None)
+        # A file above that adds a service leaves copies of those that were there.
+        for each in c.JupyterHub.services:
+            if each.get("name") == service["name"]:
+                each["environment"] = each.get("environment", {}) | told
+        if starts:
+            certificates = c.JupyterHub.internal_certs_location if certified else ""
+            remember(data, replace(settled, certificates=certificates))
+if "service_url" not in c.KaosSpawnerMixin:
+    c.KaosSpawnerMixin.service_url = at.inside
+
+# A domain for each user, below the Hub's own: https://ada.hub.example.org beside
+# https://hub.example.org. Then no page of one user's notebook can act in another's name.
+if domains:
+    c.JupyterHub.subdomain_host = domains
+    if "subdomain_hook" not in c.JupyterHub:
+        c.JupyterHub.subdomain_hook = domain_of
+    # This machine, and pods of ours, ask for the service by other names.
+    host = f"proxy.{cluster}" if cluster else "127.0.0.1"
+    own = {f"{host}{at.path}/services/{name}/": at.service for name in SERVICES}
+    c.Proxy.extra_routes = own | c.Proxy.get("extra_routes", {})
 if not cluster:
+    data.domains.write_text(domains)
+
+# `kaos up` shows its password only where that lets somebody in; `kaos doctor` looks at what the
+# engine needs.
+if not cluster:
+    data.engine.write_text(engine)
     data.authenticator.write_text(str(c.JupyterHub.authenticator_class))

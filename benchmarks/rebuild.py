@@ -3,6 +3,8 @@
 ``build``: a deploy on the engine `docker` until nothing is left to build (folder read, sent,
 stored, environment found, code laid out) against `docker build` of the same bundle: unchanged, and
 with one line of code changed; a small bundle, and one with much data beside the code.
+``builders``: the same bundle by each of the builders of the engine `docker`, side by side: first,
+unchanged, with one line of code changed, with one package more; and the disk that each keeps.
 ``resubmit``: an unchanged folder of 10,000 files against `rsync -a --stats` to a copy on the same
 disk.
 """
@@ -19,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import builders
 from benchmarks.harness import (
     Comparison,
     Contestant,
@@ -63,7 +66,7 @@ SMOKE = Sizes(code_files=5, data_mb=(5,), folders=3, files_per_folder=10)
 
 def main() -> None:
     """Run the comparisons and print what came out."""
-    given = arguments(__doc__.partition("\n")[0], ["build", "resubmit"])
+    given = arguments(__doc__.partition("\n")[0], ["build", "builders", "resubmit"])
     sizes = SMOKE if given.smoke else Sizes()
     report = Report("rebuild", versions("uv"))
     directory = Path(tempfile.mkdtemp(prefix="kaos-bench-"))
@@ -74,6 +77,17 @@ def main() -> None:
             report.versions |= _docker_versions()
             with ours(directory / "build", "docker") as us:
                 report.comparisons += _builds(us, directory, sizes, given.rounds)
+        if "builders" in given.only and not docker_answers():
+            report.skip("builders", "no Docker Engine answers")
+        elif "builders" in given.only:
+            report.versions |= _docker_versions()
+            (directory / "builders").mkdir()
+            report.comparisons += builders.compare(
+                directory / "builders",
+                lambda path: make_bundle(path, sizes.code_files, sizes.data_mb[0]),
+                change_code,
+                given.rounds,
+            )
         if "resubmit" in given.only and shutil.which("rsync") is None:
             report.skip("resubmit", "rsync is not installed")
         elif "resubmit" in given.only:

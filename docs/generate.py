@@ -1,6 +1,6 @@
 """Write the generated pages of the reference from the code that they describe.
 
-    python docs/generate.py            write docs/reference/{chart,cli,config,rest,errors,sdk}.md
+    python docs/generate.py            write the generated pages of docs/reference/
     python docs/generate.py --check    exit with 1 if one of them is out of date
 
 Nothing here knows a command, setting, route or error by name: what is in the code is in the page.
@@ -16,6 +16,7 @@ from typing import Any
 import generate_sdk
 from generate_chart import chart
 from generate_cli import cli, commands as commands
+from generate_isolation import isolation
 from generate_markdown import code, page, table
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -28,6 +29,7 @@ _COMPUTED = ("uid",)
 def configurables() -> list[tuple[str, type, str]]:
     """The classes that have settings: their names in the file, themselves, what they are."""
     from kaos_hub.engines.docker import DockerEngine
+    from kaos_hub.engines.docker_networks import DockerNetworks
     from kaos_hub.engines.kubernetes import KubernetesEngine
     from kaos_hub.engines.local import LocalEngine
     from kaos_hub.proxy.hub import KaosProxy
@@ -42,6 +44,7 @@ def configurables() -> list[tuple[str, type, str]]:
         ("KaosService", KaosService, "The service: limits, sizes, idle rules, where things lie."),
         ("LocalEngine", LocalEngine, "Builds on the engine `local`."),
         ("DockerEngine", DockerEngine, "Builds and jobs on the engine `docker`."),
+        ("DockerNetworks", DockerNetworks, "Who reaches what over the network on `docker`."),
         ("KubernetesEngine", KubernetesEngine, "Builds and jobs on the engine `kubernetes`."),
         ("KaosSpawnerMixin", KaosSpawnerMixin, "All spawners."),
         ("KaosLocalSpawner", KaosLocalSpawner, "Notebooks on the engine `local`."),
@@ -280,10 +283,13 @@ def errors() -> str:
         " programs; the message says what went wrong, where, and what to do, and may change. In the"
         " SDK the class is raised (`from kaos_hub.errors import NotFound`), in REST the answer has"
         ' the status and the body `{"code", "message", "details"}`, and `kaos` prints the'
-        " message and exits with the code of the fourth column.",
+        " message on standard error and exits with the code of the fourth column; with `--json` it"
+        " prints that body on standard output, too.",
         table(("code", "class", "HTTP", "exit", "meaning where nothing more is said"), rows),
-        "Other exit codes of `kaos`: 0 it worked, 1 you said no to a question, 2 also a wrong"
-        " option or argument, 130 interrupted by Ctrl-C.",
+        "Other exit codes of `kaos`: 0 it worked, 1 you said no to a question (`declined`) or what"
+        " it says cannot be written (`output_failed`), 2 also a wrong option or argument"
+        " (`invalid_request`), 130 interrupted by Ctrl-C (`interrupted`), also where that only ends"
+        " the waiting and what was followed goes on.",
         "An error of code `internal` is a defect of kaos_hub. Its message has a number; the log of"
         " the service has the same number beside the details.",
     )
@@ -311,6 +317,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "rest": rest,
     "errors": errors,
     "sdk": sdk,
+    "isolation": isolation,
 }
 
 

@@ -12,8 +12,9 @@ def things() -> list[tuple[str, Any]]:
     """Classes and functions of the SDK, by what one writes to get at them."""
     from kaos_hub import client, live
     from kaos_hub.client.bundles import Bundles
-    from kaos_hub.client.models import Models, Workspaces
-    from kaos_hub.client.notebooks import NotebookHandle, Notebooks
+    from kaos_hub.client.models import ModelHandle, Models, Workspaces
+    from kaos_hub.client.notebook_handle import NotebookHandle
+    from kaos_hub.client.notebooks import Notebooks
     from kaos_hub.client.training_handle import TrainingHandle
     from kaos_hub.client.trainings import Trainings
     from kaos_hub.client.volumes import Volumes
@@ -25,6 +26,7 @@ def things() -> list[tuple[str, Any]]:
         ("client.trainings", Trainings),
         ("TrainingHandle", TrainingHandle),
         ("client.models", Models),
+        ("ModelHandle", ModelHandle),
         ("client.bundles", Bundles),
         ("client.volumes", Volumes),
         ("client.workspaces", Workspaces),

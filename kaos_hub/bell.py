@@ -6,11 +6,11 @@ from typing import Protocol, TypeVar
 
 
 class Numbered(Protocol):
-    """What a stream can be resumed after."""
+    """An item after which a stream can be resumed."""
 
     @property
     def id(self) -> int:
-        """Grows."""
+        """A number that grows from item to item."""
 
 
 Item = TypeVar("Item", bound=Numbered)
@@ -23,7 +23,7 @@ class Bell:
         self._event = asyncio.Event()
 
     def ring(self) -> None:
-        """Wake whoever listens."""
+        """Wake all that listen."""
         self._event.set()
         self._event = asyncio.Event()
 
@@ -38,7 +38,7 @@ async def resumable(
     present: Callable[[], Awaitable[tuple[Sequence[Item], int]]],
     since: Callable[[int], Awaitable[Sequence[Item]]],
 ) -> AsyncIterator[Item]:
-    """What has happened since, then what happens; never ends.
+    """Yield what has happened since ``after``, then what happens; never ends.
 
     Args:
         bell: rings when there is more.

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kaos_hub.errors import EngineUnavailable
+from kaos_hub.errors import BuildFailed, EngineUnavailable
 
 
 @contextlib.contextmanager
@@ -72,9 +72,24 @@ def prepare(note: Callable[[str], None]) -> str:
         EngineUnavailable: the Engine does not answer.
         BuildFailed: the runtime could not be built; says how far it came.
     """
-    from kaos_hub import runtime_image
+    from kaos_hub import builder_image, helper_images, runtime_image
 
     with engine(timeout=900) as client:
+        try:
+            if not client.images.list(name=helper_images.reference("firewall")):
+                note("Making what keeps users' containers apart (once) …")
+            helper_images.ensure(client, "firewall")
+        except BuildFailed as e:
+            # Not needed by all; who needs it refuses to start anything without, and says so.
+            note(e.message)
+        try:
+            if not client.images.list(name=builder_image.reference()):
+                note("Making what builds users' images (once; a minute) …")
+            builder_image.ensure(client, lambda line: None)
+            builder_image.prune(client)
+        except BuildFailed as e:
+            # The same: a hub of ready-made images needs none.
+            note(e.message)
         if not client.images.list(name=runtime_image.reference()):
             note("Building what notebooks get on top of any image (once; a minute or two) …")
         volume = runtime_image.ensure(client, lambda line: None)

@@ -1,7 +1,8 @@
-"""What an owner's bundles are: by name, file by file, and one version beside another."""
+"""Views of an owner's bundles: by name, file by file, and one version beside another."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from itertools import islice
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -25,7 +26,7 @@ from kaos_hub.tables import VersionRow, contains
 from kaos_hub.versions import Versions, as_model
 
 FILES = (EntryKind.FILE, EntryKind.EXECUTABLE)
-"""What has content of its own."""
+"""Kinds of entries that have content of their own."""
 
 
 _FOLDER = EntryKind.DIRECTORY
@@ -80,14 +81,14 @@ class Catalogue:
             raise NotFound(f"You have no {kind} bundle {name!r}. `kaos bundle list` shows yours.")
         return found
 
-    async def before(self, version: BundleVersion) -> BundleVersion:
-        """The version that came before one, or the first itself.
+    async def before(self, owner: str, version: BundleVersion) -> BundleVersion:
+        """The version that came before one of the owner's, or the first itself.
 
         Raises:
             NotFound: it is gone meanwhile.
         """
         query = select(VersionRow).where(
-            VersionRow.owner == version.owner,
+            VersionRow.owner == owner,
             VersionRow.kind == version.kind,
             VersionRow.name == version.name,
             VersionRow.number < version.version,
@@ -118,10 +119,10 @@ class Catalogue:
         return await asyncio.to_thread(part), len(listing)
 
     async def entry(self, version: BundleVersion, path: str) -> TreeEntry:
-        """What stands at a path of a version.
+        """Return the entry at a path of a version.
 
         Raises:
-            NotFound: nothing does.
+            NotFound: there is none.
         """
         folder, _, name = path.strip("/").rpartition("/")
         for one in await self._listing(version, folder):
@@ -148,6 +149,28 @@ class Catalogue:
         if found is None:
             raise NotFound(f"{version.name} v{version.version} has no directory {path!r}.")
         return found
+
+    async def files(self, digest: str, limit: int) -> list[tuple[str, int]]:
+        """Paths and sizes of the files of a tree, folder by folder, the first of them.
+
+        Args:
+            digest: of the tree.
+            limit: at most so many.
+
+        Raises:
+            Damaged: a listing of it is.
+        """
+
+        def below(digest: str, path: str) -> Iterator[tuple[str, int]]:
+            for kind, inner, size, name in tree.lines(
+                whole(self._versions.read, digest, tree.MAX_NODE)
+            ):
+                if kind is _FOLDER:
+                    yield from below(inner, f"{path}{name}/")
+                else:
+                    yield f"{path}{name}", size
+
+        return await asyncio.to_thread(lambda: list(islice(below(digest, ""), limit)))
 
     async def file(self, version: BundleVersion, path: str) -> TreeEntry:
         """A file of a version.
@@ -182,7 +205,7 @@ class Catalogue:
     async def compare(
         self, before: BundleVersion, after: BundleVersion, limit: int = 1000
     ) -> BundleComparison:
-        """What is different between two versions; ``limit`` bounds what is listed, not the counts.
+        """Compare two versions. ``limit`` bounds the listed changes, not the counts.
 
         Raises:
             Damaged: a listing of one of them is.

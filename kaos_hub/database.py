@@ -28,7 +28,7 @@ _NOTICE_LOSS = {
     "keepalives_idle": 3, "keepalives_interval": 2, "keepalives_count": 3,
 }  # fmt: skip
 """Seconds (milliseconds of the second) after which PostgreSQL counts as away, if its machine or the
-way to it is silently gone. Else the one thread would wait for minutes, and everybody with it."""
+way to it is silently gone. Else the one thread would wait for minutes, and all requests with it."""
 _MIGRATING = 6_018_203_944_151
 """The number of our lock; a database may have locks of others."""
 _PATIENCE = 600
@@ -95,8 +95,8 @@ class Database:
     async def migrate(self, revision: str = "head") -> None:
         """Bring the tables up to date with this version of kaos_hub, or to another revision.
 
-        All of it is one transaction: whoever is killed leaves the tables as they were. Of several
-        at once, one does it; the others wait, and find it done.
+        All of it is one transaction: a process that is killed leaves the tables as they were. Of
+        several at once, one does it; the others wait, and find it done.
 
         Raises:
             Unavailable: the database cannot be used.
@@ -181,8 +181,10 @@ def _alone_on_postgresql(connection: Connection) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _alone_on_sqlite(connection: Connection) -> Iterator[None]:
-    """The same. SQLite's own driver begins a transaction only with the first row that is written,
-    and tables can only be made anew while nobody looks at what refers to them.
+    """Do the same on SQLite, where no other writes meanwhile.
+
+    SQLite's own driver begins a transaction only with the first row that is written, and tables
+    can only be made anew while foreign keys are not enforced.
     """
     # Before the transaction: within one it would change nothing.
     connection.exec_driver_sql("PRAGMA foreign_keys=OFF")

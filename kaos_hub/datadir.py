@@ -13,39 +13,41 @@
       uploads/              archives from browsers, until they are unpacked and stored
       homes/<notebook id>/  what users keep
       volumes/<id>/         what they keep beyond one notebook
+      networks/<name>       when a Docker network was last asked for
       logs/                 <id>.log of jobs and notebooks, hub.log
       secrets/<name>        mode 0600, made when first asked for; elsewhere with KAOS_SECRETS_DIR
+      networks.json         how Docker networks were set at the last start
+      builder.json          what builds images on a Docker Engine, as settled at the last start
+      engine                where work runs, as the Hub was told when it last started
       authenticator         how the Hub lets people in
+      domains               below which address each user has a domain; empty: users share one
+      internal-ssl/         certificates with which the parts of the hub know each other
+      address.json          where people come in, as the Hub that runs was told
       ports.json            ports once chosen, so that notebooks find the Hub again
       lock, hub.lock        held while the service, the Hub run
+      up.lock, up.ready     held while `kaos up` runs; made when all of it answers
 
 Knows nothing of what is in them. Needs only the standard library.
 """
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
 import pwd
-import random
 import re
 import secrets
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kaos_hub.errors import Conflict, InvalidName, KaosError
+from kaos_hub.ports import free_port, is_free
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-# Below the range from which Linux takes ports for outgoing connections: a port that we remember
-# must not be taken by somebody's download while we are down.
-_PORTS = range(20_000, 32_000)
 
 
 def _default_path() -> Path:
-    given = os.environ.get("KAOS_DATA_DIR")
-    if given:
+    if given := os.environ.get("KAOS_DATA_DIR"):
         return Path(given)
     shared = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(shared) / "kaos_hub"
@@ -126,13 +128,23 @@ class DataDir:
         return self.path / "jupyterhub.sqlite"
 
     @property
+    def domains(self) -> Path:
+        """The file that tells below which address users have domains; empty: they share one."""
+        return self.path / "domains"
+
+    @property
     def authenticator(self) -> Path:
-        """Where the Hub's configuration notes by which authenticator it lets people in."""
+        """The file in which the Hub's configuration notes the authenticator that lets people in."""
         return self.path / "authenticator"
 
     @property
+    def address(self) -> Path:
+        """The file in which the Hub's configuration notes the address that people use, as JSON."""
+        return self.path / "address.json"
+
+    @property
     def store(self) -> Path:
-        """Where the file store keeps objects."""
+        """The directory in which the file store keeps objects."""
         return self.path / "store"
 
     @property
@@ -142,7 +154,7 @@ class DataDir:
 
     @property
     def environments(self) -> Path:
-        """What the local engine built, one directory per environment key."""
+        """Environments that the local engine built, one directory per key."""
         return self.path / "environments"
 
     @property
@@ -152,7 +164,7 @@ class DataDir:
 
     @property
     def scratch(self) -> Path:
-        """What workloads write to, one directory per workload; made when first needed."""
+        """Files that workloads write, one directory per workload; made when first needed."""
         return self.path / "scratch"
 
     @property
@@ -164,6 +176,26 @@ class DataDir:
     def volumes(self) -> Path:
         """Named volumes, one folder each."""
         return self.path / "volumes"
+
+    @property
+    def networks(self) -> Path:
+        """Times at which owners' Docker networks were last asked for; made when first needed."""
+        return self.path / "networks"
+
+    @property
+    def network_settings(self) -> Path:
+        """Settings of owners' Docker networks when the service last started, as JSON."""
+        return self.path / "networks.json"
+
+    @property
+    def builder(self) -> Path:
+        """The builder in force on a Docker Engine, and why, as the Hub's configuration settled."""
+        return self.path / "builder.json"
+
+    @property
+    def engine(self) -> Path:
+        """The Hub's engine, as its configuration notes it: ``local``, ``docker``, …"""
+        return self.path / "engine"
 
     @property
     def homes(self) -> Path:
@@ -179,8 +211,8 @@ class DataDir:
     def secrets(self) -> Path:
         """Secrets, one file each; read them with :meth:`secret`.
 
-        ``$KAOS_SECRETS_DIR`` names the directory where somebody else, as Kubernetes, provides them:
-        then they are only read.
+        ``$KAOS_SECRETS_DIR`` names the directory where another system, such as Kubernetes, provides
+        them: then they are only read.
         """
         return Path(os.environ.get("KAOS_SECRETS_DIR") or self.path / "secrets")
 
@@ -195,9 +227,9 @@ class DataDir:
         return self.path / "lock"
 
     def secret(self, name: str, make: Callable[[], str] = _secret) -> str:
-        """The secret of that name: 256 random bits in hexadecimal, made when first asked for.
+        """Return the secret of that name: 256 random bits in hexadecimal, made on first use.
 
-        Whoever asks at the same time gets the same one.
+        Callers that ask at the same time get the same one.
 
         Args:
             name: lower-case letters, digits, ``-`` and ``_``.
@@ -205,8 +237,8 @@ class DataDir:
 
         Raises:
             InvalidName: the name is none.
-            KaosError: the file is empty or cannot be read or written, or is not among those that
-                somebody else provides.
+            KaosError: the file is empty or cannot be read or written, or is not in
+                ``$KAOS_SECRETS_DIR`` though that is set.
         """
         path = self.secrets / _checked(name)
         try:
@@ -221,7 +253,7 @@ class DataDir:
         return value
 
     def _refuse_to_make(self, name: str) -> None:
-        """Where secrets are provided, one made here would be known to nobody else."""
+        """Refuse to make a secret where they are provided: no other process would know it."""
         if os.environ.get("KAOS_SECRETS_DIR"):
             raise KaosError(
                 f"The secret {name!r} is not in {self.secrets} (KAOS_SECRETS_DIR). Add it to what"
@@ -229,10 +261,10 @@ class DataDir:
             )
 
     def given(self, name: str) -> str:
-        """A secret that somebody may provide (``KAOS_SECRETS_DIR``), and that is never made here.
+        """Return a secret that may be provided (``KAOS_SECRETS_DIR``), and is never made here.
 
         Returns:
-            Empty if nobody does.
+            Empty if it is not provided.
 
         Raises:
             KaosError: as :meth:`secret`.
@@ -249,7 +281,7 @@ class DataDir:
         return self.secret(name, _password)
 
     def has_secret(self, name: str) -> bool:
-        """Whether that secret was made already."""
+        """Return whether there is a secret of that name."""
         return (self.secrets / _checked(name)).exists()
 
     def port(self, role: str, host: str = "127.0.0.1", prefer: int | None = None) -> int:
@@ -270,12 +302,12 @@ class DataDir:
                 if prefer is not None and prefer not in taken and is_free(host, prefer):
                     known[role] = prefer
                 else:
-                    known[role] = _free_port(host, taken)
+                    known[role] = free_port(host, taken)
                 _replace(self.ports, json.dumps(known, indent=1))
             return known[role]
 
     def set_port(self, role: str, port: int) -> None:
-        """Remember a port that somebody chose.
+        """Remember the port that was chosen for ``role``.
 
         Raises:
             KaosError: ``ports.json`` cannot be read.
@@ -347,7 +379,7 @@ def _checked(name: str) -> str:
 
 
 def _write_new(path: Path, text: str) -> None:
-    """Write a file of mode 0600 unless it is there. Nobody ever sees it half written."""
+    """Write a file of mode 0600 unless it is there. No reader ever sees it half written."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -372,31 +404,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _free_port(host: str, taken: set[int]) -> int:
-    for port in random.sample(_PORTS, k=200):
-        if port not in taken and is_free(host, port):
-            return port
-    raise KaosError(f"No free port found on {host}")
-
-
-def is_free(host: str, port: int) -> bool:
-    """Whether one could listen there now."""
-    return not obstacle(host, port)
-
-
-def obstacle(host: str, port: int) -> str:
-    """Why one could not listen there now, as the end of a sentence; empty if one could."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        # As servers do: a port whose last connections are fading counts as free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except PermissionError:
-            return "may only be used by root, as all below 1024"
-        except OSError as e:
-            taken = e.errno == errno.EADDRINUSE
-            return "is taken by another program" if taken else f"cannot be used: {e.strerror}"
-        return ""

@@ -1,4 +1,4 @@
-"""What jobs say of themselves: how far they are, and why they ended as they did."""
+"""Reports on jobs: how far they are, and why they ended as they did."""
 
 import asyncio
 import re
@@ -13,15 +13,18 @@ Explain = Callable[[JobRow, list[str]], str]
 """Makes a person's words of a failed build, from its row and log. Blocks."""
 
 ATTEMPTS = 3
-"""How often a job is tried when the infrastructure, not the user's work, failed."""
+"""Number of times a job is tried when the infrastructure, not the user's work, fails."""
+
+TRIES = 6
+"""Unforeseen failures to drive a job, within about a minute, after which it is given up."""
 
 _STEP = re.compile(rb"(?:\[(\d+)/(\d+)\] )?S(?:tep|TEP) (\d+)/(\d+) ?:")
 _ERROR = "error: "
-"""What the last words of our own programs begin with."""
+"""Prefix of the last message of a program of ours that fails."""
 
 
 async def why(row: JobRow, seen: Observation, logs: LogStore, explain: Explain) -> str:
-    """Why a job failed, for people."""
+    """Explain to people why a job failed."""
     if seen.cause is Cause.DEADLINE:
         return f"took longer than the {row.deadline} s allowed, and was ended"
     if seen.cause is Cause.OUT_OF_MEMORY:
@@ -41,6 +44,14 @@ async def why(row: JobRow, seen: Observation, logs: LogStore, explain: Explain) 
     if said and row.kind in (JobKind.INGEST, JobKind.TRAIN):
         return said[-1].removeprefix(_ERROR)
     return seen.message or f"ended with exit code {seen.exit_code}"
+
+
+def unforeseen(error: Exception) -> str:
+    """The reason of what could not be driven on, for people."""
+    return (
+        f"something went wrong in the service, {TRIES} times in a row ({type(error).__name__});"
+        " its log has more. Try again, and tell the admin if that does not help."
+    )
 
 
 def progress(piece: bytes) -> int | None:

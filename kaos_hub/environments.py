@@ -4,6 +4,7 @@ The key of an environment says all that its build depends on. A key that was bui
 built again, and no builder is asked.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,25 +12,26 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from kaos_hub import images
+from kaos_hub.bases import Bases
 from kaos_hub.database import Database
 from kaos_hub.engines.base import Build, Engine, Materialise
-from kaos_hub.errors import BuildFailed, KaosError, Unavailable, Unsupported
+from kaos_hub.errors import BuildFailed, Unsupported
 from kaos_hub.jobs import Jobs
 from kaos_hub.models import JobKind, JobState
-from kaos_hub.tables import BaseRow, ImageRow, JobRow, NotebookRow, TrainingRow, VersionRow, now
+from kaos_hub.tables import ImageRow, JobRow, NotebookRow, TrainingRow, VersionRow, now
 from kaos_hub.versions import Versions
 
 CODE = "/opt/program"
-"""Where the code of a bundle is seen on engines without images; the ancestor's place."""
+"""The path of a bundle's code on engines without images; the ancestor's place."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What a notebook or training runs in."""
+    """The environment that a notebook or training runs in."""
 
     key: str
     result: dict[str, Any] | None
-    """What its build left, if it is there: an image or an interpreter, and where code goes."""
+    """The result of its build, if it is there: an image or an interpreter, and where code goes."""
     job: str | None = None
     """The job that built it."""
     work: Build | None = None
@@ -45,6 +47,7 @@ class Environments:
         db, engine, jobs, versions: what it works with.
         default_image: what notebooks without a source run in, on engines with images.
         deadline: seconds that a build may take.
+        offered: images that the admin offers.
     """
 
     def __init__(
@@ -55,9 +58,11 @@ class Environments:
         versions: Versions,
         default_image: str,
         deadline: int,
+        offered: Collection[str] = (),
     ) -> None:
         self._db, self._engine, self._jobs, self._versions = db, engine, jobs, versions
         self._default_image, self._deadline = default_image, deadline
+        self._bases = Bases(db, engine, [default_image, *offered])
 
     async def find(
         self,
@@ -67,6 +72,7 @@ class Environments:
         before: str = "",
         ask: bool = True,
         image: str | None = None,
+        packages: Sequence[str] = (),
     ) -> Environment:
         """The environment of a source bundle; of none, the default.
 
@@ -78,17 +84,20 @@ class Environments:
             ask: ask the engine what base images mean that were never used, which may take as long
                 as fetching them. Else an environment on such a base has no key yet.
             image: a ready-made environment to use instead, whatever the source.
+            packages: what must be installed, to the version, on engines without images: an
+                environment of the same source with anything else is another one.
 
         Raises:
             Unsupported: the Dockerfile asks for what this engine cannot do; names the line.
             NotFound: a base image is nowhere to be found.
+            Forbidden: a base image is what a build left.
         """
         if image is not None:
-            return await self._ready_made(image, pull, ask)
+            return await self._ready_made(owner, image, pull, ask)
         if not self._engine.images:
             environment = await self._packages(source)
         elif source is None:
-            image = await self._resolve(self._default_image, pull, ask)
+            image = await self._bases.resolve(owner, self._default_image, pull, ask)
             if image is None:
                 return _unknown(self._default_image)
             return Environment(key=images.short_key(image), result={"image": image})
@@ -96,14 +105,17 @@ class Environments:
             environment = await self._image(owner, source, pull, ask)
         if not environment.key:
             return environment
-        return await self._known(owner, environment, before)
+        known = await self._known(owner, environment, before)
+        if packages and (known.result or {}).get("packages") != [*packages]:
+            return await self._known(owner, _locked(environment, packages), before)
+        return known
 
-    async def _ready_made(self, image: str, pull: bool, ask: bool) -> Environment:
+    async def _ready_made(self, owner: str, image: str, pull: bool, ask: bool) -> Environment:
         """An image as it is."""
-        resolved = await self._resolve(image, pull, ask)
+        resolved = await self._bases.resolve(owner, image, pull, ask)
         if resolved is not None and not await self._engine.has({"image": resolved}):
-            # Somebody has cleared it away; what it means now may be something newer.
-            resolved = await self._resolve(image, True, ask) if ask else None
+            # It was removed from the engine; what the reference means now may be newer.
+            resolved = await self._bases.resolve(owner, image, True, ask) if ask else None
         if resolved is None:
             return replace(_unknown(image), why=f"the image {image} was never used here")
         libc = await self._engine.libc(resolved)
@@ -118,27 +130,39 @@ class Environments:
             files = await self._versions.files(source.digest)
             dockerfile = await self._text(files, "Dockerfile")
             requirements = await self._text(files, "model/requirements.txt")
-        base = images.final_base(dockerfile) if dockerfile else ""
+        platform = self._engine.platform
+        base = images.final_base(dockerfile, platform) if dockerfile else ""
         python = await self._engine.resolve(base)
-        key, inputs = images.local_key(requirements, python, self._engine.platform, files)
+        key, inputs = images.local_key(requirements, python, platform, files)
         work = Build(source=source.digest if source else "", key=key, image="")
-        environment = Environment(key=key, result=None, work=work, inputs=inputs)
-        return replace(environment, why="its packages are not installed yet")
+        said = (self._engine.lacks, self._engine.substitution(base, python))
+        return Environment(
+            key=key,
+            result=None,
+            work=work,
+            inputs=inputs,
+            why="its packages are not installed yet",
+            advice=tuple(filter(None, said)),
+        )
 
     async def _image(self, owner: str, source: VersionRow, pull: bool, ask: bool) -> Environment:
         files = await self._versions.files(source.digest)
         dockerfile = await self._text(files, "Dockerfile") or ""
-        problems = images.refusals(dockerfile, classic=self._engine.classic_builder)
+        classic, platform = self._engine.classic_builder, self._engine.platform
+        buildah = self._engine.buildah
+        problems = images.refusals(dockerfile, classic, platform, buildah)
         if problems:
             raise Unsupported("; ".join(problems))
-        plan = images.analyse(dockerfile, files)
+        plan = images.analyse(dockerfile, files, platform=platform, classic=classic)
         bases: dict[str, str] = {}
         for base in plan.bases:
-            resolved = await self._resolve(base, pull, ask)
+            resolved = await self._bases.resolve(owner, base, pull, ask)
             if resolved is None:
                 return _unknown(base)
+            if ask:
+                await self._bases.refuse_triggers(base, resolved)
             bases[base] = resolved
-        key, inputs = plan.key(bases, self._engine.platform)
+        key, inputs = plan.key(bases, platform)
         work = Build(
             source=source.digest,
             key=key,
@@ -152,7 +176,7 @@ class Environments:
             work=work,
             inputs=inputs | {"code_overlay": plan.code_overlay, "context": plan.context},
             why="its image is not built yet",
-            advice=(*plan.advice, *images.warnings(dockerfile, self._engine.classic_builder)),
+            advice=(*plan.advice, *images.warnings(dockerfile, classic, buildah)),
         )
 
     async def _known(self, owner: str, environment: Environment, before: str) -> Environment:
@@ -170,7 +194,7 @@ class Environments:
         if row is not None and await self._engine.has(row.result):
             return replace(environment, result=row.result, job=row.job, why="nothing to build")
         if job is not None and await self._engine.has(job.result):
-            # built, but whoever waited for it died before it was remembered
+            # built, but what waited for it ended before it was remembered
             return await self.keep(owner, environment, job)
         if row is not None or job is not None:
             return replace(environment, why="what was built before is gone")
@@ -179,11 +203,18 @@ class Environments:
             return replace(environment, why=changed or environment.why)
         return environment
 
-    async def build(self, owner: str, environment: Environment) -> str:
-        """The id of the job that builds it; whoever else asks for the same joins it."""
+    async def build(self, owner: str, environment: Environment, begun: str | None = None) -> str:
+        """The id of the job that builds it; all who ask for the same share it.
+
+        Args:
+            owner: whose it is.
+            environment: what to build.
+            begun: the job that was waited for when the service was killed, if one was: its result
+                may not have been kept.
+        """
         assert environment.work is not None
         return await self._jobs.ensure(
-            JobKind.BUILD, owner, environment.key, environment.work, self._deadline
+            JobKind.BUILD, owner, environment.key, environment.work, self._deadline, begun=begun
         )
 
     async def keep(self, owner: str, environment: Environment, job: JobRow) -> Environment:
@@ -205,33 +236,23 @@ class Environments:
         await self._db.run(write)
         return replace(environment, result=result, job=job.id, why="nothing to build")
 
-    async def _resolve(self, reference: str, pull: bool, ask: bool) -> str | None:
-        """What an image reference means; once known, nobody is asked again."""
-        key = (self._engine.name, reference)
-        known = await self._db.run(lambda session: session.get(BaseRow, key))
-        if known is not None and not (pull and ask):
-            return known.resolved
-        if not ask:
-            return None
-        try:
-            resolved = await self._engine.resolve(reference, pull)
-        except Unavailable:
-            raise
-        except KaosError:
-            if known is None:
-                raise
-            return known.resolved
-        await self._db.run(
-            lambda session: session.merge(
-                BaseRow(engine=key[0], reference=reference, resolved=resolved, at=now())
-            )
-        )
-        return resolved
-
     async def _text(self, files: dict[str, str], path: str) -> str | None:
         if path not in files:
             return None
         return (await self._versions.object(files[path])).decode(errors="replace")
+
+
+def _locked(environment: Environment, packages: Sequence[str]) -> Environment:
+    """The same with the very packages; what it would have now may be newer."""
+    assert environment.work is not None
+    key = images.short_key([environment.key, *packages])
+    return replace(
+        environment,
+        key=key,
+        work=replace(environment.work, key=key, packages=[*packages]),
+        inputs=environment.inputs | {"packages": [*packages]},
+        why="what was installed before is gone; the same versions are installed again",
+    )
 
 
 def _unknown(base: str) -> Environment:
@@ -253,8 +274,7 @@ async def lay_out(engine: Engine, jobs: Jobs, store_url: str, owner: str, digest
 
 
 def others_wait(session: Session, job_id: str, besides: str) -> bool:
-    """Whether a notebook or training waits for a build, other than the one with the id
-    ``besides``."""
+    """Return whether a notebook or training other than that of id ``besides`` waits for a build."""
     notebook = select(NotebookRow.id).where(
         NotebookRow.build_job == job_id, NotebookRow.id != besides, NotebookRow.wanted == "RUNNING"
     )
@@ -281,5 +301,5 @@ def refuse_musl(environment: Environment) -> None:
 
 
 def explain(versions: Versions, job: JobRow, lines: list[str]) -> str:
-    """What went wrong in a build, in a person's words. Blocks; for a thread."""
+    """Explain to people what went wrong in a build. Blocks; for a thread."""
     return images.explain_failure(lines, versions.texts(job.work["source"]))

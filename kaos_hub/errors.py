@@ -9,17 +9,20 @@ same class.
     ├── InvalidRequest         400  the request itself is wrong
     │   ├── InvalidBundle           a folder breaks a rule of bundles; names the entry
     │   ├── InvalidName             a notebook's or bundle's name
+    │   ├── TooSlow            408  the body came too slowly
     │   └── InvalidResources        cpu, memory, gpu, size or idle policy
     ├── NotAuthenticated       401
     ├── Forbidden              403
     │   └── LimitExceeded           a limit of the ledger; says how much is held and allowed
-    ├── NotFound               404  not there, or not yours: nobody can tell which
+    ├── NotFound               404  not there, or not yours: the answer does not tell which
     ├── Conflict               409
     │   ├── RestartRequired         the change needs the running notebook to restart
     │   ├── NotBuilt                asked to start something whose build still runs
     │   └── MissingObjects          a commit names objects that the owner has not sent
     ├── TooLarge               413
+    ├── TooManyRequests        429  more than one may ask for now; says when to try again
     ├── BuildFailed            422  the user's own build failed; names the line
+    ├── Failed                 422  a notebook, training or clone ended badly; says why
     ├── Unsupported            422  this engine cannot do that
     ├── Damaged                500  content that should be in the store is not, or is damaged
     ├── StorageFull            507
@@ -64,6 +67,12 @@ class InvalidName(InvalidRequest):
     """The name is not allowed."""
 
     code = "invalid_name"
+
+
+class TooSlow(InvalidRequest):
+    """The body came too slowly. Send it again over a better connection."""
+
+    code, status = "too_slow", 408
 
 
 class InvalidResources(InvalidRequest):
@@ -126,10 +135,22 @@ class TooLarge(KaosError):
     code, status, exit_code = "too_large", 413, 2
 
 
+class TooManyRequests(KaosError):
+    """That is more than you may ask for at once. Try again in a moment."""
+
+    code, status, exit_code = "too_many_requests", 429, 7
+
+
 class BuildFailed(KaosError):
     """The build failed. `kaos notebook build-logs` shows its log."""
 
     code, status, exit_code = "build_failed", 422, 8
+
+
+class Failed(KaosError):
+    """It failed. Its log says why."""
+
+    code, status = "failed", 422
 
 
 class Unsupported(KaosError):

@@ -1,4 +1,4 @@
-"""What an admin adds to ``jupyterhub_config.py``: a file, or a folder of files.
+"""Additions of an admin to ``jupyterhub_config.py``: a file, or a folder of files.
 
 Those of a folder are read in the order of their names. Files ``*.py`` are Python like that file
 itself. Files ``*.json`` are data, ``{"Class": {"trait": value}}``: so a chart hands its values on

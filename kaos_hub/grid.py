@@ -3,7 +3,7 @@
     {"degree": [2, 3], "kernel": ["poly", "rbf"], "gamma": 0.1}
 
 is four trials. What is no list is a list of one; a string is a value, never its letters. An object
-or a list is a value only inside a list, so that nobody takes ``{"a": {"b": [1, 2]}}`` for a grid.
+or a list is a value only inside a list, so that ``{"a": {"b": [1, 2]}}`` is not taken for a grid.
 """
 
 import json
@@ -224,7 +224,7 @@ def _float(text: str) -> float:
 
 
 def _encodable(text: str) -> bool:
-    """Whether it is text: JSON can write halves of characters, which no file can hold."""
+    """Return whether it is text: JSON can write halves of characters, which no file can hold."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +13,7 @@ import aiohttp
 from kaos_hub.errors import Forbidden, HubUnavailable, KaosError, LimitExceeded, NotBuilt, NotFound
 
 _SOON = 5.0
-"""Seconds that the Hub has for what somebody waits for. It needs a few milliseconds."""
+"""Seconds that the Hub has to say who owners are. It needs a few milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,16 @@ class Server:
     @property
     def active(self) -> bool:
         return self.ready or self.pending is not None
+
+
+@dataclass(frozen=True)
+class HubUser:
+    """A user as the Hub has it now."""
+
+    identity: str
+    name: str
+    groups: Mapping[str, str]
+    """Identities by the names of the groups that the user is in."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +56,12 @@ class Hub:
     Args:
         api_url: ``JUPYTERHUB_API_URL``.
         token: the service's own token, with the scopes of its role.
+        context: for TLS, if the Hub speaks it.
     """
 
-    def __init__(self, api_url: str, token: str) -> None:
+    def __init__(self, api_url: str, token: str, context: ssl.SSLContext | None = None) -> None:
         self._url, self._token = api_url.rstrip("/"), token
+        self._context = context
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -58,7 +71,10 @@ class Hub:
 
     def _open(self, method: str, path: str, **kwargs: Any) -> Any:
         if self._session is None:
-            self._session = aiohttp.ClientSession(headers={"Authorization": f"token {self._token}"})
+            self._session = aiohttp.ClientSession(
+                headers={"Authorization": f"token {self._token}"},
+                connector=aiohttp.TCPConnector(ssl=self._context or True),
+            )
         kwargs.setdefault("timeout", aiohttp.ClientTimeout(total=60))
         return self._session.request(method, self._url + path, **kwargs)
 
@@ -76,8 +92,8 @@ class Hub:
         except ValueError:
             body = {"message": text[:200]}
         if response.status >= 400 and not (isinstance(body, dict) and "status" in body):
-            # Where a name still leads to an address of yesterday, somebody else may answer; and
-            # whoever is told there that a server is not there must not believe it.
+            # Where a name still leads to an address of yesterday, another program may answer. Its
+            # answer that a server is not there must not be believed.
             raise HubUnavailable(
                 f"What answers HTTP {response.status} at {self._url} is not the Hub. Try again in a"
                 " moment."
@@ -102,29 +118,35 @@ class Hub:
         model = (body.get("servers") or {}).get(server)
         return None if model is None else _server(user, model)
 
-    async def has(self, user: str) -> bool:
-        """Whether there is such a user.
-
-        Raises:
-            HubUnavailable: the Hub does not answer.
-        """
-        status, body = await self._call("GET", f"/users/{quote(user, safe='')}")
-        if status != 404:
-            _check(status, body)
-        return status != 404
-
-    async def groups(self, user: str) -> frozenset[str]:
-        """The groups that a user is in, now.
+    async def owners(
+        self,
+        names: Collection[str] = (),
+        identities: Collection[str] = (),
+        groups: Collection[str] = (),
+    ) -> tuple[list[HubUser], dict[str, str]]:
+        """Users by name or identity, and names of groups by identity; what is gone is left out.
 
         Raises:
             HubUnavailable: the Hub does not answer soon.
         """
+        asked = {"names": list(names), "identities": list(identities), "groups": list(groups)}
         soon = aiohttp.ClientTimeout(total=_SOON)
-        status, body = await self._call("GET", f"/users/{quote(user, safe='')}", timeout=soon)
+        status, body = await self._call("POST", "/kaos/owners", json=asked, timeout=soon)
         if status == 404:
-            return frozenset()
+            raise HubUnavailable(
+                "The Hub does not say who its users are: it was not started with the"
+                " jupyterhub_config.py of this kaos_hub. `kaos doctor` tells more."
+            )
         _check(status, body)
-        return frozenset(map(str, body.get("groups") or ()))
+        users = [
+            HubUser(
+                str(user["identity"]),
+                str(user["name"]),
+                {str(group["name"]): str(group["identity"]) for group in user["groups"]},
+            )
+            for user in body["users"]
+        ]
+        return users, {str(group["identity"]): str(group["name"]) for group in body["groups"]}
 
     async def active(self) -> list[Server]:
         """All servers that run, start or stop, of all users."""

@@ -1,5 +1,4 @@
-"""What a source bundle needs built: from its Dockerfile to a key that says whether it is built
-already.
+"""Plans of builds: from a source bundle's Dockerfile to a key that tells if it is built already.
 
 The key holds all that the build's steps can see: the resolved base images, the Dockerfile, every
 file copied before the last RUN, the platform. What is copied after the last RUN is code. Where the
@@ -20,7 +19,7 @@ from blake3 import blake3
 
 from kaos_hub import dockerfile as reading
 from kaos_hub.build_failures import explain_failure
-from kaos_hub.dockerfile import Copy, Instruction, Stage, refusals, warnings
+from kaos_hub.dockerfile import Copy, Instruction, Stage, final_base, refusals, warnings
 from kaos_hub.errors import Unsupported
 
 __all__ = [
@@ -37,7 +36,7 @@ __all__ = [
 ]
 
 CODE = "/opt/program"
-"""Where code is seen in an image that does not copy it anywhere."""
+"""The path of the code in an image that does not copy it anywhere."""
 
 _INSTALLS = re.compile(
     r"\s*(?:(?:pip3?|python3?\s+-m\s+pip|uv\s+pip|apt-get|apt|conda|mamba|micromamba|npm)\b"
@@ -49,22 +48,22 @@ _INSTALLS = re.compile(
 _ELSEWHERE = re.compile(r"\s(?:-t|-p|-e|--target|--prefix|--root|--editable|\.)(?:[\s=]|$)|>")
 """…unless they are told to."""
 _LEADS_ON = re.compile(
-    r"^\s*(?:-[rce]|--(?:requirement|constraint|editable|find-links)\b|-f|[^#\s]*[/\\]"
-    r"|\.(?:\s|$|\[)|[^#]*@\s*file:|[^#\s]+\.(?:whl|zip|tar\.gz)\b)",
+    r"^[^\S\n]*+(?:-[rce]|--(?:requirement|constraint|editable|find-links)\b|-f|[^#\s]*[/\\]"
+    r"|\.(?:\s|$|\[)|[^#\n]*@[^\S\n]*file:|[^#\s]+\.(?:whl|zip|tar\.gz)\b)",
     re.MULTILINE,
 )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What building a bundle takes.
+    """The plan of a bundle's build.
 
     ``environment`` and ``code`` are paths in the bundle with their digests: what a rebuild depends
     on, and what is copied after that.
     """
 
     context: str
-    """Where the build context is in the bundle: ``model``, or ``.`` for all of it."""
+    """The folder of the bundle that is the build context: ``model``, or ``.`` for all of it."""
     bases: tuple[str, ...]
     """The images to resolve: those of all stages, and those files are copied from."""
     dockerfile: str
@@ -72,9 +71,9 @@ class Plan:
     environment: Mapping[str, str]
     code: Mapping[str, str]
     code_overlay: str | None = None
-    """Where newer code may be mounted in the container instead of a rebuild."""
+    """The path in the container where newer code may be mounted instead of a rebuild."""
     advice: tuple[str, ...] = field(default=())
-    """How the bundle could be built less often, for people."""
+    """Hints for people on how the bundle could be built less often."""
 
     def key(self, bases: Mapping[str, str], platform: str) -> tuple[str, dict[str, Any]]:
         """The key of the image, and (as JSON) all that it was made of.
@@ -93,7 +92,7 @@ class Plan:
         return short_key(self.environment_inputs(bases, platform))
 
     def environment_inputs(self, bases: Mapping[str, str], platform: str) -> dict[str, Any]:
-        """What :meth:`environment_key` is made of."""
+        """Return what :meth:`environment_key` is made of."""
         return {
             "format": 1,
             "platform": platform,
@@ -111,7 +110,7 @@ def short_key(value: object) -> str:
 
 
 def image_name(owner: str, key: str) -> str:
-    """What to call an owner's image: nobody else's builds ever meet that name."""
+    """Return the name of an owner's image, which no other owner's builds ever meet."""
     return f"kaos-hub/{hashlib.sha256(owner.encode()).hexdigest()[:16]}:{key}"
 
 
@@ -140,25 +139,13 @@ def local_key(
     return short_key(inputs), inputs
 
 
-def final_base(dockerfile: str) -> str:
-    """The image that the last stage is built on, through other stages; empty for ``scratch``.
-
-    Raises:
-        Unsupported: the Dockerfile has none that can be told.
-    """
-    bases = {"": ""}
-    for stage in reading.stages(dockerfile):
-        origin = _from_value(dockerfile, stage).lower()
-        bases[stage.name] = bases[""] = stage.base or bases.get(origin, "")
-    return bases[""]
-
-
-def _from_value(dockerfile: str, stage: Stage) -> str:
-    value = next(i.value for i in reading.instructions(dockerfile) if i.line == stage.line)
-    return value.partition(" ")[0]
-
-
-def analyse(dockerfile: str, files: Mapping[str, str], context: str = "model") -> Plan:
+def analyse(
+    dockerfile: str,
+    files: Mapping[str, str],
+    context: str = "model",
+    platform: str = "linux/amd64",
+    classic: bool = False,
+) -> Plan:
     """Find out what a bundle's build depends on.
 
     Args:
@@ -166,13 +153,15 @@ def analyse(dockerfile: str, files: Mapping[str, str], context: str = "model") -
         files: every file of the bundle → something that changes when its content or mode does.
         context: the folder that is the build context, if the Dockerfile doesn't say
             ``# kaos: context=.``.
+        platform: that it is built for.
+        classic: whether the builder is the Docker Engine's classic one, which builds all stages.
 
     Raises:
         Unsupported: it cannot be built; names the line.
     """
     directives = reading.directives(dockerfile)
     context = _context(directives, context)
-    stages = reading.stages(dockerfile)
+    stages = reading.stages(dockerfile, platform, classic)
     seen = _in_context(files, context)
     last_run = max((i.line for s in stages for i in s.instructions if i.word == "RUN"), default=0)
     copies = [copy for stage in stages for copy in reading.copies(stage)]
@@ -183,7 +172,7 @@ def analyse(dockerfile: str, files: Mapping[str, str], context: str = "model") -
     overlay = _overlay(stages, copies, last_run, seen, declared is not None)
     return Plan(
         context=context,
-        bases=tuple(dict.fromkeys(_bases(stages))),
+        bases=tuple(dict.fromkeys(_bases(stages, classic))),
         dockerfile=blake3(dockerfile.encode("utf-8", "surrogateescape")).hexdigest(),
         environment=_in_bundle(files, context, needed),
         code=_in_bundle(files, context, copied),
@@ -214,8 +203,10 @@ def _in_bundle(files: Mapping[str, str], context: str, paths: set[str]) -> dict[
     return {prefix + path: files[prefix + path] for path in sorted(paths)}
 
 
-def _bases(stages: list[Stage]) -> list[str]:
-    return [s.base for s in stages if s.base] + reading.images_copied_from(stages)
+def _bases(stages: list[Stage], classic: bool = True) -> list[str]:
+    """The images that all stages take something from, or only those that are built."""
+    wanted = stages if classic else reading.built(stages)
+    return [s.base for s in wanted if s.base] + reading.images_copied_from(stages, wanted)
 
 
 def _needed(
@@ -251,12 +242,12 @@ def _declared(declared: tuple[str, int], seen: set[str]) -> set[str]:
 
 
 def _opaque(stage: Stage) -> bool:
-    """Whether a stage holds what this module cannot see through."""
+    """Return whether a stage holds what this module cannot see through."""
     return any(i.heredoc or _binds(i) for i in stage.instructions)
 
 
 def _binds(instruction: Instruction) -> bool:
-    """Whether a RUN mounts files of the build context; that is what a mount without a type does."""
+    """Return whether a RUN mounts files of the build context, as a mount without a type does."""
     mount = instruction.flags.get("mount")
     return mount is not None and ("type=" not in mount or "type=bind" in mount)
 
@@ -264,7 +255,7 @@ def _binds(instruction: Instruction) -> bool:
 def _overlay(
     stages: list[Stage], copies: list[Copy], last_run: int, seen: set[str], declared: bool
 ) -> str | None:
-    """Where the whole context lies, if mounting newer code there shows what a build would."""
+    """Return where the whole context lies, if newer code mounted there shows what a build would."""
     final = stages[-1]
     if ".dockerignore" in seen or any(_opaque(s) for s in stages):
         return None
@@ -286,7 +277,7 @@ def _without_workdirs(stage: Stage) -> str:
 
 
 def _filled_otherwise(stage: Stage, target: str, last_run: int, seen: set[str]) -> bool:
-    """Whether a stage may put something into ``target`` that a mount over it would hide."""
+    """Return whether a stage may put something into ``target`` that a mount over it would hide."""
     directory = "" if stage.base else "/"
     named = re.compile(rf"{re.escape(target)}(?![\w.-])")
     for i in stage.instructions:
@@ -312,7 +303,7 @@ def _within(path: str, directory: str) -> bool:
 
 
 def _same_place(copy: Copy, target: str, seen: set[str]) -> bool:
-    """Whether the copied files lie in ``target`` as they do in the context."""
+    """Return whether the copied files lie in ``target`` as they do in the context."""
     if copy.unknown:
         return False
     if [copy.target] == [f"{target}/{source}" for source in copy.sources]:
@@ -361,7 +352,7 @@ def _advice(
 
 
 def why_rebuilt(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What made the key another one: a line for people, empty if the keys are the same.
+    """Tell what made the key another one: a line for people, empty if the keys are the same.
 
     Args:
         old, new: what the keys were made of, from :meth:`Plan.key` or :func:`local_key`.

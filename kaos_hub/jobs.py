@@ -10,17 +10,17 @@ what is already there. So a restart is nothing but driving every active row agai
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from secrets import token_hex
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from kaos_hub import ledger as ledgers
 from kaos_hub.database import Database
-from kaos_hub.endings import ATTEMPTS, Explain, progress, why
+from kaos_hub.endings import ATTEMPTS, TRIES, Explain, progress, unforeseen, why
 from kaos_hub.engines.base import (
     Cause,
     Engine,
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 def workload_name(kind: str, job_id: str) -> str:
-    """What a job's workload is called in every engine."""
+    """Return the name of a job's workload, the same in every engine."""
     return f"kaos-{kind}-{job_id}"
 
 
@@ -55,7 +55,7 @@ class Jobs:
         ledger: which owner may run how many builds.
         max_builds: builds that run at once, of all owners together.
         explain: makes a person's words of a failed build, from its row and log.
-        build_resources: what a build gets.
+        shares: what builds and ingests get and hold, if that is limited.
         max_workers: workers of trainings that run at once, of all owners together; 0 is any number.
     """
 
@@ -67,15 +67,11 @@ class Jobs:
         ledger: Ledger,
         max_builds: int,
         explain: Explain,
-        build_resources: Resources = Resources(),  # noqa: B008 - frozen
+        shares: Mapping[JobKind, Resources] = MappingProxyType({}),
         max_workers: int = 0,
     ) -> None:
         self._db, self._engine, self._logs, self._ledger = db, engine, logs, ledger
-        self._max_builds, self._explain, self._build_resources = (
-            max_builds,
-            explain,
-            build_resources,
-        )
+        self._max_builds, self._explain, self._shares = max_builds, explain, shares
         self._max_workers = max_workers
         self._drivers: dict[str, asyncio.Task[None]] = {}
         self._changed: dict[str, asyncio.Event] = {}
@@ -110,6 +106,7 @@ class Jobs:
         deadline: int = 3600,
         author: str = "",
         resources: Resources = Resources(),  # noqa: B008 - frozen
+        begun: str | None = None,
     ) -> str:
         """The id of the active job of that owner, kind and key; a new one if there is none.
 
@@ -118,10 +115,15 @@ class Jobs:
             work, deadline: what it does, and in how many seconds.
             author: the user who asks; what a worker holds counts against that user's limits.
             resources: what a worker gets and holds.
+            begun: the job that the caller was waiting for when the service was killed. If it has
+                succeeded since, and is the same, it is not done again.
         """
 
         def join_or_add(session: Session) -> str:
             same = (JobRow.owner == owner, JobRow.kind == kind, JobRow.key == key)
+            done = JobRow.state == JobState.SUCCEEDED
+            if begun and session.scalar(select(JobRow.id).where(JobRow.id == begun, *same, done)):
+                return begun
             found = session.scalar(
                 select(JobRow.id).where(
                     *same, JobRow.state.in_(ACTIVE_JOBS), ~JobRow.cancel_requested
@@ -162,7 +164,7 @@ class Jobs:
         """A job of the owner's.
 
         Raises:
-            NotFound: not there, or somebody else's.
+            NotFound: not there, or another owner's.
         """
         row = await self.row(job_id)
         if row.owner != owner:
@@ -222,7 +224,7 @@ class Jobs:
 
     async def _guard(self, job_id: str) -> None:
         """Drive to the end, whatever happens on the way."""
-        pause = 1.0
+        pause, failures = 1.0, 0
         while True:
             try:
                 await self._drive_once(job_id)
@@ -233,11 +235,20 @@ class Jobs:
                 log.warning("job %s: %s", job_id, e)
                 with contextlib.suppress(Unavailable):
                     await self._note(job_id, reason=f"waiting: {e}")
-            except Exception:
+            except Exception as e:
                 # one broken job must not stop the others, nor be forgotten
-                log.exception("job %s: driving failed, trying again", job_id)
+                log.exception("job %s: driving failed", job_id)
+                failures += 1
+                if failures == TRIES:
+                    await self._give_up(job_id, unforeseen(e))
             await asyncio.sleep(pause)
             pause = min(pause * 2, 30)
+
+    async def _give_up(self, job_id: str, reason: str) -> None:
+        """End a job that cannot be driven; its workload is removed, now or after a restart."""
+        row = await self.row(job_id)
+        if not JobState(row.state).ended:
+            await self._finish(row, JobState.FAILED, reason)
 
     async def _drive_once(self, job_id: str) -> None:
         while not JobState((row := await self.row(job_id)).state).ended:
@@ -264,18 +275,22 @@ class Jobs:
 
     def _take_slot(self, session: Session, job_id: str) -> bool:
         row = session.get_one(JobRow, job_id)
+        shares = self._shares.get(JobKind(row.kind))
         if row.kind == JobKind.BUILD:
-            busy = ledgers.running_builds(session)
-            if busy >= self._max_builds:
-                row.reason = f"waiting: {busy} of {self._max_builds} builds run"
-                return False
-            if not self._ledger.build_fits(session, row.owner):
-                row.reason = "waiting: your other builds run first"
-                return False
+            share = shares or Resources()
+            row.reason = self._ledger.build_waits(session, row, self._max_builds, share)
         elif row.kind == JobKind.TRAIN:
             row.reason = self._ledger.worker_waits(session, row, self._max_workers)
-            if row.reason:
-                return False
+        else:
+            row.reason = ""
+        if shares is not None and not row.reason:
+            gets = self._ledger.job_gets(session, row.owner, shares.cpu, shares.memory)
+            if isinstance(gets, str):
+                row.reason = gets
+            else:
+                row.cpu, row.memory = gets
+        if row.reason:
+            return False
         row.state, row.reason = JobState.SUBMITTED, "handed to the engine"
         return True
 
@@ -317,8 +332,8 @@ class Jobs:
                 await follower
 
     def _resources(self, row: JobRow) -> Resources:
-        if row.kind in (JobKind.BUILD, JobKind.MATERIALISE):
-            return self._build_resources
+        if row.kind == JobKind.MATERIALISE:
+            return Resources()
         return Resources(cpu=row.cpu, memory=row.memory, gpu=row.gpu)
 
     async def _follow(self, row: JobRow) -> None:

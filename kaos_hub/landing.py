@@ -1,7 +1,7 @@
-"""Where people land who come in: the first of our pages that they may see.
+"""The page that people see first after login: the first of ours that they may see.
 
-Also the one page where anybody can let a command line in: only the Hub knows, before one of our
-services has been asked, which of them somebody may use.
+Also the one address where every user can let a command line in: only the Hub knows, before one of
+our services has been asked, which of them a user may use.
 """
 
 import re
@@ -15,12 +15,14 @@ _LOGIN = "kaos-login"
 
 
 def login_path(code: str) -> str:
-    """Below the Hub's own path: what leads whoever opens it to their page for this login."""
+    """Return the address, below the Hub's own, that leads a user to the page for this login."""
     return f"?{urlencode({_LOGIN: code})}"
 
 
 def first_page(handler: Any) -> str:
-    """For ``c.JupyterHub.default_url``: Notebooks; Trainings for who may only train; else home.
+    """Return the first page of a user, for ``c.JupyterHub.default_url``.
+
+    It is Notebooks; Trainings for users who may only train; the Hub's home for all others.
 
     Args:
         handler: the Hub's handler that wants to know.

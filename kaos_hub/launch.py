@@ -1,27 +1,34 @@
 """Starting JupyterHub as a child process, and knowing when all of it really answers."""
 
+import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 from kaos_hub import proxy
-from kaos_hub.datadir import DataDir, is_free, obstacle
+from kaos_hub.certificates import Certificates
+from kaos_hub.datadir import DataDir, Held
 from kaos_hub.errors import Conflict, KaosError, Unavailable
+from kaos_hub.ports import is_free, obstacle
+from kaos_hub.public_address import Settled, remembered
 
 _PR_SET_PDEATHSIG = 1
+_UP, _READY = "up.lock", "up.ready"
 _INNER_PORTS = ("hub", "service", "admission", "proxy")
 _LOG_LIMIT = 20 << 20
 _BORING = (" ", "}", "[I ", "[D ")
@@ -30,14 +37,25 @@ _PROXY = "[ConfigProxy]"
 _FRAME = re.compile(r' {4,}File "(.+)", line (\d+)')
 _ERROR = re.compile(r" {4}(kaos_hub\.errors\.\w+: )?((?(1)|[\w.]+: ).+)")
 
-# Loopback is never behind anybody's proxy, whatever the environment says.
+# Loopback is never behind a proxy, whatever the environment says.
 _OPENER = build_opener(ProxyHandler({}))
 
 
 def call(
-    url: str, token: str | None = None, body: object = None, timeout: float = 10
+    url: str,
+    token: str | None = None,
+    body: object = None,
+    timeout: float = 10,
+    context: ssl.SSLContext | None = None,
 ) -> tuple[int, Any]:
     """Ask something of the Hub on this machine: its status and the JSON answered (else None).
+
+    Args:
+        url: what to ask.
+        token: with which right.
+        body: sent as JSON.
+        timeout: seconds for each step.
+        context: for TLS, with a part of the hub that speaks it; see :func:`certificates`.
 
     Raises:
         Unavailable: it does not answer.
@@ -45,13 +63,20 @@ def call(
     headers = {"Authorization": f"token {token}"} if token else {}
     data = None if body is None else json.dumps(body).encode()
     request = Request(url, data=data, headers=headers)  # noqa: S310  only http URLs of ours
+    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context)) if context else _OPENER
     try:
-        with _OPENER.open(request, timeout=timeout) as answer:
+        with opener.open(request, timeout=timeout) as answer:
             return answer.status, _json(answer.read())
     except HTTPError as e:
         return e.code, _json(e.read())
     except (URLError, OSError) as e:
         raise Unavailable(f"{url} does not answer: {e}") from None
+
+
+def certificates(data: DataDir) -> Certificates | None:
+    """Those of a Hub whose parts speak TLS with each other, as it was when it started last."""
+    known = remembered(data)
+    return Certificates(Path(known.certificates)) if known and known.certificates else None
 
 
 def _json(body: bytes) -> Any:
@@ -92,6 +117,55 @@ def running(data: DataDir) -> int | None:
     return None
 
 
+def starting(data: DataDir) -> int | None:
+    """The process id of the `kaos up` that is starting the Hub of a data directory, or None.
+
+    None, too, once the Hub is ready, and where nothing can be seen.
+    """
+    try:
+        with (data.path / _UP).open(encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        ready = (data.path / _READY).exists()
+        return None if ready else int((data.path / _UP).read_text() or 0)
+    except OSError:
+        pass
+    return None
+
+
+@contextlib.contextmanager
+def told(data: DataDir) -> Iterator[Callable[[], None]]:
+    """Let other commands know that the Hub is being started, until they are told that it is there.
+
+    Yields:
+        To be called when it is.
+
+    Raises:
+        Conflict: another `kaos up` is at it.
+    """
+    ready = data.path / _READY
+    with _held(data):
+        ready.unlink(missing_ok=True)
+        yield ready.touch
+
+
+def _held(data: DataDir, patience: float = 1) -> Held:
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return data.hold(_UP)
+        except Conflict:
+            if time.monotonic() > until:  # not only looked at
+                raise
+            time.sleep(0.05)
+
+
+def local_url(data: DataDir) -> str:
+    """Return the URL of a data directory's Hub for this machine, as far as that is known."""
+    known = remembered(data)
+    return known.local if known else f"http://127.0.0.1:{data.port('public', prefer=8000)}"
+
+
 def check_ports(data: DataDir, public: int, inner: str, patience: float = 5) -> None:
     """Make sure that the Hub can listen, so that it does not find out halfway.
 
@@ -102,7 +176,7 @@ def check_ports(data: DataDir, public: int, inner: str, patience: float = 5) -> 
         patience: seconds to wait for what a killed Hub left to be gone.
 
     Raises:
-        Conflict: a port is taken by somebody else; says how to take another.
+        Conflict: a port is taken by another program; says how to take another.
     """
     orphan = proxy.leftover(data.path / "proxy.pid")
     if orphan is None and (why := obstacle("127.0.0.1", public)):
@@ -135,13 +209,14 @@ class HubProcess:
     @classmethod
     def start(cls, data: DataDir, environment: Mapping[str, str]) -> "HubProcess":
         """Start it; what it says goes to ``logs/hub.log``."""
+        data.address.unlink(missing_ok=True)  # an earlier one's may be another
         log = data.logs / "hub.log"
         if log.exists() and log.stat().st_size > _LOG_LIMIT:
             log.replace(log.with_suffix(".log.1"))
         with log.open("ab") as output:
             since = output.tell()
             process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterhub", "-f", str(config_file())],
+                [sys.executable, "-m", "kaos_hub.hub_app", "-f", str(config_file())],
                 cwd=data.path,
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
@@ -153,8 +228,33 @@ class HubProcess:
             )
         return cls(process, log, since)
 
-    def wait_until_ready(self, checks: Sequence[str], patience: float = 180) -> None:
+    def wait_for_address(self, data: DataDir, patience: float = 180) -> Settled:
+        """Wait until the configuration has settled the address that people use; return it.
+
+        Raises:
+            KaosError: it ended, with the last lines of its log, or took longer than ``patience``
+                seconds.
+        """
+        until = time.monotonic() + patience
+        while (found := remembered(data)) is None:
+            self._check_alive()
+            if time.monotonic() > until:
+                raise Unavailable(f"The Hub does not start. {self.last_words()}")
+            time.sleep(0.05)
+        return found
+
+    def wait_until_ready(
+        self,
+        checks: Sequence[str],
+        patience: float = 180,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         """Return when all of ``checks`` (URLs), one after the other, answer 200.
+
+        Args:
+            checks: the URLs.
+            patience: seconds.
+            context: for those of parts of the hub that speak TLS.
 
         Raises:
             KaosError: it ended, with the last lines of its log, or took longer than ``patience``
@@ -163,7 +263,7 @@ class HubProcess:
         until = time.monotonic() + patience
         for url in checks:
             pause = 0.05
-            while not _answers(url):
+            while not _answers(url, context):
                 self._check_alive()
                 if time.monotonic() > until:
                     raise Unavailable(
@@ -232,7 +332,7 @@ def interruptible() -> None:
 
 
 def _endings() -> list[signal.Signals]:
-    """The signals that end us; a hang-up only if nobody (``nohup``) asked to ignore it."""
+    """List the signals that end us; a hang-up only if it is not ignored, as by ``nohup``."""
     endings = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         endings.append(signal.SIGHUP)
@@ -245,9 +345,9 @@ def end_leftover_proxy(data: DataDir) -> None:
         proxy.end_leftover(data.path / "proxy.pid")
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, context: ssl.SSLContext | None) -> bool:
     try:
-        status, _ = call(url, timeout=5)
+        status, _ = call(url, timeout=5, context=context)
     except Unavailable:
         return False
     return status == 200

@@ -74,7 +74,7 @@ def _write(file: int, point: "dict[str, object]") -> None:
 
 
 def _file() -> "int | None":
-    """Where to write; opened once in each process."""
+    """Return the descriptor to write to, opened once in each process; None if there is none."""
     pid = os.getpid()
     if pid not in _open:
         _open.clear()
@@ -83,7 +83,7 @@ def _file() -> "int | None":
         if path:
             flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
             try:
-                # a pipe that nobody reads is an error then, and not a wait without end
+                # a pipe without a reader is an error then, and not a wait without end
                 _open[pid] = os.open(path, flags | getattr(os, "O_CREAT", 0), 0o644)
                 os.set_blocking(_open[pid], True)  # type: ignore[arg-type]
             except (OSError, AttributeError):

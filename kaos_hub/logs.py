@@ -1,6 +1,7 @@
 """Logs that outlive what wrote them: append-only files, read from any offset, followed live."""
 
 import asyncio
+import os
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,7 @@ CHUNK = 256 * 1024
 class LogStore:
     """A directory of logs. An offset counts bytes and stays valid for ever.
 
-    Readers keep their own place in the file, so a slow one delays nobody.
+    Readers keep their own place in the file, so a slow one delays no other.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -81,7 +82,7 @@ class LogStore:
                 return
 
     def _from_end(self, name: str, size: int) -> int:
-        """Where the first whole line of the last bytes begins."""
+        """Return where the first whole line of the last ``size`` bytes begins."""
         start = self.size(name) - size
         if start <= 0:
             return 0
@@ -93,7 +94,8 @@ class LogStore:
     def _piece(self, name: str, offset: int) -> bytes:
         try:
             with self._path(name).open("rb") as file:
-                file.seek(offset)
+                # The caller may name any number, also one that no file system can seek to.
+                file.seek(min(offset, os.fstat(file.fileno()).st_size))
                 piece = file.read(CHUNK)
         except FileNotFoundError:
             return b""

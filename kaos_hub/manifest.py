@@ -97,7 +97,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _whole(lines: Any) -> Iterator[bytes]:
-    """Lines, the longest ones cut: nobody can be made to hold a line without end."""
+    """Yield lines, the longest ones cut: a line without end must not fill the memory."""
     while line := lines.readline(LONGEST_LINE + 1):
         yield line
 
@@ -125,7 +125,7 @@ class _Line:
         raise InvalidBundle(message, file=self.file, line=self.number) from None
 
     def read(self, raw: bytes) -> dict[str, Any] | None:
-        """What the line says; nothing, if it is blank or a comment."""
+        """Return the object on the line; None if it is blank or a comment."""
         if len(raw) > LONGEST_LINE:
             self.refuse(f"the line is longer than {LONGEST_LINE:,} bytes; each is one JSON object")
         try:
@@ -242,7 +242,7 @@ class _Paths:
             folder = folder.rpartition("/")[0]
 
     def _add_folder(self, folder: str, where: tuple[str, int], line: _Line) -> bool:
-        """Whether it is new, and with it perhaps the folders above."""
+        """Add a folder. Return whether it is new, and with it perhaps the folders above."""
         folded, known = tree.fold(folder), len(self._folders)
         if folded in self._files:
             file, number = self._files[folded]

@@ -3,6 +3,7 @@
 Source of the suffixes: the Kubernetes API's resource quantities.
 """
 
+import math
 import re
 from decimal import Decimal
 
@@ -14,15 +15,28 @@ _SUFFIX: dict[str, int | Decimal] = {
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
 }  # fmt: skip
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*")
+_LONGEST = 64
+"""Characters of a quantity."""
 _CPU_HELP = "cpu is cores: 0.5, 2 or 500m, more than zero"
 _MEMORY_HELP = "memory is bytes with a suffix: 512Mi, 1.5Gi, 2G, more than zero"
 _GPU_HELP = "gpu is a whole number of devices: 0, 1, 2…"
 
 
+def _text(value: object) -> str:
+    """Return what people wrote; empty if longer than any quantity, before it is looked through."""
+    text = str(value)
+    return text if len(text) <= _LONGEST else ""
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
 def _quantity(value: object, help: str, suffixes: tuple[str, ...]) -> Decimal:
-    match = _QUANTITY.fullmatch(str(value))
+    match = _QUANTITY.fullmatch(_text(value))
     if isinstance(value, bool) or match is None or match[2] not in suffixes:
-        raise InvalidResources(f"{value!r} is not understood; {help}")
+        raise InvalidResources(f"{_shown(value)} is not understood; {help}")
     amount = Decimal(match[1]) * _SUFFIX[match[2]]
     if amount <= 0:
         raise InvalidResources(f"{value!r} is not more than zero; {help}")
@@ -38,7 +52,7 @@ def parse_cpu(value: object) -> float:
     cores = _quantity(value, _CPU_HELP, ("", "m"))
     if cores > 100_000:
         raise InvalidResources(f"{value!r} is too much; {_CPU_HELP}")
-    return float(-(-cores * 1000 // 1)) / 1000
+    return math.ceil(cores * 1000) / 1000
 
 
 def parse_memory(value: object) -> int:
@@ -61,8 +75,8 @@ def parse_gpu(value: object) -> int:
     Raises:
         InvalidResources: anything else.
     """
-    if isinstance(value, bool) or not re.fullmatch(r"\d{1,4}", str(value).strip()):
-        raise InvalidResources(f"{value!r} is not understood; {_GPU_HELP}")
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,4}", _text(value).strip()):
+        raise InvalidResources(f"{_shown(value)} is not understood; {_GPU_HELP}")
     return int(str(value))
 
 
@@ -75,11 +89,11 @@ def parse_duration(value: object) -> int:
     Raises:
         InvalidResources: not a duration below ten years.
     """
-    if str(value).strip().lower() in ("never", "none", "off"):
+    if _text(value).strip().lower() in ("never", "none", "off"):
         return 0
-    match = None if isinstance(value, bool) else _DURATION.fullmatch(str(value))
+    match = None if isinstance(value, bool) else _DURATION.fullmatch(_text(value))
     if match is None:
-        raise InvalidResources(f"{value!r} is no duration; say 90s, 30m, 1.5h, 2d or never")
+        raise InvalidResources(f"{_shown(value)} is no duration; say 90s, 30m, 1.5h, 2d or never")
     seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
     if seconds > 10 * 365 * 86400:
         raise InvalidResources(f"{value!r} is more than ten years")

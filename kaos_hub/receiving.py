@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.database import Database
 from kaos_hub.errors import InvalidRequest, KaosError, TooLarge
-from kaos_hub.ledger import Ledger, stored
+from kaos_hub.ledger import Ledger
 from kaos_hub.stores.base import Store, Upload
 from kaos_hub.tables import HoldingRow
 
@@ -55,12 +55,20 @@ class Receiver:
         db, store, ledger: what it works with.
         max_file_size: bytes of the largest file accepted.
         owner: whose objects they become.
+        announced: bytes that will come, as far as they are known.
     """
 
     def __init__(
-        self, db: Database, store: Store, ledger: Ledger, max_file_size: int, owner: str
+        self,
+        db: Database,
+        store: Store,
+        ledger: Ledger,
+        max_file_size: int,
+        owner: str,
+        announced: int = 0,
     ) -> None:
-        self._db, self._store, self._ledger = db, store, ledger
+        self._db, self._store = db, store
+        self._reservation = ledger.reserve(owner)
         self._max_file_size, self._owner = max_file_size, owner
         self._head = b""
         self._upload: Upload | None = None
@@ -70,8 +78,8 @@ class Receiver:
         self._at_once = _AT_ONCE if store.private else 1
         self._done: dict[str, int] = {}
         self._received = 0
-        self._room: int | None = None
-        self._measured = False
+        self._announced = announced
+        self._free = 0
 
     async def feed(self, data: bytes) -> None:
         """Take the next bytes.
@@ -111,19 +119,12 @@ class Receiver:
         return view[end + 1 :]
 
     async def _reserve(self, size: int) -> None:
-        if not self._measured:
-            limit = self._ledger.limits(self._owner).storage
-            if limit is not None:
-                held = await self._db.run(lambda session: stored(session, self._owner))
-                self._room = limit - held
-            self._measured = True
-        if self._room is not None:
-            self._room -= size
-            if self._room < 0:
-                # the ledger says it with numbers
-                await self._db.run(
-                    lambda session: self._ledger.admit_storage(session, self._owner, size)
-                )
+        """Hold storage for an object; at first for all that was announced, if there is room."""
+        if size > self._free:
+            needed = size - self._free
+            self._free += await self._reservation.grow(needed, self._announced)
+            self._announced = 0
+        self._free -= size
 
     async def _complete(self) -> None:
         assert self._upload is not None
@@ -147,10 +148,14 @@ class Receiver:
     async def _record(self) -> None:
         done, self._done = self._done, {}
         if done:
-            await self._db.run(lambda session: _hold(session, self._owner, done))
+            await self._db.run(lambda session: self._hold(session, done))
+
+    def _hold(self, session: Session, done: Mapping[str, int]) -> None:
+        _hold(session, self._owner, done)
+        self._reservation.settle(session, sum(done.values()))
 
     async def finish(self) -> int:
-        """The stream ended; how many objects came.
+        """End the stream. Return how many objects came.
 
         Raises:
             InvalidRequest: it ended in the middle of an object, or one of the last is not what its
@@ -163,19 +168,23 @@ class Receiver:
             raise
         if self._upload is None and not self._head:
             await self._record()
+            await self._reservation.release()
             return self._received
         await self.abort()
         raise InvalidRequest("The upload ended in the middle of an object. Send it again.")
 
     async def abort(self) -> None:
-        """The stream broke off. What was complete is kept."""
+        """Give up a stream that broke off. What was complete is kept."""
         if self._upload is not None:
             await self._upload.abort()
             self._upload = None
         while self._keeping:
             with contextlib.suppress(KaosError):
                 await self._settle(0)
-        await self._record()
+        try:
+            await self._record()
+        finally:
+            await self._reservation.release()
 
 
 async def _finish(upload: Upload) -> None:

@@ -49,7 +49,7 @@ class Removal:
     async def users(
         self, owner: str, kind: BundleKind, name: str, number: int | None = None
     ) -> list[str]:
-        """What keeps a bundle (or one version) from being deleted, in words."""
+        """List what keeps a bundle (or one version) from being deleted, in words."""
         return await self._db.run(
             lambda session: _users(session, _ids(session, owner, kind, name, number))
         )
@@ -75,7 +75,7 @@ class Removal:
             )
             if done is not None:
                 return done
-        # Somebody sends all the time: what is loose stays counted until the next is deleted.
+        # The owner sends all the time: what is loose stays counted until the next is deleted.
         done = await self._db.run(lambda s: _delete(s, (owner, kind, name, number), None, set()))
         assert done is not None, "nothing was to be compared"
         return done

@@ -6,10 +6,8 @@ is harmless.
 """
 
 import hashlib
-import io
 import os
 import re
-import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,8 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kaos_hub import __version__
-from kaos_hub.errors import BuildFailed, EngineUnavailable, NotFound
+from kaos_hub import __version__, helper_images
+from kaos_hub.errors import EngineUnavailable, NotFound
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 REPOSITORY = "kaos-hub/runtime"
 LABEL = "kaos.runtime"
 ROOT = "/opt/kaos"
-"""Where the volume has to be mounted, read-only."""
+"""The path at which the volume has to be mounted, read-only."""
 COMMAND = f"{ROOT}/bin/kaos-notebook"
 """The command of a notebook's container."""
 
@@ -46,13 +44,14 @@ _PARTS = (
     "grid.py",
     "manifest.py",
     "datadir.py",
+    "ports.py",
+    "tls.py",
     "bundles",
     "cli",
     "client",
     "inside",
     "registry",
 )
-_FILES = "images/runtime"
 
 
 @dataclass(frozen=True)
@@ -79,16 +78,6 @@ class Runtime:
     def volume(self) -> str:
         return f"kaos-runtime-{self.tag}"
 
-    def archive(self) -> bytes:
-        """The build's context as a tar."""
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
-            for name, content in self.files:
-                entry = tarfile.TarInfo(name)
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
-        return buffer.getvalue()
-
 
 def current() -> Runtime:
     """The runtime as this installation would build it now.
@@ -113,7 +102,7 @@ def volume() -> str:
     """The name of the volume to mount at :data:`ROOT`.
 
     ``KAOS_RUNTIME_VOLUME`` names it for processes whose parent has called :func:`ensure`, so that
-    all mean the same one even while somebody edits the sources. See :func:`current` for errors.
+    all mean the same one even while the sources are edited. See :func:`current` for errors.
     """
     return os.environ.get("KAOS_RUNTIME_VOLUME") or current().volume
 
@@ -166,7 +155,7 @@ def prune(client: "DockerClient", older: float = 3600) -> list[str]:
 
     Args:
         client: of the Engine.
-        older: seconds; what is younger stays, for somebody may be about to use it.
+        older: seconds; what is younger stays, for another process may be about to use it.
 
     Raises:
         EngineUnavailable: the Docker Engine does not answer.
@@ -207,28 +196,16 @@ def _time(text: str) -> datetime:
 
 
 def _build(client: "DockerClient", runtime: Runtime, log: Callable[[str], None]) -> None:
-    """Build the image, with whichever builder the Engine's API has."""
-    tail: list[str] = []
-    stream = client.api.build(
-        fileobj=io.BytesIO(runtime.archive()),
-        custom_context=True,
-        encoding="gzip",
-        tag=runtime.image,
-        buildargs={"JUPYTERHUB_VERSION": runtime.hub, "VERSION": runtime.tag},
-        labels={LABEL: runtime.tag},
-        rm=True,
-        forcerm=True,
-        decode=True,
+    arguments = {"JUPYTERHUB_VERSION": runtime.hub, "VERSION": runtime.tag}
+    helper_images.build(
+        client,
+        "the runtime",
+        helper_images.archive(runtime.files),
+        runtime.image,
+        arguments,
+        {LABEL: runtime.tag},
+        log,
     )
-    for event in stream:
-        for line in str(event.get("stream") or event.get("status") or "").splitlines():
-            if line.strip():
-                log(line)
-                tail = [*tail[-9:], line]
-        if event.get("error"):
-            raise BuildFailed(
-                f"the runtime could not be built: {event['error']}\n" + "\n".join(tail)
-            )
 
 
 def _fill(client: "DockerClient", runtime: Runtime) -> None:
@@ -253,7 +230,7 @@ def _hub_series() -> str:
 
 def _context() -> Iterator[tuple[str, bytes]]:
     """Name and content of each file of the build's context, always in the same order."""
-    files = _find_files()
+    files = helper_images.folder("runtime")
     for path in sorted(p for p in files.iterdir() if p.is_file()):
         yield path.name, path.read_bytes()
     yield "sdk-requirements.txt", "\n".join(_requirements()).encode() + b"\n"
@@ -265,22 +242,8 @@ def _context() -> Iterator[tuple[str, bytes]]:
     yield f"package/kaos_hub-{__version__}.dist-info/METADATA", _metadata().encode()
 
 
-def _find_files() -> Path:
-    """The files of ``images/runtime``: in a checkout, or where an installation puts its data."""
-    checkout = _PACKAGE.parent / _FILES
-    if (checkout / "Dockerfile").exists():
-        return checkout
-    for file in metadata.files("kaos-hub") or ():
-        if str(file).endswith(f"share/kaos_hub/{_FILES}/Dockerfile"):
-            return Path(str(file.locate())).resolve().parent
-    raise NotFound(
-        f"share/kaos_hub/{_FILES} is not installed with kaos_hub; the Docker engine needs it:"
-        " install kaos-hub again, from a wheel or its repository"
-    )
-
-
 def _requirements() -> list[str]:
-    """What the light install of kaos_hub needs."""
+    """List the requirements of the light install of kaos_hub."""
     return sorted(r for r in metadata.requires("kaos-hub") or () if "extra ==" not in r)
 
 

@@ -68,7 +68,7 @@ class Stamper:
         return self._take()
 
     def finish(self, now: float) -> bytes:
-        """What is left when no more output comes."""
+        """Return what is left when no more output comes."""
         self._stamp = stamp(now)
         if self._line or self._redrawn:
             self._end()

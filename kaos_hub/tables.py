@@ -69,12 +69,36 @@ class Table(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON(), list[str]: JSON()}
 
 
+class OwnerRow(Table):
+    """An owner, with its name and identity. In all tables it is a key, which outlives names."""
+
+    __tablename__ = "owners"
+    owner: Mapped[str] = mapped_column(String(255), primary_key=True)
+    # as it is called now, or was last
+    name: Mapped[str] = mapped_column(String(255))
+    # kind and identity in the Hub; none: not seen since there are identities
+    identity: Mapped[str | None] = mapped_column(String(255), unique=True)
+    seen: Mapped[datetime]
+    # since when the Hub has it no more, if it was found so
+    gone: Mapped[datetime | None]
+
+
 class HoldingRow(Table):
     """An owner holds an object: has sent it, and may name it in a tree. Sizes add up to storage."""
 
     __tablename__ = "holdings"
     owner: Mapped[str] = mapped_column(String(255), primary_key=True)
     digest: Mapped[str] = mapped_column(DigestBytes(), primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+
+
+class ReservationRow(Table):
+    """Storage that is held for content on its way to us. The service that took it up forgets it
+    when the content is there, or when it begins anew."""
+
+    __tablename__ = "reservations"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(255), index=True)
     size: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -94,10 +118,12 @@ class VersionRow(Table):
     author: Mapped[str] = mapped_column(String(255))
     created: Mapped[datetime]
     current: Mapped[bool]
+    # a digest of where its folder was, if the sender said so
+    origin: Mapped[str | None] = mapped_column(String(64))
 
 
 class ImageRow(Table):
-    """What a build left, by owner and key; ``inputs`` is what the key was made of."""
+    """The result of a build, by owner and key; ``inputs`` is what the key was made of."""
 
     __tablename__ = "images"
     owner: Mapped[str] = mapped_column(String(255), primary_key=True)
@@ -110,9 +136,10 @@ class ImageRow(Table):
 
 
 class BaseRow(Table):
-    """What an image reference was resolved to, once; ``--pull`` looks again."""
+    """The image that an owner's reference was resolved to, once; ``--pull`` looks again."""
 
     __tablename__ = "bases"
+    owner: Mapped[str] = mapped_column(String(255), primary_key=True)
     engine: Mapped[str] = mapped_column(String(32), primary_key=True)
     reference: Mapped[str] = mapped_column(String(512), primary_key=True)
     resolved: Mapped[str] = mapped_column(String(512))
@@ -127,7 +154,7 @@ class JobRow(Table):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        # one active job per owner, kind and key: whoever asks for the same joins it
+        # one active job per owner, kind and key: a request for the same joins it
         Index(
             "jobs_one_active",
             "owner",
@@ -175,7 +202,7 @@ class NotebookRow(Table):
     owner: Mapped[str] = mapped_column(String(255))
     name: Mapped[str] = mapped_column(String(32))
     display_name: Mapped[str] = mapped_column(String(120), default="")
-    # the wish
+    # the wish: RUNNING, STOPPED, or DELETED until it is gone
     wanted: Mapped[str] = mapped_column(String(8), default="STOPPED")
     source_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     data_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
@@ -220,6 +247,8 @@ class NotebookRow(Table):
     held_memory: Mapped[int] = mapped_column(BigInteger, default=0)
     held_gpu: Mapped[int] = mapped_column(default=0)
     held_pool: Mapped[str | None] = mapped_column(String(64))
+    # its owner's name when it was admitted: what the Hub made its address of
+    held_name: Mapped[str] = mapped_column(String(255), default="")
     held_options: Mapped[dict[str, Any]] = mapped_column(JSON(), default=dict)
     admitted: Mapped[datetime | None]
     # the idle rule
@@ -229,7 +258,7 @@ class NotebookRow(Table):
 
 
 class ChoiceRow(Table):
-    """What an owner chose for the notebook that was accepted last."""
+    """The choices of an owner for the notebook that was accepted last."""
 
     __tablename__ = "choices"
     __table_args__ = (Index("choices_by_asked", "asked"),)
@@ -260,7 +289,7 @@ class WorkloadRow(Table):
 
 
 class EventRow(Table):
-    """What happened to a notebook; streams resume from its ids."""
+    """An event of a notebook; streams resume from its id."""
 
     __tablename__ = "events"
     # ids are never used twice, or a resumed stream would miss events
@@ -298,6 +327,8 @@ class TrainingRow(Table):
     data_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     manifest_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     params_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    # kinds of those that the request did not give
+    reused: Mapped[list[str]] = mapped_column(JSON(), default=list, server_default="[]")
     slots: Mapped[int] = mapped_column(default=1)
     goal_metric: Mapped[str | None] = mapped_column(String(100))
     goal_direction: Mapped[str | None] = mapped_column(String(8))
@@ -319,7 +350,7 @@ class TrainingRow(Table):
     engine: Mapped[str] = mapped_column(String(32), default="")
     environment_key: Mapped[str] = mapped_column(String(64), default="")
     environment: Mapped[dict[str, Any]] = mapped_column(JSON(), default=dict)
-    # who wants its end, if anybody
+    # why it was asked to end; empty if it was not
     kill_reason: Mapped[str] = mapped_column(Text, default="")
     losses: Mapped[int] = mapped_column(default=0)
     created: Mapped[datetime]
@@ -375,10 +406,14 @@ class TrialRow(Table):
 
 
 class InputRow(Table):
-    """What an owner trains with where nothing else is said, by kind of bundle."""
+    """The bundle, one of a kind, that an owner trains a source of that name with by default.
+
+    The name is empty for what was given before there was a source.
+    """
 
     __tablename__ = "inputs"
     owner: Mapped[str] = mapped_column(String(255), primary_key=True)
+    source: Mapped[str] = mapped_column(String(64), primary_key=True)
     kind: Mapped[str] = mapped_column(String(16), primary_key=True)
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
     author: Mapped[str] = mapped_column(String(255))
@@ -386,7 +421,7 @@ class InputRow(Table):
 
 
 class IngestRow(Table):
-    """What was fetched by a manifest: a data bundle, and an index of which file came from where."""
+    """Files fetched by a manifest: a data bundle, and an index of which file came from where."""
 
     __tablename__ = "ingests"
     owner: Mapped[str] = mapped_column(String(255), primary_key=True)
@@ -399,7 +434,7 @@ class IngestRow(Table):
 
 
 class TrainingEventRow(Table):
-    """What happened to a training; streams resume from its ids."""
+    """An event of a training; streams resume from its id."""
 
     __tablename__ = "training_events"
     # ids are never used twice, or a resumed stream would miss events

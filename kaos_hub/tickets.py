@@ -2,8 +2,8 @@
 
 A ticket names a workload and the digests of the trees that it may fetch, and is signed with a key
 that only the service holds: ``kaos1.<base64url of JSON>.<hex of HMAC-SHA256>``. So none has to be
-kept. It holds no right of a user's; whoever checks one must also ask whether its workload is still
-alive, since a ticket is worth nothing once its workload is over.
+kept. It holds no right of a user's. The code that checks one must also ask whether its workload is
+still alive, since a ticket is worth nothing once its workload is over.
 
 Another kind lets a page of the Hub's send a user's folders, and nothing else: there the service's
 own cookies cannot be read. It names the user: ``kaosup1.…``.
@@ -32,7 +32,7 @@ _REFUSED = "The ticket is not valid."
 
 @dataclass(frozen=True)
 class Ticket:
-    """What a valid ticket says."""
+    """The content of a valid ticket."""
 
     workload: str
     """The workload that it was made for."""
@@ -91,7 +91,7 @@ class Tickets:
         return str(self._open(_UPLOAD, ticket)["user"])
 
     def check(self, ticket: str) -> Ticket:
-        """What a ticket says, if it is one of ours and has not expired.
+        """Return what a ticket says, if it is one of ours and has not expired.
 
         Raises:
             NotAuthenticated: it is not; never says why.
@@ -124,5 +124,5 @@ class Tickets:
 
 
 def for_upload(ticket: str) -> bool:
-    """Whether it looks like a ticket for uploads."""
+    """Return whether it looks like a ticket for uploads."""
     return ticket.startswith(f"{_UPLOAD}.")

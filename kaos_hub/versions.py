@@ -1,7 +1,7 @@
 """Bundles as versions of a name, held by an owner.
 
-What an owner may name he must hold: have sent it himself. So equal bytes are kept once underneath,
-yet nobody learns from an answer whether somebody else has them.
+An owner may name only what it holds: what was sent for it. So equal bytes are kept once underneath,
+yet no answer tells an owner whether another one has them.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 
 from sqlalchemy import or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session
 
 from kaos_hub.bundles import source as source_rules, tree, walk
 from kaos_hub.bundles.archive import write_tar
@@ -19,6 +19,7 @@ from kaos_hub.bundles.limits import Limits
 from kaos_hub.bundles.objects import ReadObject, whole
 from kaos_hub.database import Database
 from kaos_hub.errors import InvalidBundle, KaosError, MissingObjects, NotFound
+from kaos_hub.identities import shown_author, shown_owner
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import (
     BundleKind,
@@ -42,7 +43,7 @@ _TEXT = 1 << 20
 
 
 class Versions:
-    """What an owner sent, and the versions made of it.
+    """The objects that owners sent, and the versions made of them.
 
     Args:
         db: the service's database.
@@ -62,7 +63,7 @@ class Versions:
     # --- taking in ---
 
     async def missing(self, owner: str, asked: MissingRequest) -> MissingAnswer:
-        """Which of the objects the owner has yet to send.
+        """Return which of the objects the owner has yet to send.
 
         Raises:
             LimitExceeded: they would not fit; nothing need be sent.
@@ -79,9 +80,13 @@ class Versions:
 
         return MissingAnswer(missing=await self._db.run(look))
 
-    def receive(self, owner: str) -> Receiver:
-        """Take in objects as they come over the wire."""
-        return Receiver(self._db, self._store, self._ledger, self._max_file_size, owner)
+    async def room(self, owner: str) -> int | None:
+        """Bytes that an owner may send, besides what is on its way; None is no bound."""
+        return await self._db.run(lambda session: self._ledger.room(session, owner))
+
+    def receive(self, owner: str, announced: int = 0) -> Receiver:
+        """Take in objects as they come over the wire; ``announced`` bytes, if that is known."""
+        return Receiver(self._db, self._store, self._ledger, self._max_file_size, owner, announced)
 
     async def commit(
         self,
@@ -129,7 +134,7 @@ class Versions:
         """Bytes and files of a tree, found well-formed and held by the owner to the last object.
 
         A listing is read only after it is known to be the owner's: whatever is wrong with the tree
-        of somebody else, the answer is that it was not sent.
+        of another owner, the answer is that it was not sent.
         """
         loop = asyncio.get_running_loop()
 
@@ -161,7 +166,7 @@ class Versions:
 
     @property
     def read(self) -> ReadObject:
-        """Reads any object of the store, whoever holds it. Blocks."""
+        """A function that reads any object of the store, whichever owner holds it. Blocks."""
         return self._read
 
     async def object(self, digest: str) -> bytes:
@@ -169,7 +174,7 @@ class Versions:
         return b"".join([piece async for piece in self._store.read(digest)])
 
     async def has(self, digest: str) -> bool:
-        """Whether an object is there, whoever holds it."""
+        """Return whether an object is there, whichever owner holds it."""
         return await self._store.size(digest) is not None
 
     async def compose(self, below: str, above: str) -> str:
@@ -238,7 +243,7 @@ class Versions:
         )
 
     async def entries(self, version: BundleVersion, path: str = "") -> list[TreeEntry]:
-        """What stands in a directory of a version.
+        """List the entries of a directory of a version.
 
         Raises:
             NotFound: no such directory in it.
@@ -317,6 +322,7 @@ def _select_or_add(
         row = VersionRow(
             owner=owner, kind=wanted.kind, name=wanted.name, number=(newest or 0) + 1,
             digest=wanted.root, size=size, files=files, author=author, created=now(),
+            origin=wanted.origin,
         )  # fmt: skip
         session.add(row)
     row.current = True
@@ -347,8 +353,7 @@ def select_version(session: Session, owner: str, kind: BundleKind, text: str) ->
 
 
 def in_use(session: Session, version_id: int) -> bool:
-    """Whether something that has not ended needs the version: a notebook, a training, or what an
-    owner trains with."""
+    """Return whether a notebook, an unfinished training or a default input needs the version."""
     training = (
         TrainingRow.source_id,
         TrainingRow.data_id,
@@ -372,10 +377,13 @@ def in_use(session: Session, version_id: int) -> bool:
     return any(session.scalar(query.limit(1)) is not None for query in queries)
 
 
-def as_model(row: VersionRow) -> BundleVersion:
-    """A version as the API shows it."""
+def as_model(row: VersionRow, session: Session | None = None) -> BundleVersion:
+    """A version as the API shows it; ``session`` is needed where it was read in another."""
+    session = session or object_session(row)
+    assert session is not None, "read in this transaction"
     return BundleVersion(
         kind=BundleKind(row.kind), name=row.name, version=row.number, digest=row.digest,
-        owner=row.owner, author=row.author, created=row.created, size=row.size, files=row.files,
+        owner=shown_owner(session, row.owner), author=shown_author(session, row.author),
+        created=row.created, size=row.size, files=row.files,
         current=row.current,
     )  # fmt: skip

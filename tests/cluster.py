@@ -217,9 +217,12 @@ def _ours() -> bool | None:
 @contextlib.contextmanager
 def hub_on_cluster(directory: Path) -> Iterator[ClusterHub]:
     """kaos_hub on the cluster while you use it. One that somebody else brought up is left alone."""
-    if _ours() is False:
+    ours, bring_up = _ours(), bringing_up()
+    if ours is False:
         pytest.fail(f"The cluster has a namespace {HUB} that tests did not make; not touching it.")
-    bring_up = bringing_up()
+    if ours and not os.environ.get("KAOS_TEST_KEEP"):
+        # Of tests that were killed: their notebooks and users are not to meet those of these.
+        bring_up.down(HUB)
     bring_up.make_namespace(HUB)
     kubectl("annotate", "namespace", HUB, f"{_MARK}=yes", "--overwrite")
     registry = os.environ.get("REGISTRY", ""), os.environ.get("CLUSTER_REGISTRY", "")

@@ -1,6 +1,7 @@
 """Fixtures that many tests share."""
 
 import contextlib
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,6 +11,22 @@ import pytest_asyncio
 
 from tests import databases, s3
 from tests.hub import RunningHub, running_hub
+from tests.networks import dismiss_all_below
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show why the first try of a test failed that was tried again: it is a fault to be found."""
+    for report in terminalreporter.getreports("rerun"):
+        terminalreporter.write_sep("_", f"first try of {report.nodeid}")
+        terminalreporter.write_line(report.longreprtext)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def networks_go(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Owners' networks, their guards and rules are gone in the end, whatever a test left."""
+    yield
+    if shutil.which("docker"):
+        dismiss_all_below(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from kaos_hub.datadir import DataDir
 from kaos_hub.errors import KaosError
 from kaos_hub.models import AdmissionRequest, Mount, NotebookSpec, ReleaseRequest, Resources
 from tests.hub import ROOT, Answer, free_port, request, wait_until
+from tests.networks import dismiss
 
 CONFIG = """
 load_subconfig({root!r})
@@ -194,14 +195,14 @@ class HubAtDesk:
             environment["KAOS_BRIDGE"] = self._host
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterhub", "-f", str(self._config)],
+                [sys.executable, "-m", "kaos_hub.hub_app", "-f", str(self._config)],
                 cwd=self.log.parent,
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        wait_until(self._answers, 30, "the Hub's first answer")
+        wait_until(self._answers, 120, "the Hub's first answer")
 
     def _answers(self) -> bool:
         assert self.process is not None
@@ -326,6 +327,8 @@ def hub_at_desk(
         hub.stop()
         desk.stop()
         end_all_with(hub.data.path)
+        if engine == "docker":
+            dismiss(hub.data.path)
 
 
 def end_all_with(path: Path) -> None:

@@ -10,7 +10,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
     [
-        *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG")),
+        *(
+            ROOT / f"{name}.md"
+            for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG", "SECURITY")
+        ),
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "examples").glob("*.md"),
         *(ROOT / "helm").rglob("*.md"),

@@ -1,16 +1,20 @@
 """A past for tests: rows as the service itself would have written them, in its own database."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
 
 from kaos_hub.database import Database
 from kaos_hub.tables import JobRow, NotebookRow, VersionRow, now
 from tests import databases
+
+T = TypeVar("T")
 
 
 def write(directory: Path, rows: Iterable[Any]) -> None:
@@ -25,6 +29,20 @@ async def _write(directory: Path, rows: list[Any]) -> None:
     try:
         await db.migrate()
         await db.run(lambda session: session.add_all(rows))
+    finally:
+        db.close()
+
+
+def read(directory: Path, transaction: Callable[[Session], T]) -> T:
+    """Look at the database of a data directory; the service may be running."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, _read(directory, transaction)).result()
+
+
+async def _read(directory: Path, transaction: Callable[[Session], T]) -> T:
+    db = Database(databases.url_of(directory))
+    try:
+        return await db.run(transaction)
     finally:
         db.close()
 

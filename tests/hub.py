@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tests import databases
+from tests import databases, kernel_sets, networks
 
 ROOT = Path(__file__).resolve().parent.parent
 
 _EXTRA = """
 c = get_config()
+c.KaosService.capacity = {"cpu": 64, "memory": "512Gi"}
 c.JupyterHub.authenticator_class = "dummy"
 c.Authenticator.allow_all = True
 c.Authenticator.admin_users = {"root"}
@@ -164,26 +165,37 @@ class RunningHub:
         """One of the secrets in the data directory."""
         return (self.data / "secrets" / name).read_text()
 
-    def start(self, seconds: float = 60) -> None:
+    def start(self, seconds: float = 180) -> None:
         """Start it and wait until the service answers through the proxy."""
+        self.launch()
+        try:
+            wait_until(self.answers, seconds, "the kaos service's first answer", pause=0.3)
+        except AssertionError:
+            self.stop()
+            raise AssertionError(f"the Hub did not start:\n{self.tail()}") from None
+
+    def launch(self) -> None:
+        """Start it."""
         self.directory.mkdir(parents=True, exist_ok=True)
         databases.prepare(self.data)
+        kernel_sets.give(self.data / "kernels")
         extra = self.directory / "extra_config.py"
         extra.write_text(_EXTRA % {"token": self._admin_token} + self.config)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterhub", "-f", str(ROOT / "jupyterhub_config.py")],
+                [
+                    sys.executable,
+                    "-m",
+                    "kaos_hub.hub_app",
+                    "-f",
+                    str(ROOT / "jupyterhub_config.py"),
+                ],
                 cwd=self.directory,
                 env=self._environment(extra),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        try:
-            wait_until(self.answers, seconds, "the kaos service's first answer", pause=0.3)
-        except AssertionError:
-            self.stop()
-            raise AssertionError(f"the Hub did not start:\n{self.tail()}") from None
 
     def _environment(self, extra: Path) -> dict[str, str]:
         given = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTERHUB_", "KAOS_"))}
@@ -235,6 +247,7 @@ class RunningHub:
         """End the Hub as Ctrl-C would, and whatever of its own is left."""
         if self.process is None:
             return
+        kernel_sets.keep(self.data / "kernels")
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -251,6 +264,7 @@ class RunningHub:
                 ours = ["docker", "ps", "-aq", "--filter", f"volume={home}"]
                 for container in subprocess.check_output(ours, text=True).split():
                     subprocess.run(["docker", "rm", "-f", container], capture_output=True)
+            networks.dismiss(self.data)
         for pid in _processes_of(self.data):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -338,6 +352,11 @@ class Browser:
         """Send a form."""
         data = urllib.parse.urlencode(form).encode()
         return self._send(urllib.request.Request(url, data=data, headers=dict(headers or {})))
+
+    def send(self, url: str, body: bytes, media_type: str) -> Answer:
+        """Send a body of another kind."""
+        headers = {"Content-Type": media_type}
+        return self._send(urllib.request.Request(url, data=body, headers=headers))
 
     def _send(self, asked: urllib.request.Request) -> Answer:
         try:

@@ -18,6 +18,9 @@ OUTPUT = ROOT / "test-output"
 CHROMIUM = next(
     (p for p in ("/usr/bin/chromium", "/usr/bin/google-chrome") if Path(p).exists()), None
 )
+FIRST_BUILD = 180_000
+"""Milliseconds. The first build for a Python version installs the packages of its kernels as well:
+on a busy machine that takes more than a minute."""
 CELL = ".jp-Notebook .jp-Cell"
 _ACTIVE = re.compile(r"\bjp-mod-active\b")
 

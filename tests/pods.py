@@ -47,9 +47,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 print("hello from inside", flush=True)
-if os.environ.get("MOOD") == "greedy":
+if os.environ.get("KAOS_USER_MOOD") == "greedy":
     x = [bytearray(b"1" * (1 << 20)) for _ in range(1024)]
-if os.environ.get("MOOD") == "angry":
+if os.environ.get("KAOS_USER_MOOD") == "angry":
     sys.exit(3)
 http.server.ThreadingHTTPServer(("0.0.0.0", 8888), Handler).serve_forever()
 """
@@ -99,6 +99,8 @@ def images() -> tuple[str, str]:
         inside = context / "kaos_hub" / "inside"
         inside.mkdir(parents=True)
         (context / "kaos_hub" / "__init__.py").touch()
+        tls = ROOT / "kaos_hub" / "tls.py"  # which the fetcher imports
+        (context / "kaos_hub" / "tls.py").write_bytes(tls.read_bytes())
         (inside / "__init__.py").touch()
         for part in (ROOT / "kaos_hub" / "inside").glob("fetch*.py"):
             (inside / part.name).write_bytes(part.read_bytes())

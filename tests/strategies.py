@@ -122,7 +122,10 @@ def _fold(name: str) -> str:
 
 def names() -> st.SearchStrategy[str]:
     """Names a bundle may hold, odd ones among them."""
-    letters = st.characters(exclude_categories=("Cs", "Cc", "Cn"), exclude_characters="/")
+    letters = st.characters(
+        exclude_categories=("Cs", "Cc", "Cn"),
+        exclude_characters="/\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069",
+    )
     return st.text(letters, min_size=1, max_size=12).filter(lambda name: name not in (".", ".."))
 
 

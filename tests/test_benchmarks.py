@@ -61,6 +61,14 @@ def test_rebuild() -> None:
     assert all("docker build (classic)" in each and "kaos_hub, SDK" in each for each in who)
 
 
+@pytest.mark.docker
+@needs_docker
+def test_builders() -> None:
+    """Both builders, side by side."""
+    who = names(smoke("rebuild", "builders"))
+    assert who == [["the Engine's own", "kaos_hub's, isolated"]] * 5
+
+
 def test_resubmit() -> None:
     """Against rsync, or not at all."""
     said = smoke("rebuild", "resubmit")

@@ -32,7 +32,7 @@ def token(hub: RunningHub) -> str:
 def kaos(hub: RunningHub, token: str) -> Iterator[Client]:
     """Somebody with a notebook without a source, in which there is something."""
     kaos = Client(hub.url, token)
-    url = kaos.notebooks.deploy(name="idea").wait(60).url
+    url = kaos.notebooks.deploy(name="idea").wait(180).url
     kernel = Kernel(url, token)
     # In a thread: the browser has an event loop in this one.
     run = ThreadPoolExecutor().submit(

@@ -12,7 +12,7 @@ import pytest
 from kaos_hub.client import Client
 from tests.engines import ENGINES
 from tests.hub import ROOT, RunningHub, running_hub
-from tests.lab import Lab, Person, at_browser, chromium, expect
+from tests.lab import FIRST_BUILD, Lab, Person, at_browser, chromium, expect
 
 pytestmark = pytest.mark.browser
 
@@ -59,11 +59,13 @@ def test_from_the_form_to_outputs_in_lab(hub: RunningHub, person: Person) -> Non
     page.click("text=New notebook >> visible=true")
     choose_in_form(page)
     # nothing is built yet: the Hub refuses, and leads to the page where it goes on
+    page.wait_for_url(re.compile(r"/services/kaos/notebooks/first\?open=1$"))
+    page.click("text=Stay here instead")
     page.wait_for_url("**/services/kaos/notebooks/first")
     page.evaluate("document.body.dataset.loaded = 'once'")
-    expect(person.badge()).to_have_text("RUNNING", timeout=60_000)
+    expect(person.badge()).to_have_text("RUNNING", timeout=FIRST_BUILD)
     assert page.evaluate("document.body.dataset.loaded") == "once", "it was loaded again"
-    expect(person.log("build")).to_contain_text("Step 2/")
+    expect(person.log("build")).to_contain_text("Step 2/", ignore_case=True)
     facts = page.locator(".kaos-facts dd")
     for number, fact in enumerate(
         ("example v1", "data v1", "2 cores · 4Gi", "stops after 2 h without activity")

@@ -11,7 +11,7 @@ import pytest
 from kaos_hub.client import Client
 from tests import soundness
 from tests.hub import RunningHub, request, running_hub, wait_until
-from tests.lab import Person, at_browser, chromium, expect
+from tests.lab import FIRST_BUILD, Person, at_browser, chromium, expect
 
 pytestmark = pytest.mark.browser
 
@@ -73,19 +73,19 @@ def new(person: Person, name: str) -> Any:
 
 def running(kaos: Client, name: str) -> None:
     states = lambda: {n.name: n.state for n in kaos.notebooks.list()}  # noqa: E731
-    wait_until(lambda: states().get(name) == "RUNNING", 90, f"{name} to run")
+    wait_until(lambda: states().get(name) == "RUNNING", 180, f"{name} to run")
 
 
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)
 def test_three_choices_first(hub: RunningHub, browser: Any, scheme: str, width: int) -> None:
-    """The rest is one click away; what does not fit says why."""
+    """And the name; the rest is one click away; what does not fit says why."""
     view = {"width": width, "height": 800}
     # axe itself changes styles
     options = {"color_scheme": scheme, "viewport": view, "bypass_csp": True}
     with at_browser(browser, hub, "mae", **options) as person:
         page = new(person, "glance")
         shown = [each for each in page.locator("#spawn_form [name]").all() if each.is_visible()]
-        assert {each.get_attribute("name") for each in shown} == {"source", "data", "size"}
+        assert {each.get_attribute("name") for each in shown} == {"name", "source", "data", "size"}
         huge = page.get_by_label("huge")
         expect(huge).to_be_disabled()
         expect(huge).to_have_accessible_description("More than you may have: 4 cores.")
@@ -158,11 +158,11 @@ def test_a_link_starts_nothing(hub: RunningHub, browser: Any) -> None:
 def test_the_page_of_a_start_stops_it(hub: RunningHub, browser: Any, tmp_path: Path) -> None:
     """That server, and no other: the default one goes on."""
     kaos = client(hub, "evelyn")
-    kaos.notebooks.deploy(name="default").wait(60)
+    kaos.notebooks.deploy(name="default").wait(180)
     with at_browser(browser, hub, "evelyn") as person:
         page = person.page
         kaos.notebooks.deploy(source=slow_starter(tmp_path / "slow"), name="slow")
-        wait_until(lambda: kaos.notebooks.get("slow").state == "STARTING", 60)
+        wait_until(lambda: kaos.notebooks.get("slow").state == "STARTING", 180)
         page.goto(f"{hub.url}/hub/spawn-pending/evelyn/slow")
         expect(page.locator("body")).to_contain_text("Your notebook slow is starting.")
         expect(page.locator("#stop-server-btn")).to_have_count(0)
@@ -185,7 +185,7 @@ def test_the_default_server_is_stopped_there_too(
     kaos = client(hub, "annie")
     with at_browser(browser, hub, "annie") as person:
         kaos.notebooks.deploy(source=slow_starter(tmp_path / "slow"), name="default")
-        wait_until(lambda: kaos.notebooks.get("default").state == "STARTING", 60)
+        wait_until(lambda: kaos.notebooks.get("default").state == "STARTING", 180)
         person.page.goto(f"{hub.url}/hub/spawn-pending/annie")
         person.page.get_by_role("button", name="Stop notebook").click()
         person.page.wait_for_url("**/services/kaos/notebooks/default")
@@ -225,6 +225,53 @@ def test_a_folder_is_sent_from_the_form(hub: RunningHub, browser: Any, tmp_path:
     assert kaos.bundles.submit(made).version == 1
     found = kaos.notebooks.get("fresh").source
     assert found and (found.name, found.version) == ("uploaded", 1)
+
+
+def test_what_is_chosen_before_the_script_is_there_stays(
+    hub: RunningHub, browser: Any, tmp_path: Path
+) -> None:
+    """A slow network: neither a choice nor a folder is lost when the page's script arrives late."""
+
+    chosen = folder(tmp_path / "early")
+    with at_browser(browser, hub, "hasty") as person:
+        page = new(person, "impatient")
+        page.click("text=More options")
+        idle = page.get_by_label("Stop when idle for")
+        idle.fill("soon")
+        held: list[Any] = []
+        page.route("**/spawn.js*", lambda route: held.append(route))
+        page.click("#spawn_form [type=submit]", no_wait_after=True)
+        expect(page.locator(".alert:visible")).to_contain_text("'soon' is no duration")
+        page.click("text=More options")
+        idle.fill("3h")
+        page.locator("#kaos-source-folder").set_input_files(str(chosen))
+        wait_until(lambda: page.wait_for_timeout(50) or held, what="the script's request")
+        held[0].continue_()
+        expect(page.locator("#kaos-source")).to_have_value("early@v1", timeout=60_000)
+        expect(idle).to_have_value("3h")
+
+
+def test_another_folder_of_that_name_is_asked_about_in_the_form(
+    hub: RunningHub, browser: Any, tmp_path: Path
+) -> None:
+    """It replaces no other project's code unasked."""
+    kaos = client(hub, "june")
+    first, second = folder(tmp_path / "a" / "proj"), tmp_path / "b" / "proj"
+    (second / "model").mkdir(parents=True)
+    (second / "Dockerfile").write_text("FROM python:3.13-slim\n")
+    (second / "model" / "other.py").write_text("print('other')\n")
+    with at_browser(browser, hub, "june") as person:
+        page = new(person, "fresh")
+        box = page.locator("[data-upload][data-kind=source]")
+        box.locator("input[type=file]").set_input_files(str(first))
+        expect(box.locator("[data-said]")).to_have_text("proj v1 is there, and chosen.")
+        box.locator("input[type=file]").set_input_files(str(second))
+        expect(box.locator("[data-said]")).to_contain_text("no file in common with proj@v1")
+        person.shoot("spawn-alike", True)
+        box.get_by_role("button", name="Something else: proj-2").click()
+        expect(box.locator("[data-said]")).to_have_text("proj-2 v1 is there, and chosen.")
+        expect(page.locator("#kaos-source")).to_have_value("proj-2@v1")
+    assert kaos.bundles.get("source", "proj").version == 1
 
 
 def test_a_dropped_folder_is_taken(hub: RunningHub, browser: Any) -> None:
@@ -319,11 +366,9 @@ def test_all_of_it_without_scripts(hub: RunningHub, browser: Any, tmp_path: Path
         expect(page.locator("#kaos-source")).to_have_value("mine@v1")
         expect(page.locator("#kaos-data")).to_have_value("numbers@v1")
         page.get_by_role("button", name="Start").click()
-        page.wait_for_url("**/services/kaos/notebooks/plain")
-        # the page loads itself again while something moves
-        expect(person.badge()).to_have_text("RUNNING", timeout=60_000)
-        page.get_by_role("link", name="Open plain").click()
-        expect(page).to_have_title(re.compile("JupyterLab"))
+        # Over the page of the notebook, or the Hub's where that is slow: both load themselves again
+        # while something moves, and lead on when it is ready.
+        expect(page).to_have_title(re.compile("JupyterLab"), timeout=FIRST_BUILD)
         found = client(hub, "grete").notebooks.get("plain")
         assert (found.source and found.source.name, found.data and found.data.name) == (
             "mine",
@@ -355,9 +400,11 @@ def test_an_archive_that_cannot_be_taken_leads_back(
         page.set_input_files("#archive", archive)
         page.get_by_role("button", name="Upload the archive").click()
         expect(page.get_by_role("link", name="Back to the form")).to_be_visible()
-        new(person, "two")
-        expect(page.locator("#kaos-source")).to_have_value("")
+        for name, chosen in (("two", ""), ("one", "own@v1")):
+            page.goto(f"{hub.url}/hub/spawn/gerda/{name}")
+            expect(page.locator("#kaos-source")).to_have_value(chosen)
+        # A notebook that is begun anew has nothing of that.
         new(person, "one")
-        expect(page.locator("#kaos-source")).to_have_value("own@v1")
+        expect(page.locator("#kaos-source")).to_have_value("")
         person.visit("bundles/upload?notebook=--&kind=source")
         expect(page.locator("main")).to_contain_text("cannot name a notebook")

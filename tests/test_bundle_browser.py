@@ -202,6 +202,34 @@ def test_a_folder_becomes_what_the_command_line_makes_of_it(
     expect(page.locator("h1")).to_contain_text("My folder v1")
 
 
+def test_another_folder_of_that_name_is_asked_about(
+    visit: Any, hub: RunningHub, tmp_path: Path
+) -> None:
+    person = visit("fritz")
+    page = person.page
+    see(person, "bundles/upload")
+    for where in ("a", "b", "c"):
+        (tmp_path / where / "proj").mkdir(parents=True)
+        (tmp_path / where / "proj" / f"{where}.txt").write_text(where)
+    page.locator("#folder").set_input_files(tmp_path / "a" / "proj")
+    expect(page.locator("#made")).to_have_text("proj v1")
+    page.locator("#folder").set_input_files(tmp_path / "b" / "proj")
+    result = page.locator("#folder-result")
+    expect(result).to_contain_text("no file in common with proj@v1")
+    expect(result.get_by_role("button", name="Something else: proj-2")).to_be_focused()
+    person.shoot("bundle-upload-alike-light-1280")
+    page.click("#folder-cancel")
+    expect(result).to_contain_text("Cancelled")
+    page.locator("#folder").set_input_files(tmp_path / "b" / "proj")
+    result.get_by_role("button", name="Something else: proj-2").click()
+    expect(page.locator("#made")).to_have_text("proj-2 v1")
+    page.locator("#folder").set_input_files(tmp_path / "c" / "proj")
+    result.get_by_role("button", name="A new version of proj").click()
+    expect(page.locator("#made")).to_have_text("proj v2")
+    names = {v.name for v in Client(hub.url, hub.token("fritz")).bundles.list()}
+    assert names == {"proj", "proj-2"}
+
+
 def test_code_needs_its_structure(visit: Any, tmp_path: Path) -> None:
     person = visit("fred")
     page = person.page
@@ -318,6 +346,4 @@ def test_the_upload_says_where_it_is(visit: Any, tmp_path: Path) -> None:
     page.locator("#folder").set_input_files(tmp_path)
     expect(page.locator("#made")).to_be_visible(timeout=30_000)
     said = json.dumps(page.evaluate("window.said"))
-    assert re.search(r"Reading: \S+ of 2[45]MB", said) and re.search(
-        r"Sending: \S+ of 2[45]MB", said
-    )
+    assert re.search(r"Reading: \S+ of 24Mi", said) and re.search(r"Sending: \S+ of 24Mi", said)

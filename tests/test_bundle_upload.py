@@ -11,6 +11,7 @@ import pytest
 
 from kaos_hub.client import Client
 from tests.hub import Answer, Browser, RunningHub, running_hub, wait_until
+from tests.posting import Form
 from tests.test_forms import MARK, TYPE, form
 from tests.test_service_pages import words
 from tests.test_unpack import FILE, tarred, zipped
@@ -90,6 +91,37 @@ def test_code_is_found_in_the_only_folder_that_has_it(hub: RunningHub, ula: Brow
     assert "my code v1 is there" in words(again.text), "the same is no new version"
 
 
+def test_something_else_of_that_name_is_replaced_only_if_wished(hub: RunningHub) -> None:
+    """Where no file is alike the page asks, without scripts; until then nothing is made."""
+    fern, kaos = Browser(hub, "fern"), Client(hub.url, hub.token("fern"))
+    assert send(fern, zipped(("a.csv", b"1", FILE)), "proj.zip").status == 200
+    other = zipped(("b.csv", b"2", FILE))
+    page = send(fern, other, "proj.zip")
+    assert "There is already data called proj" in words(page.text), words(page.text)
+    assert "no file in common with proj@v1" in words(page.text) and "1 file" in words(page.text)
+    assert [v.name for v in kaos.bundles.list()] == ["proj"]
+    fields = Form(page.text).values
+    url = f"{hub.kaos}/bundles/upload/decided"
+    for wrong, status in (
+        ({"_xsrf": ""}, 403),
+        ({"kind": "artifact"}, 400),
+        ({"root": "blake3:x"}, 400),
+        ({"name": "../x"}, 400),
+        ({"root": "blake3:" + "0" * 64}, 409),
+    ):
+        refused = fern.post(url, fields | {"name": "proj-2"} | wrong)
+        assert refused.status == status and "Try again" in words(refused.text), wrong
+    assert "proj-2 v1" in words(fern.post(url, fields | {"name": "proj-2"}).text)
+    # What it became earlier it goes on as; or it is meant to replace the other.
+    assert "proj-2" in words(send(fern, other, "proj.zip").text)
+    assert "proj v2" in words(fern.post(url, fields | {"name": "proj"}).text)
+    assert kaos.bundles.get("data", "proj").digest == kaos.bundles.get("data", "proj-2").digest
+    # Another state of what is there needs no question.
+    assert "proj v3" in words(
+        send(fern, zipped(("b.csv", b"2", FILE), ("c.csv", b"3", FILE)), "proj.zip").text
+    )
+
+
 @pytest.mark.parametrize(
     ("archive", "more", "status", "said"),
     [
@@ -133,7 +165,7 @@ def test_a_limit_is_kept_and_said(hub: RunningHub) -> None:
     sam = Browser(hub, "sam")
     noise = secrets.token_bytes(2 << 20)
     page = send(sam, zipped(("noise", noise, FILE)))
-    assert page.status == 507 and "1Mi" in words(page.text)
+    assert page.status == 403 and "Your limit is 1Mi" in words(page.text)
     page = send(sam, zipped(("zeros", bytes(5 << 20), FILE)))
     assert page.status == 400 and "'zeros' makes the bundle larger" in words(page.text)
     assert send(sam, zipped(("a", noise[: 600 << 10], FILE)), name="one").status == 200

@@ -153,9 +153,14 @@ def test_hostile_names_are_refused(tmp_path: Path, name: bytes, said: str) -> No
     assert error.message.isprintable()
 
 
-def test_names_that_differ_in_case_only_are_refused(tmp_path: Path) -> None:
-    fill(tmp_path, {"in": {"README": File(), "Readme": File()}})
-    assert "in/README" in refusal(tmp_path).message
+def test_names_that_differ_in_case_only_are_kept_and_said(tmp_path: Path) -> None:
+    fill(tmp_path, {"in": {"README": File(), "Readme": File(), "A": {"x": File()}, "a": {}}})
+    found = scan(tmp_path)
+    assert found.count == 3
+    (note,) = found.notes
+    for name in ("'in/README'", "'in/Readme'", "'in/A'", "'in/a'"):
+        assert name in note
+    tree.decode(found.nodes[tree.decode(found.nodes[found.root])[0].digest])
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,6 @@ def test_several_source_bundles_are_named(tmp_path: Path) -> None:
         ({}, "is empty"),
         ({"model": {}}, "holds a Dockerfile"),
         ({"dockerfile": File(b"FROM x"), "model": {}}, "'dockerfile' must be called 'Dockerfile'"),
-        ({"a": {"b": SOURCE_BUNDLE}}, "holds a Dockerfile"),
     ],
 )
 def test_no_source_bundle_shows_what_one_looks_like(
@@ -146,6 +145,7 @@ def test_data_of_which_all_was_left_out_says_so(tmp_path: Path) -> None:
         ("My Data (final)", "My Data -final"),
         ("_private", "private"),
         ("Übung é", "Ubung e"),
+        ("größe-ü", "grosse-u"),
         ("a//b/", "b"),
         ("x:y", "x-y"),
         ("v1.0_b", "v1.0_b"),
@@ -153,6 +153,35 @@ def test_data_of_which_all_was_left_out_says_so(tmp_path: Path) -> None:
 )
 def test_a_bundle_is_called_like_its_folder(folder: str, name: str) -> None:
     assert default_name(folder) == name
+
+
+@pytest.mark.parametrize(
+    ("named", "meant"),
+    [
+        ("lab", ["lab/project/code/digits"]),
+        ("lab/project", ["lab/project/code/digits"]),
+        ("lab/project/code/digits/model", ["lab/project/code/digits"]),
+        ("lab/project/code/digits/model/deep", ["lab/project/code/digits"]),
+        ("lab/project/code/digits/Dockerfile", ["lab/project/code/digits"]),
+        ("many", ["many/a/one", "many/a/two", "many/b/three"]),
+        ("lab/project/data", []),
+    ],
+)
+def test_a_folder_near_a_bundle_names_it(
+    named: str, meant: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One level too high or too deep, or a file in it: what is probably meant is said."""
+    places = ["lab/project/code/digits", "many/a/one", "many/a/two", "many/b/three"]
+    for place in places:
+        (tmp_path / place / "model" / "deep").mkdir(parents=True)
+        (tmp_path / place / "Dockerfile").write_text("FROM python:3.13-slim\n")
+    (tmp_path / "lab/project/data/more").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidBundle) as refused:
+        find_source_root(named, look_around=True)
+    assert refused.value.details.get("meant", []) == meant
+    assert all(repr(each) in refused.value.message for each in meant)
+    assert ("A source bundle looks like this" in refused.value.message) == (not meant)
 
 
 def test_dots_are_the_folders_they_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,7 @@ def test_commands_are_of_the_image():
     for component in COMPONENTS:
         (container,) = pod_of(component)["containers"]
         program = container["command"][0]
-        assert program == "jupyterhub" or program == "/opt/kaos-hub/bin/python"
+        assert program == "/opt/kaos-hub/bin/python"
         for word in container["command"]:
             if "/etc/" in word:
                 assert word.removeprefix("--config=") in dockerfile

@@ -20,6 +20,15 @@ MATRIX: dict[str, Object] = {
     "least": {},
     "beside": {"hub": {"enabled": False}, "publicUrl": "https://hub.example.org"},
     "ingress": {"ingress": {"enabled": True, "host": "hub.example.org", "tlsSecret": "tls"}},
+    "path": {
+        "publicUrl": "https://example.org/jupyter/",
+        "ingress": {"enabled": True, "host": "example.org", "tlsSecret": "tls"},
+        "proxy": {"trusted": ["10.8.0.0/16", "controller.ingress"]},
+    },
+    "domains": {
+        "ingress": {"enabled": True, "host": "hub.example.org", "tlsSecret": "tls"},
+        "wildcardHost": "*.hub.example.org",
+    },
     "outside": {
         "database": {"secret": "urls"},
         "store": {"url": "s3://bucket/kaos", "secret": "s3"},
@@ -124,6 +133,9 @@ def refused(values: Object) -> str:
         ({"proxy": {"service": {"nodePort": "30080"}}}, "/proxy/service/nodePort"),
         ({"config": {"limits": {}}}, "at '/config': additional properties 'limits' not allowed"),
         ({"publicUrl": "hub.example.org"}, "at '/publicUrl'"),
+        ({"publicUrl": "https://example.org/a?b"}, "at '/publicUrl'"),
+        ({"publicUrl": "https://example.org/a/hub"}, 'the path of the hub has "hub" in it'),
+        ({"proxy": {"trusted": ["10.0.0.0/8 "]}}, "at '/proxy/trusted/0'"),
         ({"storage": {"hub": "a lot"}}, "at '/storage/hub'"),
         ({"image": {"registry": ""}}, "image.registry says nothing of where the images are"),
         ({"ingress": {"enabled": True}}, "ingress.enabled without ingress.host"),
@@ -208,6 +220,47 @@ def test_secrets_are_good_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (tmp_path / name).write_text(value)
     monkeypatch.setenv("KAOS_SECRETS_DIR", str(tmp_path))
     assert DataDir(tmp_path / "data").secret("cookie") == first["cookie"]
+
+
+def test_a_path_is_everywhere_that_one_asks() -> None:
+    """With a path in publicUrl all that is asked of Hub and service is asked below it."""
+    values = MATRIX["path"]
+    probes = {
+        probe["httpGet"]["path"]
+        for component in ("hub", "service")
+        for container in pod(values, component)["spec"]["containers"]
+        for name, probe in container.items()
+        if name.endswith("Probe") and "httpGet" in probe
+    }
+    assert probes == {"/jupyter/hub/health", "/jupyter/services/kaos/health"}
+    (ingress,) = [o for o in objects(values) if o["kind"] == "Ingress"]
+    assert ingress["spec"]["rules"][0]["http"]["paths"][0]["path"] == "/jupyter"
+    settings = {o["metadata"]["name"]: o["data"] for o in objects(values)
+                if o["kind"] == "ConfigMap" and "data" in o}["settings"]  # fmt: skip
+    assert settings["KAOS_PUBLIC_URL"] == "https://example.org/jupyter"
+    domains = {"publicUrl": "https://example.org/jupyter", "wildcardHost": "*.example.org"}
+    (settings,) = [o["data"] for o in objects(domains)
+                   if o["kind"] == "ConfigMap" and o["metadata"]["name"] == "settings"]  # fmt: skip
+    assert settings["KAOS_SUBDOMAIN_HOST"] == "https://example.org"
+
+
+@pytest.mark.parametrize("values", ["least", "beside", "path"])
+def test_the_service_believes_the_proxy_s_pod(values: str) -> None:
+    """Else all people would share the proxy's address, and what may come from one address."""
+    import base64
+
+    from kaos_hub.service.config import ServiceConfig
+
+    there = {(o["kind"], o["metadata"]["name"]): o for o in objects(MATRIX[values])}
+    told = base64.b64decode(there["Secret", "config-service"]["data"]["00-chart.json"])
+    trusted = json.loads(told)["KaosService"]["trusted_proxies"]
+    assert trusted == ["proxy-pods.kaos", *MATRIX[values].get("proxy", {}).get("trusted", [])]
+    service = there["Service", "proxy-pods"]["spec"]
+    assert service["clusterIP"] == "None"
+    if values != "beside":
+        labels = pod(MATRIX[values], "proxy")["metadata"]["labels"]
+        assert service["selector"].items() <= labels.items()
+    ServiceConfig(trusted_proxies=trusted).proxies()
 
 
 def test_the_hubs_own_settings_do_not_reach_the_service() -> None:

@@ -1,6 +1,6 @@
 """What was chosen last for a notebook: offered again, never for longer than there is its owner."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.client import Client
 from kaos_hub.database import Database
-from kaos_hub.hub import Hub
+from kaos_hub.hub import Hub, HubUser
+from kaos_hub.identities import Identities
 from kaos_hub.models import Notebook
 from kaos_hub.notebooks.choices import forget_one_who_is_gone, recall, remember
-from kaos_hub.tables import ChoiceRow, now
+from kaos_hub.tables import ChoiceRow, OwnerRow, now
 from tests import databases
 from tests.hub import Browser, RunningHub, running_hub, wait_until
 
@@ -42,7 +43,7 @@ async def test_the_latest_are_kept_one_per_owner(db: Database) -> None:
     for name in ("before", "lab"):
         wish = WISH if name == "lab" else {}
         notebook = Notebook.model_validate({**BASE, "name": name, **wish})
-        await db.run(lambda session, notebook=notebook: remember(session, notebook))
+        await db.run(lambda session, notebook=notebook: remember(session, "user:ada", notebook))
     found = await recall(db, "user:ada")
     assert found is not None and found.git == "https://example.org/a.git@main"
     for name in ("resources", "pool", "image", "idle", "source", "volumes", "bind_mounts"):
@@ -53,7 +54,7 @@ async def test_the_latest_are_kept_one_per_owner(db: Database) -> None:
 
 async def test_who_came_after_them_inherits_none(db: Database) -> None:
     notebook = Notebook.model_validate({**BASE, **WISH})
-    await db.run(lambda session: remember(session, notebook))
+    await db.run(lambda session: remember(session, "user:ada", notebook))
     assert await recall(db, "user:ada", now() - timedelta(minutes=1)) is not None
     assert await recall(db, "user:ada", now() + timedelta(seconds=1)) is None
 
@@ -71,9 +72,14 @@ class HubWithoutUsers(Hub):
         super().__init__("http://127.0.0.1:1", "")
         self.asked: list[str] = []
 
-    async def has(self, user: str) -> bool:
-        self.asked.append(user)
-        return False
+    async def owners(
+        self,
+        names: Collection[str] = (),
+        identities: Collection[str] = (),
+        groups: Collection[str] = (),
+    ) -> tuple[list[HubUser], dict[str, str]]:
+        self.asked += identities
+        return [], {}
 
 
 async def test_owners_are_looked_after_one_at_a_time(db: Database) -> None:
@@ -83,10 +89,17 @@ async def test_owners_are_looked_after_one_at_a_time(db: Database) -> None:
         for owner, age in hours.items()
     ]
     await db.run(lambda session: session.add_all(rows))
+    known = [
+        OwnerRow(owner=owner, name=owner[5:], identity=f"user:1-{owner[5:]}", seen=now())
+        for owner in hours
+    ]
+    await db.run(lambda session: session.add_all(known))
     hub = HubWithoutUsers()
+    identities = Identities(db, hub)
+    await identities.start()
     for _ in range(4):
-        await forget_one_who_is_gone(db, hub)
-    assert hub.asked == ["older", "old"]
+        await forget_one_who_is_gone(db, identities)
+    assert hub.asked == ["1-older", "1-old"]
     assert await recall(db, "user:older") is None and await recall(db, "user:new") is not None
 
 

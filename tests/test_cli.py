@@ -186,10 +186,11 @@ def test_nonsense_is_refused_before_anything_is_sent(
 
 
 def test_no_login_and_no_hub_have_exit_codes_of_their_own() -> None:
-    """4 is: not allowed; 7 is: not there. Standard output stays empty, with --json too."""
+    """4 is: not allowed; 7 is: not there. For programs there is a document, else nothing."""
     for place in (["--json", "notebook", "list"], ["notebook", "list", "--json"]):
         result = run(*place)
-        assert (result.exit_code, result.stdout) == (4, "")
+        assert result.exit_code == 4
+        assert json.loads(result.stdout)["code"] == "not_authenticated"
         assert "kaos login" in result.stderr
     save_credentials(NOBODY, "t")
     result = run("whoami")

@@ -18,7 +18,7 @@ from kaos_hub.client.credentials import load_workspace
 from kaos_hub.client.submission import parse_goal
 from kaos_hub.client.training_handle import failure
 from kaos_hub.client.transport import Transport
-from kaos_hub.errors import BuildFailed, InvalidBundle, InvalidRequest, KaosError
+from kaos_hub.errors import BuildFailed, Failed, InvalidBundle, InvalidRequest
 from kaos_hub.models import MetricPoint, Training, TrainingEvent, Trial, TrialComparison
 
 NOBODY = "http://127.0.0.1:1"
@@ -247,5 +247,5 @@ def test_goals_and_failures() -> None:
     stage = {"name": "build", "state": "FAILED"}
     assert isinstance(failure(a_training(state="FAILED", stages=[stage])), BuildFailed)
     error = failure(a_training(state="CANCELLED", reason="killed by ada"))
-    assert type(error) is KaosError
+    assert type(error) is Failed
     assert error.message == "killed by ada"

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -111,6 +112,9 @@ def test_a_source_alone_waits_for_data_and_then_trains(
     code, seen = shell.on_terminal("train", "deploy", "-d", DATA, answer="n")
     assert code == 1
     assert "source  digits@v1  used last" in seen
+    planned = shell.run("train", "deploy", "-s", source, "-y", "--dry-run")
+    assert "used last with this source" in planned.stderr
+    assert "- use data data@v1 from before: none is given now" in planned.stdout
     assert "Train with the source used last?" in seen
     assert "Nothing was changed" in seen
     assert len(shell.json("train", "list")) == 1
@@ -227,7 +231,7 @@ def test_detached_then_killed_then_deleted(shell: Shell, source: str, tmp_path: 
     file = grid(tmp_path, sleep=[300, 301, 302])
     words = ["train", "deploy", "-s", source, "-d", DATA, "-h", file, "-y"]
     code, seen = shell.on_terminal(*words, interrupt="TRAINING")
-    assert code == 0
+    assert code == 130
     assert "goes on without you" in seen
     job = shell.json("train", "list")[0]["id"]
 
@@ -338,6 +342,58 @@ def test_from_a_run_to_a_notebook_and_back(
     assert again["source"]["name"] == "digits"
     assert (again["data"]["name"], again["trials"]["total"]) == ("data", 1)
     shell.run("notebook", "delete", "-y", "-n", name)
+
+
+def test_a_model_names_its_training_and_old_things_are_got_hold_of(
+    shell: Shell, client: Client, trained: str
+) -> None:
+    """By the name of a model wherever a training is named; from Python by id, as after a deploy."""
+    client.models.name(f"{trained}.1", "of-the-first")
+    for words in (["info"], ["logs"], ["metrics"], ["provenance"], ["reproduce", "--detach"]):
+        done = shell.run("train", *words, "-j", "of-the-first@v1")
+        assert done.returncode == 0, done.stderr
+    again = shell.json("train", "list", "--limit", "1")[0]
+    assert again["reproduces"] == trained
+    unknown = shell.run("train", "info", "-j", "nothing-like-it")
+    assert unknown.returncode == 3 and "no training and no model" in unknown.stderr
+
+    old = client.trainings.get(again["id"])
+    assert old.wait(60).state == "SUCCEEDED"
+    assert old.state == "SUCCEEDED" and old.refresh().trials.total == len(old.trials)
+    assert [t.number for t in old.trials] == [t.number for t in old.trials(sort="number")]
+    assert any("degree" in line for line in old.logs())
+    assert len(old.metrics(trial=1)) > 0
+    model = client.models.get("of-the-first")
+    assert model.training == trained and model.provenance().model.id == f"{trained}.1"
+    client.models.delete("of-the-first")
+    old.delete()
+
+
+def test_a_repetition_has_the_packages_of_the_first_also_where_they_are_gone(
+    shell: Shell, client: Client, tmp_path: Path, hub: RunningHub
+) -> None:
+    """Without images: what was installed is written down, and installed again to the version."""
+    folder = tmp_path / "locked"
+    (folder / "model").mkdir(parents=True)
+    (folder / "Dockerfile").write_text("FROM python:3.13-slim\nCOPY . .\n")
+    # A version that is not the newest, as if that had come out since.
+    (folder / "model" / "requirements.txt").write_text("humanize==4.9.0\n")
+    (folder / "model" / "train").write_text(TRAIN)
+    first = client.trainings.deploy(folder, DATA, without_params=True, name="locked")
+    first.wait(120)
+    made = client.models.provenance(f"{first.id}.1")
+    assert "humanize==4.9.0" in made.packages
+    for environment in (hub.data / "environments").iterdir():
+        subprocess.run(["chmod", "-R", "u+w", environment], check=True)
+        shutil.rmtree(environment, ignore_errors=True)
+    again = first.reproduce()
+    again.wait(120)
+    assert any("versions that were installed before" in line for line in again.build_logs())
+    assert client.models.provenance(f"{again.id}.1").packages == made.packages
+    assert "humanize==4.9.0" in shell.run("train", "provenance", "-j", f"{again.id}.1").stdout
+    once_more = again.reproduce()
+    once_more.wait(60)
+    assert client.models.provenance(f"{once_more.id}.1").packages == made.packages
 
 
 def test_trainings_in_python(client: Client, source: str, trained: str, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ class ServiceWithATinyDisk(Trouble):
     def trouble(self) -> None:
         answers = {
             "info": self.info, "bundles": self.commit, "missing": self.missing,
-            "objects": self.objects,
+            "objects": self.objects, "likeness": self.likeness,
         }  # fmt: skip
         status, body = answers[self.path.rpartition("/")[2]]()
         self.answer(status, json.dumps(body).encode())
@@ -38,6 +38,10 @@ class ServiceWithATinyDisk(Trouble):
             "gpu": False,
             "idle": {},
         } | limits
+
+    def likeness(self) -> tuple[int, Any]:
+        """Every folder's name is its own here."""
+        return 200, {"alike": True, "name": json.loads(self.body)["name"]}
 
     def missing(self) -> tuple[int, Any]:
         asked = json.loads(self.body)["objects"]
@@ -173,6 +177,8 @@ def test_kinds_are_checked(folder: Path) -> None:
         ("example", "example"),
         ("My_Model (v2)", "my-model-v2"),
         ("2024-report", "report"),
+        ("größe-ü", "grosse-u"),
+        ("Łódź Ærø", "lodz-aero"),
         ("--", None),
         ("日本", None),
         ("a" * 29 + "-b", "a" * 29),

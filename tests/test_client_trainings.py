@@ -157,3 +157,38 @@ def test_trials_come_in_pages() -> None:
         trainings.trials(ID, "duration", "max", limit=1)
     assert "sort=params.degree&limit" in ServiceWithManyTrials.asked[-2]
     assert "sort=duration&order=desc" in ServiceWithManyTrials.asked[-1]
+
+
+class ServiceThatGoesAway(Trouble):
+    """Answers, tells of a training that runs, and is gone for good in the middle of its events."""
+
+    gone: ClassVar[bool] = False
+
+    def trouble(self) -> None:
+        cls = type(self)
+        if cls.gone:
+            self.close_connection = True
+        elif self.path.endswith("/reproduce"):
+            answer = {"training": training("TRAINING"), "inputs": {}, "actions": [], "trials": 2}
+            self.answer(200, json.dumps(answer).encode())
+        elif self.path.endswith("/events"):
+            cls.gone = True
+            self.answer(200, b": keep-alive\n\n")
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_hub_that_is_gone_does_not_end_what_was_followed(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on, and it is said how to come back; nothing is taken for its end."""
+    monkeypatch.setattr(ServiceThatGoesAway, "gone", False)
+    monkeypatch.setattr("kaos_hub.client.transport._RECONNECTS", 1)
+    with serving(ServiceThatGoesAway) as transport:
+        save_credentials(transport.service, "t")
+        done = CliRunner().invoke(kaos, [*flags, "train", "reproduce", "-j", ID])
+    assert done.exit_code == 7, done.stderr
+    assert f"Training {ID} goes on meanwhile; later: kaos train info -j {ID}" in done.stderr
+    if flags:
+        assert json.loads(done.stdout)["code"] == "unavailable"
+    else:
+        assert done.stdout == ""

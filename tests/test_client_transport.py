@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from kaos_hub.client.transport import ServerEvent, Transport, parse, parse_events
+from kaos_hub.client.events import ServerEvent, parse_events
+from kaos_hub.client.transport import Transport, parse
 from kaos_hub.errors import (
     KaosError,
     LimitExceeded,

@@ -178,17 +178,29 @@ def test_a_folder_is_enough_and_follows_what_is_deployed_again(
     done(shell.run("notebook", "stop", "-n", "my-dir"))
 
 
-def test_start_makes_a_notebook_where_it_is_not_told_of_one(
-    hub: RunningHub, tmp_path: Path
-) -> None:
+def test_start_makes_a_new_notebook_unless_one_is_named(hub: RunningHub, tmp_path: Path) -> None:
+    """As often as it is said, whatever there is: with nothing, an option, the same folder."""
     shell = Shell(tmp_path, hub, "newcomer-who-starts")
     shell.log_in()
-    done(shell.run("notebook", "start", "--detach"))
-    assert len(shell.json("notebook", "list")) == 1
-    done(shell.run("notebook", "start", "--gpu", "0", "--detach"))
-    assert len(shell.json("notebook", "list")) == 2, (
-        "whoever says what it is made of means a new one"
+    (tmp_path / "my_context_dir").mkdir()
+    (tmp_path / "my_context_dir" / "startup-hook.sh").write_text("true\n")
+    (tmp_path / "config.yaml").write_text("description: test-notebook\nidle_timeout: 30m\n")
+    ways = (
+        [], [], ["--config", "resources.slots=0"], ["--config-file", "config.yaml"],
+        ["--context", "my_context_dir"], ["--context", "my_context_dir"],
+        ["--context", "my_context_dir/startup-hook.sh"],
+    )  # fmt: skip
+    for number, words in enumerate(ways, 1):
+        done(shell.run("notebook", "start", *words, "--detach", cwd=tmp_path))
+        assert len(shell.json("notebook", "list")) == number, words
+    names = {each["name"] for each in shell.json("notebook", "list")}
+    assert {"my-context-dir", "my-context-dir-2", "startup-hook"} < names
+    shell.run("notebook", "kill", "-y", "-n", "my-context-dir")
+    wait_until(
+        lambda: shell.json("notebook", "info", "-n", "my-context-dir")["state"] == "STOPPED", 30
     )
+    told = shell.run("notebook", "start", "--detach")
+    assert "kaos notebook start -n my-context-dir" in told.stderr, "how one that is there starts"
     for each in shell.json("notebook", "list"):
         done(shell.run("notebook", "delete", "-y", "-n", each["name"]))
 

@@ -1,12 +1,13 @@
 """The database: the same on SQLite and PostgreSQL, exact when many ask, clear when broken."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC
+from datetime import UTC, timedelta
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,93 @@ def kept(url: str) -> list[tuple[object, ...]]:
         found = [tuple(row) for row in connection.execute(text(query))]
     engine.dispose()
     return found
+
+
+def test_current_inputs_go_with_the_source_that_was_current(old: str) -> None:
+    """Those of an owner without one wait for the first."""
+
+    def add(session: Session) -> None:
+        for owner, kind, version in (("ada", "source", 2), ("ada", "data", 1), ("bob", "data", 1)):
+            values = {"owner": f"user:{owner}", "kind": kind, "version": version, "at": now()}
+            session.execute(
+                text("INSERT INTO inputs VALUES (:owner, :kind, :version, 'ada', :at)"), values
+            )
+
+    def more(session: Session) -> None:
+        session.execute(
+            text(
+                "INSERT INTO versions SELECT 2, owner, 'source', 'moons', number, digest, size,"
+                " files, author, created, current FROM versions WHERE id = 1"
+            )
+        )
+        add(session)
+
+    def look(session: Session) -> list[tuple[object, ...]]:
+        query = text("SELECT owner, source, kind, version_id FROM inputs ORDER BY owner, kind")
+        return [tuple(row) for row in session.execute(query)]
+
+    async def migrate() -> list[tuple[object, ...]]:
+        db = Database(old)
+        await db.migrate("0008")
+        await db.run(more)
+        await db.migrate()
+        found = await db.run(look)
+        db.close()
+        return found
+
+    assert asyncio.run(migrate()) == [
+        ("user:ada", "moons", "data", 1),
+        ("user:ada", "moons", "source", 2),
+        ("user:bob", "", "data", 1),
+    ]
+
+
+def test_what_a_base_image_means_goes_with_who_built_on_it(old: str) -> None:
+    """And what stands in no Dockerfile with everybody who has a notebook; the latest counts."""
+
+    def add(session: Session) -> None:
+        first, last = now() - timedelta(days=2), now()
+        for reference, resolved in (("python:3.11", "sha256:old"), ("default", "sha256:one")):
+            row = {"reference": reference, "resolved": resolved, "at": first}
+            session.execute(
+                text("INSERT INTO bases VALUES ('docker', :reference, :resolved, :at)"), row
+            )
+        for owner, key, bases, created in (
+            ("ada", "a", {"python:3.11": "sha256:old"}, first),
+            ("ada", "b", {"python:3.11": "sha256:new", "debian": "sha256:d"}, last),
+            ("bob", "a", {"python:3.11": "sha256:old"}, first),
+            ("bob", "c", None, last),
+        ):
+            inputs = {} if bases is None else {"bases": bases}
+            row = {"owner": f"user:{owner}", "key": key, "inputs": json.dumps(inputs)}
+            session.execute(
+                text(
+                    "INSERT INTO images (owner, key, engine, result, inputs, created)"
+                    " VALUES (:owner, :key, 'docker', '{}', :inputs, :at)"
+                ),
+                row | {"at": created},
+            )
+
+    def look(session: Session) -> list[tuple[object, ...]]:
+        query = text("SELECT owner, engine, reference, resolved FROM bases ORDER BY 1, 2, 3")
+        return [tuple(row) for row in session.execute(query)]
+
+    async def migrate() -> list[tuple[object, ...]]:
+        db = Database(old)
+        await db.migrate("0012")
+        await db.run(add)
+        await db.migrate()
+        found = await db.run(look)
+        db.close()
+        return found
+
+    assert asyncio.run(migrate()) == [
+        ("user:ada", "docker", "debian", "sha256:d"),
+        ("user:ada", "docker", "default", "sha256:one"),
+        ("user:ada", "docker", "python:3.11", "sha256:new"),
+        ("user:bob", "docker", "python:3.11", "sha256:old"),
+    ]
+    assert differences(old) == []
 
 
 def test_of_many_that_begin_at_once_one_migrates(old: str) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub.datadir import DataDir, is_free
+from kaos_hub.datadir import DataDir
 from kaos_hub.errors import Conflict, InvalidName, KaosError
+from kaos_hub.ports import is_free
 
 
 def mode(path: Path) -> int:

@@ -15,7 +15,8 @@ pytest.importorskip("sphinx", reason="the extra `docs` is not installed")
 pytest.importorskip("myst_parser", reason="the extra `docs` is not installed")
 pytest.importorskip("furo", reason="the extra `docs` is not installed")
 
-PARTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE")
+PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+PARTS = (*PAGES, "LICENSE")
 
 
 def build(source: Path, target: Path) -> "subprocess.CompletedProcess[str]":

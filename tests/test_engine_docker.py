@@ -9,19 +9,23 @@ import tarfile
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kaos_hub.build_failures import explain_failure
 from kaos_hub.engines import docker_client
-from kaos_hub.engines.base import Build, Cause, JobSpec, Phase, Run
+from kaos_hub.engines.base import Build, Cause, JobSpec, Observation, Phase, Run
 from kaos_hub.engines.docker import DockerEngine
+from kaos_hub.engines.docker_bases import Registries
 from kaos_hub.engines.docker_build import Order, build, pin_bases
+from kaos_hub.engines.docker_client import has_buildx
 from kaos_hub.engines.docker_containers import observation, overdue
 from kaos_hub.engines.docker_context import context_tar, dockerfile_name
 from kaos_hub.errors import BuildFailed, EngineUnavailable, NotFound, Unsupported
 from kaos_hub.models import Mount, Resources
 from tests.bundled import laid
-from tests.test_engine_contract import IMAGE, end, needs_docker, output, texts
+from tests.test_engine_contract import IMAGE, end, forget_builds, needs_docker, output, texts
 
 
 def entries(directory: Path, dockerfile: Path, name: str) -> dict[str, tarfile.TarInfo]:
@@ -139,6 +143,7 @@ async def test_no_engine_is_told_in_plain_words(
 async def engine(tmp_path: Path) -> AsyncIterator[DockerEngine]:
     engine = DockerEngine(data_dir=str(tmp_path / "data"), stop_grace=1)
     yield engine
+    await asyncio.to_thread(forget_builds, engine)
     await engine.close()
 
 
@@ -259,17 +264,20 @@ class TestImages(NeedsDocker):
     async def test_an_unknown_image_says_where_it_was_looked_for(
         self, engine: DockerEngine
     ) -> None:
+        engine.registries = ["localhost:1"]
         with pytest.raises(NotFound, match=r"localhost:1 did not give it"):
             await engine.resolve("localhost:1/kaos/none:1")
 
     def test_a_base_that_moved_is_refused(self, tag: str) -> None:
         client = docker_client.connect()
         first = make_image(tag, "one")
-        pin_bases(client, {tag: first, "scratch": "scratch"})
+        pin_bases(client, {tag: first, "scratch": "scratch"}, Registries())
         make_image(tag, "two")
         with pytest.raises(BuildFailed, match=r"--pull"):
-            pin_bases(client, {tag: first})
-        docker("rmi", first)
+            pin_bases(client, {tag: first}, Registries())
+        # Containerd's store has let go of it together with its name.
+        if docker_client.image_id(client, first):
+            docker("rmi", first)
         client.close()
 
     def test_a_base_that_lost_its_name_gets_it_back(self, tag: str) -> None:
@@ -277,21 +285,28 @@ class TestImages(NeedsDocker):
         first = make_image(tag, "one")
         docker("tag", tag, tag + "x")
         docker("rmi", tag)
-        pin_bases(client, {tag: first})
+        pin_bases(client, {tag: first}, Registries())
         assert docker_client.image_id(client, tag) == first
         docker("rmi", tag + "x")
         client.close()
 
 
 class TestBuilds(NeedsDocker):
+    async def built(
+        self, engine: DockerEngine, name: str, tag: str, source: Path, **more: Any
+    ) -> Observation:
+        """Build a folder, and wait for that."""
+        limits = more.pop("resources", Resources())
+        bases = {IMAGE: await engine.resolve(IMAGE)}
+        work = Build(laid(Path(engine.data_dir), source), "k", tag, bases=bases, **more)
+        await engine.submit(JobSpec(name, "user:a", work, limits))
+        return await end(engine, name, 200)
+
     async def test_the_dockerfile_stays_out_of_the_image(
         self, engine: DockerEngine, name: str, tag: str, source: Path
     ) -> None:
         (source / "Dockerfile").write_text(f"FROM {IMAGE}\nWORKDIR /opt/program\nCOPY . .\n")
-        await engine.submit(
-            JobSpec(name, "user:a", Build(laid(Path(engine.data_dir), source), "k", tag))
-        )
-        seen = await end(engine, name)
+        seen = await self.built(engine, name, tag, source)
         assert seen.phase is Phase.SUCCEEDED, await output(engine, name)
         assert seen.result["workdir"] == "/opt/program"
         assert seen.result["libc"] == "glibc"
@@ -306,35 +321,48 @@ class TestBuilds(NeedsDocker):
         (source / "Dockerfile").write_text(
             f"FROM {IMAGE}\nCOPY model/train /x\nCOPY Dockerfile /\n"
         )
-        await engine.submit(
-            JobSpec(
-                name, "user:a", Build(laid(Path(engine.data_dir), source), "k", tag, context=".")
-            )
-        )
-        assert (await end(engine, name)).phase is Phase.SUCCEEDED
+        seen = await self.built(engine, name, tag, source, context=".")
+        assert seen.phase is Phase.SUCCEEDED
 
     async def test_limits_reach_the_steps(
         self, engine: DockerEngine, name: str, tag: str, source: Path
     ) -> None:
         step = "RUN cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max || :"
         (source / "Dockerfile").write_text(f"FROM {IMAGE}\nENV X={name}\n{step}\n")
-        resources = Resources(cpu=1, memory="256Mi")
-        await engine.submit(
-            JobSpec(name, "user:a", Build(laid(Path(engine.data_dir), source), "k", tag), resources)
-        )
-        await end(engine, name)
+        await self.built(engine, name, tag, source, resources=Resources(cpu=1, memory="256Mi"))
         assert str(256 << 20) in texts(await output(engine, name))
+
+    @pytest.mark.parametrize("builder", ["buildkit", "classic"])
+    def test_each_builder_says_why_a_dockerfile_is_none(
+        self,
+        tmp_path: Path,
+        source: Path,
+        tag: str,
+        builder: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        if builder == "classic":
+            (tmp_path / "docker").write_text("#!/bin/sh\nexit 1\n")
+            (tmp_path / "docker").chmod(0o755)
+            monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        elif not has_buildx():
+            pytest.skip("needs docker buildx")
+        text = f"FROM {IMAGE}\n\nFETCH x\n"
+        (source / "Dockerfile").write_text(text)
+        with pytest.raises(BuildFailed, match="unknown instruction: FETCH") as failed:
+            build(Order("n", "user:a", source, "model", tag, "default", {}, {}))
+        log = [*capfd.readouterr().out.splitlines(), failed.value.message]
+        told = explain_failure(log, lambda path: text if path == "Dockerfile" else None)
+        assert told == "Dockerfile:3: unknown instruction: FETCH"
 
     async def test_a_dockerfile_that_is_none(
         self, engine: DockerEngine, name: str, tag: str, source: Path
     ) -> None:
         (source / "Dockerfile").write_text(f"FROM {IMAGE}\nFETCH x\n")
-        await engine.submit(
-            JobSpec(name, "user:a", Build(laid(Path(engine.data_dir), source), "k", tag))
-        )
-        seen = await end(engine, name)
+        seen = await self.built(engine, name, tag, source)
         assert (seen.phase, seen.cause) == (Phase.FAILED, Cause.ERROR)
-        assert "FETCH" in seen.message
+        assert any("FETCH" in line for line in texts(await output(engine, name)))
 
     def test_buildx_is_used_where_it_is(
         self, tmp_path: Path, source: Path, tag: str, monkeypatch: pytest.MonkeyPatch
@@ -350,7 +378,7 @@ PATH={os.environ["PATH"]} exec docker build --tag {tag} --file {source}/Dockerfi
         (programs / "docker").write_text(script)
         (programs / "docker").chmod(0o755)
         monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-        order = Order(source, "model", tag, {"a": "b"}, {}, None, None, "default")
+        order = Order("n", "user:a", source, "model", tag, "default", {"a": "b"}, {})
         assert build(order)["image"].startswith("sha256:")
         asked = (tmp_path / "asked").read_text()
         assert "buildx build" in asked

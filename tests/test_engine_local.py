@@ -50,6 +50,31 @@ def test_another_python_is_said() -> None:
     assert "3.4 is not on this machine" in interpreters.note("python:3.4-slim", found)
 
 
+@pytest.mark.parametrize("place", ["pyenv/versions/3.99.1", "home/miniconda3/envs/mine"])
+def test_pythons_that_are_not_on_the_path_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """As those of pyenv, whose shims answer only for the version that was chosen."""
+    python = tmp_path / place / "bin/python3.99"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho 3.99.1 cpython\n")
+    python.chmod(0o755)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    found = interpreters.find("python:3.99-slim")
+    assert (found.path, found.version) == (str(python), "3.99.1")
+    assert interpreters.mismatch("python:3.99-slim", found.version) == ""
+
+
+async def test_a_python_that_stands_in_is_said_before_anything_is_built(tmp_path: Path) -> None:
+    engine = LocalEngine(data_dir=str(tmp_path))
+    resolved = await engine.resolve("python:3.4-slim")
+    told = engine.substitution("python:3.4-slim", resolved)
+    assert "Python 3.4 is not on this machine" in told
+    assert engine.substitution("debian:12", resolved) == ""
+    await engine.close()
+
+
 async def test_resolve_names_the_interpreter(tmp_path: Path) -> None:
     engine = LocalEngine(data_dir=str(tmp_path))
     version = ".".join(map(str, sys.version_info[:3]))

@@ -47,6 +47,10 @@ class SmallKaosService:
     tree: dict[str, str] = field(default_factory=dict)
     broken: bool = False
     """Answers every request with an error."""
+    stop: str = ""
+    """Why the server may end."""
+    slow: float = 0.0
+    """Seconds that an answer to a report takes."""
     streams: set["_EventsHandler"] = field(default_factory=set)
     refused: int = 0
     """Requests without the server's token."""
@@ -86,10 +90,12 @@ class _Handler(RequestHandler):
 
 
 class _ActivityHandler(_Handler):
-    def post(self) -> None:
+    async def post(self) -> None:
         self.service.reports.append(Activity.model_validate_json(self.request.body))
+        await asyncio.sleep(self.service.slow)
         self.finish(
             {
+                "stop": self.service.stop,
                 "verdict": {"idle": False, "reason": f"report {len(self.service.reports)}"},
                 "source": self.service.source,
             }
@@ -178,7 +184,7 @@ def free_port() -> int:
 
 
 def wait_until_it_answers(url: str, process: "subprocess.Popen[bytes]") -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
         try:
             urlopen(url, timeout=5).close()
@@ -201,7 +207,7 @@ def jupyter_environment(home: Path, **more: str) -> dict[str, str]:
     }
 
 
-def start_server(home: Path, service_url: str) -> JupyterServer:
+def start_server(home: Path, service_url: str, **more: str) -> JupyterServer:
     home.mkdir(exist_ok=True)
     (home / "work").mkdir(exist_ok=True)
     port = free_port()
@@ -215,7 +221,7 @@ def start_server(home: Path, service_url: str) -> JupyterServer:
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(
             command,
-            env=jupyter_environment(home, KAOS_URL=service_url),
+            env=jupyter_environment(home, KAOS_URL=service_url, **more),
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=home,
@@ -324,6 +330,41 @@ def execute(code: str) -> str:
     }  # fmt: skip
     message = {"header": header, "parent_header": {}, "metadata": {}, "content": content}
     return json.dumps(message | {"channel": "shell", "buffers": []})
+
+
+async def test_a_cell_is_reported_at_once_also_right_after_a_report(
+    service: SmallKaosService, tmp_path: Path
+) -> None:
+    """Its websocket was open before. Nothing else is asked for meanwhile."""
+    more = {"KAOS_ACTIVITY_INTERVAL": "30"}
+    server = await asyncio.to_thread(start_server, tmp_path / "home", service.url, **more)
+    kernel = await server.asked("/api/kernels", "POST", {"name": "python3"})
+    channel = await server.connect(f"/api/kernels/{kernel['id']}/channels")
+    await service.report(lambda r: bool(r.kernels))
+    await channel.write_message(execute("import time; time.sleep(20)"))
+    await service.report(lambda r: r.kernels[0].execution_state == "busy", within=8)
+    server.process.terminate()
+    await asyncio.to_thread(server.process.wait, 20)
+
+
+async def test_it_ends_itself_unless_it_was_used_since_it_reported(
+    service: SmallKaosService, server: JupyterServer
+) -> None:
+    kernel = await server.asked("/api/kernels", "POST", {"name": "python3"})
+    channel = await server.connect(f"/api/kernels/{kernel['id']}/channels")
+    await service.report(lambda r: bool(r.kernels) and r.kernels[0].execution_state == "idle")
+    service.slow = 2
+    quiet = await service.report(lambda r: r.kernels[0].execution_state == "idle")
+    await channel.write_message(execute("import time; time.sleep(9)"))
+    service.stop = "idle for long"  # said when that report is answered: the cell runs by then
+    busy = await service.report(lambda r: r.last_use > quiet.last_use)
+    assert busy.kernels[0].execution_state == "busy"
+    await service.report(lambda r: r.kernels[0].execution_state == "busy")
+    assert server.process.poll() is None
+    code = await asyncio.to_thread(server.process.wait, 30)
+    assert (code, "this server ends: idle for long" in server.log()) == (0, True)
+    last = service.reports[-1]
+    assert last.kernels[0].execution_state == "idle"
 
 
 async def test_typing_into_a_terminal_is_use_and_its_output_is_not(

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from urllib.parse import urlsplit
 
 import pytest
 from traitlets.config import Config, PyFileConfigLoader
@@ -50,6 +51,31 @@ def test_a_folder_is_read_in_the_order_of_names(folder, monkeypatch, tmp_path):
 def test_services_of_an_admin_stand_beside_ours(folder, monkeypatch, tmp_path):
     names = [s["name"] for s in loaded(folder, monkeypatch, tmp_path).JupyterHub.services]
     assert names == ["kaos", "kaos-train", "kaos-metrics", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("given", "public", "path"),
+    [
+        ({}, "http://127.0.0.1:8123", ""),
+        ({"KAOS_PUBLIC_URL": "https://hub.example.org/lab"}, "https://hub.example.org/lab", "/lab"),
+        ({"KAOS_SUBDOMAIN_HOST": "https://hub.example.org"}, "https://hub.example.org", ""),
+    ],
+)
+def test_a_file_that_adds_a_service_takes_no_address_from_ours(
+    given, public, path, monkeypatch, tmp_path
+):
+    """On this machine the Hub tells the service its addresses, whatever an admin adds beside it."""
+    more = tmp_path / "more.py"
+    for text in ("", 'c.JupyterHub.services.append({"name": "mine"})\n'):
+        more.write_text(text)
+        here = {"KAOS_NAMESPACE": "", "KAOS_SECRETS_DIR": "", "KAOS_PORT": "8123"}
+        here |= {"KAOS_ENGINE": "local"} | given
+        services = loaded(more, monkeypatch, tmp_path, **here).JupyterHub.services
+        told = next(s for s in services if s["name"] == "kaos")["environment"]
+        assert told["KAOS_PUBLIC_URL"].rstrip("/") == public
+        assert urlsplit(told["KAOS_INSIDE_URL"]).path == f"{path}/services/kaos"
+        assert "KAOS_ADMISSION_URL" in told
+    assert "mine" in [s["name"] for s in services]
 
 
 def test_one_file_is_read_as_ever(monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """Notebooks that begin with a git repository, on a live hub and beside it."""
 
 import base64
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,7 @@ def hub(
     host: tuple[str, str], server: GitServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningHub]:
     config = f"c.KaosService.git_networks = ['{host[1]}/32']\n"
+    config += f"c.DockerNetworks.reachable = ['{host[1]}']\n"
     place = tmp_path_factory.mktemp("hub")
     with running_hub(place, engine=host[0], config=config) as running:
         yield running
@@ -159,7 +161,7 @@ def test_another_ref_comes_beside_while_it_runs(
 
 
 def test_a_private_repository_is_cloned_once_it_has_a_login(
-    hub: RunningHub, server: GitServer, ada: Client, host: tuple[str, str]
+    hub: RunningHub, server: GitServer, ada: Client, host: tuple[str, str], tmp_path: Path
 ) -> None:
     """Without one the notebook starts all the same, and says what to do. Nothing keeps it."""
     server.login = ("git", SECRET)
@@ -172,6 +174,12 @@ def test_a_private_repository_is_cloned_once_it_has_a_login(
     page = request("GET", f"{hub.kaos}/notebooks/lib", hub.token("ada")).text
     assert "was not cloned" in page
     assert COMMAND in page
+    shell = Shell(tmp_path, hub, "ada")
+    shell.log_in()
+    again = shell.run("notebook", "deploy", "-n", "lib", "--git", server.of("lib"), "--json")
+    assert again.returncode == 1, "what was asked for is not there"
+    assert json.loads(again.stdout)["code"] == "failed"
+    assert COMMAND in again.stderr
     given = GitCredentials(password=SECRET)
     answer = ada.notebooks.deploy(name="lib", git_credentials=given)
     assert SECRET not in answer.model.model_dump_json()

@@ -76,11 +76,17 @@ def test_the_menu_leads_to_all_of_it(hub: RunningHub, hugo: Browser) -> None:
     menu = hugo.get(f"{hub.kaos}/quota").text.split("</nav>")[0]
     entries = re.findall(r'href="(/services/[^"]+)">(\w+)</a>', menu)
     assert entries == [
-        ("/services/kaos/home", "Overview"), ("/services/kaos/", "Notebooks"),
+        ("/services/kaos/home", "Home"), ("/services/kaos/", "Notebooks"),
         ("/services/kaos/bundles", "Bundles"), ("/services/kaos-train/", "Trainings"),
         ("/services/kaos-train/models", "Models"), ("/services/kaos/quota", "Quota"),
     ]  # fmt: skip
     assert 'aria-current="page" href="/services/kaos/quota"' in menu
+    # there is one home; the Hub's own list of servers is a click from there, and leads back
+    assert '"/hub/home"' not in menu
+    home = hugo.get(f"{hub.kaos}/home")
+    assert 'aria-current="page" href="/services/kaos/home">Home' in home.text
+    assert link(home, "The Hub's own list of servers") == "/hub/home"
+    assert 'href="/services/kaos/home">overview</a>' in hugo.get(f"{hub.url}/hub/home").text
 
 
 def test_whoever_has_nothing_is_told_the_first_step(hub: RunningHub) -> None:
@@ -101,7 +107,7 @@ def test_who_may_only_train_has_pages_of_their_own(hub: RunningHub) -> None:
     menu = page.text.split("</nav>")[0]
     entries = re.findall(r'href="(/services/[^"]+)">(\w+)</a>', menu)
     assert [label for _, label in entries] == [
-        "Overview", "Bundles", "Trainings", "Models", "Quota",
+        "Home", "Bundles", "Trainings", "Models", "Quota",
     ]  # fmt: skip
     assert all(to.startswith("/services/kaos-train/") for to, _ in entries)
     for to, _ in entries:

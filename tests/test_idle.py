@@ -13,7 +13,6 @@ from kaos_hub.tables import NotebookRow
 
 START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-SILENCE = 3 * MINUTE
 
 
 def running(type: IdleType, timeout: int = 600) -> NotebookRow:
@@ -42,7 +41,7 @@ def test_a_silent_busy_kernel_is_use_under_every_type(type: IdleType) -> None:
     for minutes in range(0, 600, 10):
         at = START + minutes * MINUTE
         idle.judge(row, report(kernels=[("busy", 0)]), at)
-        assert idle.overdue(row, at, SILENCE) is None
+        assert not idle.overdue(row, at)
     assert idle.verdict(row, at).reason == "in use: 1 kernel busy"
 
 
@@ -59,11 +58,10 @@ def test_an_unused_notebook_goes_with_its_reason(type: IdleType) -> None:
     for minutes in range(10):
         at = START + minutes * MINUTE
         idle.judge(row, report(), at)
-        assert idle.overdue(row, at, SILENCE) is None
+        assert not idle.overdue(row, at)
     at = START + 10 * MINUTE
     idle.judge(row, report(), at)
-    why = idle.overdue(row, at, SILENCE)
-    assert why is not None
+    why = idle.overdue(row, at)
     assert why.startswith("idle for 10 min (")
     assert "since 12:00 UTC" in why
 
@@ -85,7 +83,7 @@ def test_what_keeps_a_notebook_depends_on_its_type(
     row = running(type)
     at = START + 60 * MINUTE
     idle.judge(row, report(**evidence), at)  # type: ignore[arg-type]
-    assert (idle.overdue(row, at, SILENCE) is None) == kept
+    assert bool(idle.overdue(row, at)) != kept
 
 
 @pytest.mark.parametrize("type", IdleType)
@@ -93,7 +91,7 @@ def test_a_write_is_use(type: IdleType) -> None:
     row = running(type)
     at = START + 60 * MINUTE
     idle.judge(row, report(use=at - 5 * MINUTE), at)
-    assert idle.overdue(row, at, SILENCE) is None
+    assert not idle.overdue(row, at)
     verdict = idle.verdict(row, at)
     assert verdict.idle
     assert verdict.stops_at == at + 5 * MINUTE
@@ -105,21 +103,26 @@ def test_a_clock_ahead_promises_nothing() -> None:
     idle.judge(row, report(use=START + 1000 * MINUTE), START)
     at = START + 11 * MINUTE
     idle.judge(row, report(use=START), at)
-    assert idle.overdue(row, at, SILENCE) is not None
+    assert idle.overdue(row, at)
 
 
-def test_missing_evidence_stops_nothing() -> None:
-    row = running(IdleType.ACTIVITY)
-    assert idle.overdue(row, START + 100 * MINUTE, SILENCE) is None
-    idle.judge(row, report(), START)
-    assert idle.overdue(row, START + 100 * MINUTE, SILENCE) is None
+@pytest.mark.parametrize("minutes", [-300, -1, 0, 1, 300])
+def test_a_wrong_clock_stops_nothing_sooner(minutes: int) -> None:
+    """How long ago the last use was counts, by the clock that saw it."""
+    row, wrong = running(IdleType.ACTIVITY), minutes * MINUTE
+    at = START + 60 * MINUTE
+    seen = report(use=at - 5 * MINUTE + wrong).model_copy(update={"at": at + wrong})
+    idle.judge(row, seen, at)
+    assert not idle.overdue(row, at)
+    assert idle.until_overdue(row, at) == 300
+    assert idle.overdue(row, at + 5 * MINUTE)
 
 
 def test_no_timeout_never_stops() -> None:
     row = running(IdleType.ACTIVITY, timeout=0)
     at = START + 10000 * MINUTE
     idle.judge(row, report(), at)
-    assert idle.overdue(row, at, SILENCE) is None
+    assert not idle.overdue(row, at)
     assert idle.verdict(row, at).reason.endswith("it may stay so")
 
 

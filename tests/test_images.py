@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -344,14 +345,48 @@ def test_what_the_classic_builder_cannot_do_is_refused_by_line(line: str, what: 
     assert refusals(text, classic=False) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "FROM --platform=$BUILDPLATFORM x\n",
+            "Dockerfile:1: --platform needs the argument BUILDP",
+        ),
+        ("\nFROM x-$TARGETARCH\n", "Dockerfile:2: FROM needs the argument TARGETARCH"),
+    ],
+)
+def test_what_only_buildkit_knows_is_refused_for_the_classic_builder(text: str, said: str) -> None:
+    assert refusals(text, classic=False) == []
+    (refused,) = refusals(text, classic=True)
+    assert refused.startswith(said)
+    assert "docker-buildx" in refused
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ARG V=" + "a" * 4000 + "\nFROM x${V#*a*a*a*a*a*b}\n",
+        "ARG A=" + "a" * 100 + "\n" + "ARG A=$A$A\n" * 40 + "FROM $A\n",
+        "FROM " + "$A" * 100_000 + "\n",
+        "FROM " + "${A:-" * 50_000 + "\n",
+    ],
+    ids=["wildcards", "doubling", "long", "deep"],
+)
+def test_no_substitution_takes_long(text: str) -> None:
+    began = time.process_time()
+    (refused,) = refusals(text, classic=False)
+    assert refused.startswith("Dockerfile:")
+    assert time.process_time() - began < 5
+
+
 def test_what_the_classic_builder_can_do_is_not_refused() -> None:
-    text = "FROM x AS y\nCOPY --from=y --chown=1 a /a\nRUN cat <<< hi; echo $((1<<2))\nCMD [1]\n"
+    text = 'FROM x AS y\nCOPY --from=y --chown=1 a /a\nRUN cat <<< hi; echo $((1<<2))\nCMD ["1"]\n'
     assert refusals(text) == []
     assert refusals("RUN true\n") == [
         "Dockerfile:1: there is no FROM line; begin with FROM python:3.13-slim"
     ]
     assert warnings("# syntax=docker/dockerfile:1\nFROM x\n") == [
-        "Dockerfile:1: this Docker Engine's builder ignores `# syntax=`"
+        "Dockerfile:1: the builder here ignores `# syntax=`"
     ]
 
 
@@ -510,11 +545,81 @@ UV = [
         "  cause: Failed to fetch: http://127.0.0.1:9/simple/six/\n"
         "  cause: error sending request for url (http://127.0.0.1:9/simple/six/)\n"
         "  cause: tcp connect error\n  cause: Connection refused (os error 111)\n",
-        "the network does not answer (http://127.0.0.1:9/simple/six/): cause: Failed to fetch:"
-        " http://127.0.0.1:9/simple/six/",
+        "model/requirements.txt:1: http://127.0.0.1:9/simple/six/ does not answer: Connection"
+        " refused (os error 111)",
     ),
     ("six\n", "error: File not found: model/nosuch.txt\n", "there is no file model/nosuch.txt"),
+    (
+        "click\nsix==1.16.0 --hash=sha256:00\n",
+        "error: Failed to download `six==1.16.0`\n  cause: Hash mismatch for `six==1.16.0`\n\n"
+        "         Expected:\n           sha256:00\n\n         Computed:\n           sha256:8abb\n",
+        "model/requirements.txt:2: the hash of six==1.16.0 is not the one that is asked for (the"
+        " file in the index has sha256:8abb)",
+    ),
+    (
+        "six==1.16.0 --hash=sha256:00\n",
+        "error: Invalid hash digest length (expected 64 hexadecimal characters, found 2)\n",
+        "model/requirements.txt:1: Invalid hash digest length (expected 64 hexadecimal characters,"
+        " found 2)",
+    ),
+    (
+        "six\nnumpy @ file:///croot/numpy_and_numpy_base_1/work\n",
+        "error: Distribution not found at: file:///croot/numpy_and_numpy_base_1/work\n",
+        "model/requirements.txt:2: /croot/numpy_and_numpy_base_1/work is a folder of the machine on"
+        " which conda built the package; write the package's name and version instead (pip list"
+        " --format=freeze does)",
+    ),
+    (
+        "six\n-e ./pkg\n",
+        "error: Distribution not found at: file:///somewhere/model/pkg\n",
+        "model/requirements.txt:2: there is nothing at /somewhere/model/pkg",
+    ),
+    (
+        "six\n# gr\N{REPLACEMENT CHARACTER}\n",
+        "error: failed to decode file `requirements.txt`: stream did not contain valid UTF-8\n",
+        "model/requirements.txt:2: is not UTF-8 (Latin-1?); save the file as UTF-8",
+    ),
+    (
+        "six\n-r more.txt\n",
+        "error: Error parsing included file in `requirements.txt` at position 4\n  cause: failed to"
+        " read from file `/x/model/more.txt`: No such file or directory (os error 2)\n",
+        "model/requirements.txt:2: more.txt cannot be read: No such file or directory",
+    ),
+    (
+        "six\n--hash=x\n",
+        "error: Unexpected '-', expected '-c', '-e', '-r' or the start of a requirement:"
+        " requirements.txt:2:1\n",
+        "model/requirements.txt:2: Unexpected '-', expected '-c', '-e', '-r' or the start of a"
+        " requirement",
+    ),
+    (
+        "six\n./nowhere.whl\n",
+        "error: The wheel filename `nowhere.whl` is invalid: Must have a version\n",
+        "model/requirements.txt:2: nowhere.whl is no name of a wheel: Must have a version",
+    ),
+    (
+        "six\ngit+https://127.0.0.1:9/x.git\n",
+        "   Updating https://127.0.0.1:9/x.git (HEAD)\nerror: Git operation failed\n"
+        "  cause: failed to clone into: /x\n         --- stderr\n"
+        "         fatal: unable to access 'https://127.0.0.1:9/x.git/': no server\n",
+        "model/requirements.txt:2: git cannot fetch it: unable to access"
+        " 'https://127.0.0.1:9/x.git/': no server",
+    ),
 ]
+
+
+def test_what_local_installs_is_never_blamed_on_the_dockerfile() -> None:
+    """Its steps are not those of the Dockerfile, which it does not run."""
+    steps = "Step 1/4 : Python\nStep 2/4 : virtual environment\nStep 3/4 : model/requirements.txt\n"
+    told = {
+        "error: Request failed after 3 retries in 8.6s\n  cause: Failed to fetch:"
+        " http://127.0.0.1:9/simple/needed-by-six/\n  cause: dns error\n": "does not answer",
+        "  cause: failed to copy file: No space left on device (os error 28)\n": "disk is full",
+    }
+    for log, wanted in told.items():
+        found = explain_failure((steps + log).splitlines(), reader("six\n", DOCKERFILE))
+        assert found.startswith("model/requirements.txt: ")
+        assert wanted in found
 
 
 @pytest.mark.parametrize(("requirements", "log", "wanted"), UV)
@@ -537,6 +642,14 @@ STEPS = [
         "COPY failed: file not found in build context or excluded by .dockerignore: stat"
         " nosuch.txt: file does not exist\n",
         "Dockerfile:3: there is no nosuch.txt in the build context (or .dockerignore hides it)",
+    ),
+    (
+        "FROM python:3.11-slim\nCOPY model/ .\n",
+        "STEP 1/2: FROM python:3.11-slim\nSTEP 2/2: COPY model/ .\n"
+        'Error: building at STEP "COPY model/ .": checking on sources under "/source/model":'
+        ' copier: stat: "/model": no such file or directory\n',
+        "Dockerfile:2: there is no model in the build context, which is the folder model itself:"
+        " leave out model/, or begin the Dockerfile with the line # kaos: context=.",
     ),
     (
         "FROM python:3.11-slim\nRUNN true\n",

@@ -14,7 +14,7 @@ import pytest_asyncio
 from kaos_hub.bundles.scan import scan
 from kaos_hub.database import Database
 from kaos_hub.datadir import DataDir
-from kaos_hub.engines.base import Build, Materialise, Phase
+from kaos_hub.engines.base import Build, JobSpec, Materialise, Phase
 from kaos_hub.engines.local import LocalEngine
 from kaos_hub.errors import NotFound
 from kaos_hub.jobs import Jobs, workload_name
@@ -86,6 +86,35 @@ async def test_a_tree_is_laid_out_and_nothing_is_left_behind(
     assert (await world.engine.observe(name)).phase is Phase.ABSENT
 
 
+class EngineWithABug(LocalEngine):
+    """Cannot start anything, and says so in no way that is foreseen."""
+
+    asked = 0
+
+    async def submit(self, spec: JobSpec) -> None:
+        type(self).asked += 1
+        raise ZeroDivisionError(spec.name)
+
+
+async def test_what_cannot_be_driven_on_is_given_up_after_some_tries(
+    world: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits neither for ever nor silently, and takes no other job with it."""
+    monkeypatch.setattr("kaos_hub.jobs.TRIES", 2)
+    monkeypatch.setattr(EngineWithABug, "asked", 0)
+    work = await bundle(world, source(tmp_path / "s", ""))
+    engine = EngineWithABug(data_dir=str(world.data.path))
+    ledger = Ledger(world.db, {"default": {}})
+    jobs = Jobs(world.db, engine, LogStore(world.data.logs), ledger, 2, explain)
+    row = await jobs.wait(await jobs.ensure(JobKind.MATERIALISE, ADA, work.digest, work))
+    assert (row.state, EngineWithABug.asked) == (JobState.FAILED, 2)
+    assert "something went wrong in the service" in row.reason and "ZeroDivision" in row.reason
+    await jobs.close()
+    jobs = world.jobs()
+    row = await jobs.wait(await jobs.ensure(JobKind.MATERIALISE, ADA, work.digest, work))
+    assert row.state == JobState.SUCCEEDED
+
+
 async def test_whoever_asks_for_the_same_joins(world: SimpleNamespace, tmp_path: Path) -> None:
     jobs = world.jobs()
     work = await bundle(world, source(tmp_path / "s", ""))
@@ -113,6 +142,27 @@ async def test_a_failed_build_is_explained_from_its_whole_log(
     lines = await LogStore(world.data.logs).lines(job_id)
     assert row.reason == f"explained {len(lines)} lines"
     assert "no==such==thing" in "\n".join(lines)
+
+
+async def test_a_result_that_was_not_kept_is_not_made_again(
+    world: SimpleNamespace, tmp_path: Path
+) -> None:
+    """The service is killed after a job succeeded, before who waited for it knew."""
+    works = [await bundle(world, source(tmp_path / name, name)) for name in "ab"]
+    first = world.jobs()
+    job_id = await first.ensure(JobKind.MATERIALISE, ADA, works[0].digest, works[0])
+    await first.wait(job_id)
+    await first.close()
+    jobs = world.jobs()
+    wanted = [(works[0], ADA), (works[0], "user:bob"), (works[1], ADA)]
+    found = [
+        await jobs.ensure(JobKind.MATERIALISE, owner, work.digest, work, begun=job_id)
+        for work, owner in wanted
+    ]
+    assert found[0] == job_id and len(set(found)) == 3
+    assert await jobs.ensure(JobKind.MATERIALISE, ADA, works[0].digest, works[0]) not in found
+    for other in found[1:]:
+        await jobs.wait(other)
 
 
 async def test_a_killed_service_adopts_what_it_left(world: SimpleNamespace, tmp_path: Path) -> None:

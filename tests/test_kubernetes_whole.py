@@ -210,13 +210,10 @@ def test_redeployed_code_is_in_the_running_notebook(ada, example, folder):
 
 def test_a_running_pod_clones_and_reaches_nothing_of_the_cluster(ada, example):
     deploy = ("notebook", "deploy", "-n", "example", "--no-browser", "--git")
-    ada(*deploy, "https://10.96.0.1/group/repository.git")
-
-    def failed() -> str:
-        git = ada.hub.ask("GET", "/notebooks/example", ada.token).json["git"]
-        return str(git["note"]) if git["state"] == "FAILED" else ""
-
-    assert "not a public address" in wait_until(failed, 30, "the end of the clone")
+    with pytest.raises(AssertionError, match="not a public address"):
+        ada(*deploy, "https://10.96.0.1/group/repository.git")
+    git = ada.hub.ask("GET", "/notebooks/example", ada.token).json["git"]
+    assert git["state"] == "FAILED" and "not a public address" in git["note"]
     assert ada(*deploy, "-")["state"] == "RUNNING"
 
 

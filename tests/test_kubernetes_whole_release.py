@@ -154,7 +154,9 @@ def test_what_is_missing_is_said_before_the_install(hub):
     for name in ("Secret push", "Secret login", "ConfigMap ca", "Secret urls"):
         assert f"names the {name}, which must be in the namespace" in said
     assert "lacks: hub, service" in said
-    assert "storage.class: there is no storage class nosuch; the cluster has: standard" in said
+    classes = ", ".join(sorted(kubectl("get", "storageclass", "-o", "name").split()))
+    classes = classes.replace("storageclass.storage.k8s.io/", "")
+    assert f"storage.class: there is no storage class nosuch; the cluster has: {classes}" in said
     assert "kubectl label namespace default kubernetes.io/metadata.name=default" in said
 
 

@@ -5,15 +5,23 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from kaos_hub.client import Client
-from kaos_hub.errors import BuildFailed, Forbidden, KaosError, LimitExceeded, RestartRequired
+from kaos_hub.errors import (
+    BuildFailed,
+    Forbidden,
+    KaosError,
+    LimitExceeded,
+    NotFound,
+    RestartRequired,
+)
 from kaos_hub.models import Notebook, NotebookState
+from kaos_hub.notebooks.hosting import Hosting
 from tests.engines import ENGINES
 from tests.hub import RunningHub, request, running_hub, wait_until
 from tests.kernels import Kernel
@@ -183,6 +191,35 @@ def test_a_broken_requirement_is_named_and_what_worked_still_starts(
     kaos.notebooks.kill("example")
 
 
+def test_what_never_came_to_a_build_shows_nothing_of_an_earlier_one(
+    hub: RunningHub, tmp_path: Path
+) -> None:
+    """A base that is nowhere, after a build that failed."""
+    if hub.engine == "local":
+        pytest.skip("the engine local has a Python for any base")
+    kaos = client(hub, "baseless")
+    folder = source(tmp_path / "example", "humanize==999.9\n")
+    with pytest.raises(BuildFailed, match=r"999\.9"):
+        kaos.notebooks.deploy(source=folder).wait()
+    (folder / "Dockerfile").write_text("FROM python:3.1-nowhere\nCOPY . .\n")
+    for attempt in (lambda: kaos.notebooks.deploy(source=folder).model, retry(kaos, "example")):
+        seen = attempt()
+        assert (seen.build.state, seen.build.reason, seen.build.job) == ("QUEUED", "", None)
+        with pytest.raises(KaosError, match=r"3\.1-nowhere") as e:
+            kaos.notebooks.wait("example")
+        assert "999.9" not in e.value.message
+        failed = kaos.notebooks.get("example")
+        assert (failed.build.state, failed.build.reason) == ("FAILED", failed.reason)
+        with pytest.raises(NotFound, match="nothing was built for it"):
+            list(kaos.notebooks.build_logs("example"))
+    kaos.notebooks.delete("example")
+
+
+def retry(kaos: Client, name: str) -> Callable[[], Notebook]:
+    """What builds it again."""
+    return lambda: kaos.notebooks.retry(name)
+
+
 def test_a_new_version_that_fails_to_build_leaves_what_runs_alone(
     hub: RunningHub, tmp_path: Path
 ) -> None:
@@ -251,6 +288,31 @@ def test_the_next_of_that_name_is_not_taken_for_the_one_deleted(hub: RunningHub)
     kaos.notebooks.delete("one")
 
 
+class HostingWithABug(Hosting):
+    """Cannot drive anything, and says so in no way that is foreseen."""
+
+    def __init__(self) -> None:
+        self.asked, self.told = 0, list[str]()
+
+    async def _drive(self, notebook_id: str) -> None:
+        self.asked += 1
+        raise ZeroDivisionError(notebook_id)
+
+    async def _not_prepared(self, notebook_id: str, message: str) -> None:
+        self.told.append(message)
+
+
+async def test_what_cannot_be_driven_on_is_given_up_after_some_tries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waits neither for ever nor silently."""
+    monkeypatch.setattr("kaos_hub.notebooks.hosting.TRIES", 2)
+    hosting = HostingWithABug()
+    await hosting._keep_driving("x")
+    assert hosting.asked == 2 and len(hosting.told) == 1
+    assert "something went wrong in the service" in hosting.told[0]
+
+
 def workloads(hub: RunningHub, notebook_id: str) -> list[str]:
     """Containers or supervised processes of a notebook, running or ended."""
     if hub.engine == "docker":
@@ -265,8 +327,13 @@ def test_six_simultaneous_starts_admit_exactly_two(hub: RunningHub) -> None:
     hub.token("two")
 
     def start(number: int) -> tuple[int, str]:
-        answer = hub.hub_api("POST", f"/users/two/servers/n{number}", {"user_options": {}})
-        return answer.status, answer.text
+        server = f"/users/two/servers/n{number}"
+        answer = hub.hub_api("POST", server, {"user_options": {}})
+        if answer.status != 202:
+            return answer.status, answer.text
+        # A Hub that is slow answers before it knows; then its events tell.
+        told = hub.hub_api("GET", f"{server}/progress").text
+        return (500 if '"failed": true' in told else 201), told
 
     # the environment is made first, so that only the limit decides
     kaos = client(hub, "two")
@@ -282,7 +349,7 @@ def test_six_simultaneous_starts_admit_exactly_two(hub: RunningHub) -> None:
         servers = hub.hub_api("GET", "/users/two").json["servers"].values()
         return sum(server["ready"] for server in servers)
 
-    wait_until(lambda: ready() == 2, 30, "two servers")  # the Hub answers slow ones early
+    wait_until(lambda: ready() == 2, 120, "two servers")
     assert kaos.whoami().usage.notebooks == 2
     assert len(kaos.notebooks.list()) == 2, "a refused start left a notebook behind"
     for notebook in kaos.notebooks.list():

@@ -38,7 +38,7 @@ from kaos_hub.notebooks.offered import Images
 from kaos_hub.notebooks.records import as_model, options_of
 from kaos_hub.notebooks.wishes import Wishes
 from kaos_hub.spawners.admission import FormOptions
-from kaos_hub.spawners.form import options_from_form, render_form
+from kaos_hub.spawners.form import ONCE, options_from_form, render_form
 from kaos_hub.tables import NotebookRow
 from tests.posting import Form
 
@@ -108,7 +108,8 @@ def chosen(said: dict[str, str]) -> dict[str, Any]:
     mounts = [each.host_path for each in OFFERED]
     offered = FormOptions(info=info, limits=Limits(), usage=Usage(), mounts=mounts)
     form = Form(render_form(offered, "one"))
-    return options_from_form(form.filled(said))
+    found = options_from_form(form.filled(said))
+    return {key: value for key, value in found.items() if key not in ONCE}
 
 
 WISHES = {

@@ -27,7 +27,8 @@ OF_KAOS = (
     "bundles", HERE, f"{HERE}/2", f"{HERE}/1/tree/table.csv", f"{HERE}/1/tree/page.html",
     f"{HERE}/1/tree/pixel.png", f"{HERE}/2/changes", f"{HERE}/2/changes/read%20me.md",
     f"{HERE}/1/confirm/delete", "bundles/upload", "?search=nothing-like-it",
-    "bundles/upload?kind=source&notebook=fresh",
+    "bundles/upload?kind=source&notebook=fresh", f"{HERE}/1/tree/read%20me.md",
+    "several?action=delete&name=plain&name=broken", "?show=failed&sort=name&done=delete&to=gone",
 )  # fmt: skip
 OF_TRAIN = (
     "", "home", "quota", "models", f"trainings/{RUN}", f"trainings/{RUN}/trials/1",
@@ -291,7 +292,7 @@ def test_home_follows_what_happens(browser: Any, hub: RunningHub) -> None:
         expect(page.locator("main")).to_contain_text("Begin here")
         assert hub.ask("POST", "/notebooks", hub.token("holly"), {"name": "live"}).status == 202
         expect(page.locator("#notebook-live")).to_be_visible(timeout=15_000)
-        expect(page.locator("tbody tr").first).to_contain_text("RUNNING", timeout=60_000)
+        expect(page.locator("tbody tr").first).to_contain_text("RUNNING", timeout=120_000)
         held = page.locator(".kaos-held > div").first
         expect(held).to_contain_text("1 of 5", timeout=15_000)
         assert hub.ask("POST", "/notebooks/live/stop", hub.token("holly")).status == 200

@@ -121,7 +121,9 @@ async def test_what_one_trains_with_otherwise_is_forgotten(
 
     def remember(session) -> None:  # type: ignore[no-untyped-def]
         version = session.scalar(select(VersionRow.id))
-        session.add(InputRow(owner=ADA, kind="data", version_id=version, author="ada", at=now()))
+        session.add(
+            InputRow(owner=ADA, source="", kind="data", version_id=version, author="ada", at=now())
+        )
 
     await db.run(remember)
     await removal.delete(ADA, DATA, "d")
@@ -157,7 +159,7 @@ async def test_two_versions_beside_each_other(
     (tmp_path / "b" / "edited").chmod(0o755)
     (tmp_path / "b" / "empty").mkdir()
     second = await submit(versions, ADA, tmp_path / "b")
-    found = await catalogue.compare(await catalogue.before(second), second)
+    found = await catalogue.compare(await catalogue.before(second.owner, second), second)
     assert [(c.change.value, c.path) for c in found.changes] == [
         ("changed", "edited"), ("added", "empty"), ("removed", "gone/a"), ("removed", "gone/b"),
         ("added", "new/deep/c"), ("removed", "turns"), ("added", "turns/into"),
@@ -168,7 +170,7 @@ async def test_two_versions_beside_each_other(
     back = await catalogue.compare(second, first)
     assert (back.added, back.removed) == (3, 3)
     assert (await catalogue.compare(first, first)).changes == []
-    assert await catalogue.before(first) == first
+    assert await catalogue.before(first.owner, first) == first
     assert found.changes[0].change is ChangeKind.CHANGED
 
 

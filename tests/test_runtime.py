@@ -45,7 +45,13 @@ UNFRIENDLY = """
 FROM python:3.13-slim
 RUN useradd --uid 1000 --create-home ada && mkdir /own
 RUN echo "raise SystemExit" > /own/jupyterlab.py && echo "nothing" > /own/libffi.so.8
-ENV PYTHONPATH=/own PYTHONHOME=/usr LD_PRELOAD=/own/libffi.so.8 JUPYTER_CONFIG_DIR=/nowhere
+ENV PYTHONPATH=/own PYTHONHOME=/usr LD_PRELOAD=/own/libffi.so.8 \
+    JUPYTER_CONFIG_DIR=/config JUPYTER_DATA_DIR=/root/data JUPYTER_RUNTIME_DIR=/root/run \
+    IPYTHONDIR=/root/ipython XDG_DATA_HOME=/root XDG_CONFIG_HOME=/root XDG_CACHE_HOME=/root \
+    SHELL=/usr/sbin/nologin TMPDIR=/root BASH_ENV=/root/none OPENSSL_CONF=/proc/version \
+    SSL_CERT_FILE=/none HTTPS_PROXY=http://127.0.0.1:9 LC_ALL=tlh_XX LD_BIND_NOW=1 \
+    JUPYTERHUB_SINGLEUSER_APP=none KAOS_PYTHON=/own/none
+RUN mkdir /config
 USER ada
 WORKDIR /own
 ENTRYPOINT ["/bin/false"]
@@ -91,6 +97,22 @@ class Lab:
 
     def kernel(self) -> "Kernel":
         return Kernel(self)
+
+    def terminal(self, command: str) -> str:
+        """The last line that a command writes in a terminal."""
+        import websocket
+
+        name = self.get("/api/terminals", cwd="")["name"]
+        address = self.url.replace("http", "ws", 1) + f"/terminals/websocket/{name}"
+        socket = websocket.create_connection(
+            address, header={"Authorization": f"token {TOKEN}"}, timeout=60
+        )
+        socket.send(json.dumps(["stdin", f"{command}; exit\r"]))
+        written = ""
+        while (answer := json.loads(socket.recv()))[0] != "disconnect":
+            written += answer[1] if answer[0] == "stdout" else ""
+        lines = [line.strip() for line in written.splitlines()]
+        return [line for line in lines if line and line != "exit"][-1]
 
     def log(self) -> str:
         return str(self.container.logs().decode(errors="replace"))
@@ -190,7 +212,7 @@ def lab(client: Any, runtime: str, image: str, home: Path, **environment: str) -
 
 
 def wait_for(url: str, container: Any) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         try:
             with urlopen(f"{url}/lab?token={TOKEN}", timeout=5) as answer:
@@ -307,6 +329,7 @@ def test_what_the_image_sets_is_for_its_own_programs(
             ["sh", "-c", "tr '\\0' '\\n' < /proc/1/environ"], environment={"LD_PRELOAD": ""}
         ).output.decode()
         assert "KAOS_USER_LD_PRELOAD=/own/libffi.so.8" in begun.split()
+        assert "JUPYTER_CONFIG_DIR" not in [word.partition("=")[0] for word in begun.split()]
         assert "LD_PRELOAD=/own/libffi.so.8" not in begun.split()
         kernel = running.kernel()
         environ = kernel.run("import os; print(os.getuid(), dict(os.environ))")
@@ -314,7 +337,13 @@ def test_what_the_image_sets_is_for_its_own_programs(
         for variable in ("'LD_PRELOAD': '/own/libffi.so.8'", "'PYTHONHOME': '/usr'"):
             assert variable in environ
         assert "'PYTHONPATH': '/own'" in environ
+        assert "'JUPYTER_CONFIG_DIR': '/config'" in environ
+        assert "KAOS_USER_" not in environ
         assert "SystemExit" in kernel.run("import jupyterlab")
+        assert "IPYTHONDIR=/root/ipython cannot be written" in running.log()
+        assert running.terminal("echo at=$JUPYTER_DATA_DIR") == "at=/root/data"
+    with lab(docker_client, runtime, image, home) as again:  # where a kernel was before
+        assert again.kernel().run("print(6 * 7)") == "42\n"
 
 
 def test_the_sdk_and_the_command_are_there_and_replace_nothing(

@@ -222,7 +222,7 @@ def test_the_page_follows_a_notebook_from_build_to_lab(chromium, hub: RunningHub
         row = page.locator("tr[data-notebook=live]")
         expect(row).to_be_visible(timeout=10_000)
         page.goto(f"{hub.kaos}/notebooks/live")
-        expect(page.locator("h1 .badge")).to_have_text("RUNNING", timeout=40_000)
+        expect(page.locator("h1 .badge")).to_have_text("RUNNING", timeout=120_000)
         shoot(page, "notebook-running", "light", 1280)
         page.locator("details[data-stage=host] summary").click()
         expect(page.locator("details[data-stage=host] pre")).to_contain_text("ServerApp")

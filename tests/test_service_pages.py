@@ -1,15 +1,17 @@
 """The service's pages as they are without JavaScript, and logging a command line in."""
 
+import gzip
 import hashlib
 import html
 import re
 import secrets
+import urllib.request
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from kaos_hub.client import login as log_in_command_line
-from kaos_hub.errors import NotAuthenticated, NotFound, Unavailable
+from kaos_hub.errors import NotAuthenticated, NotFound, TooManyRequests
 from kaos_hub.models import IdlePolicy, LoginPoll, LoginRequest, LoginStarted, Resources
 from kaos_hub.quantities import about, duration
 from kaos_hub.service import login
@@ -138,24 +140,54 @@ def test_deleting_asks_first_and_works_without_scripts(hub: RunningHub, eve: Bro
     assert "home directory with all files in it is deleted for good" in words(page.text)
     page = eve.post(hub.kaos + "/notebooks/doomed/delete", {"_xsrf": eve.xsrf()})
     assert page.status == 200 and "Notebooks" in words(page.text)
-    assert "doomed" not in page.text
+    assert "Notebook doomed was deleted." in words(page.text)
+    assert 'data-notebook="doomed"' not in page.text
 
 
 def test_the_hubs_own_menu_leads_here(hub: RunningHub, eve: Browser) -> None:
     menu = eve.get(hub.kaos + "/").text.split("</nav>")[0]
     assert 'href="/services/kaos/">Notebooks</a>' in menu
-    assert 'href="/hub/home"' in menu and "/hub/logout" in menu
+    assert 'href="/services/kaos/home">Home</a>' in menu and "/hub/logout" in menu
     assert "Services" not in menu
 
 
-def test_static_files_are_public_and_versioned(hub: RunningHub, eve: Browser) -> None:
-    for found in re.findall(
-        r'"(/services/kaos/static/[^"]+\?v=\w+)"', eve.get(hub.kaos + "/").text
-    ):
-        answer = request("GET", hub.url + found)
+def test_static_files_are_public_and_kept(hub: RunningHub, eve: Browser) -> None:
+    """For good under the address that pages have for them; the plain one is asked for anew."""
+    found = re.findall(r'"(/services/kaos/static/[^"]+)"', eve.get(hub.kaos + "/").text)
+    assert found
+    for path in found:
+        answer = request("GET", hub.url + path)
         assert answer.status == 200
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "immutable" in answer.headers["Cache-Control"], path
+        plain = re.sub(r"/static/[0-9a-f]{12}/", "/static/", path)
+        other = path.replace(path.split("/")[4], "0" * 12)
+        for each in (plain, other):
+            assert request("GET", hub.url + each).headers["Cache-Control"] == "no-cache"
     assert request("GET", hub.kaos + "/static/%2e%2e%2flogin.py").status in (403, 404)
+
+
+def test_answers_are_compressed_where_that_tells_nothing(hub: RunningHub, eve: Browser) -> None:
+    """A page holds a secret beside what a link can put into it: for a request from elsewhere it is
+    sent as it is. Streams of events are never held back."""
+    own = {"Accept-Encoding": "gzip", "Sec-Fetch-Site": "same-origin"}
+    script = re.search(r'"(/services/kaos/static/[^"]+\.js)"', eve.get(hub.kaos + "/").text)
+    assert script
+    static = request("GET", hub.url + script[1], headers={"Accept-Encoding": "gzip"})
+    assert static.headers["Content-Encoding"] == "gzip"
+    assert len(gzip.decompress(static.body)) > 2 * len(static.body)
+    token = hub.token("eve")
+    for site, encoding in (("same-origin", "gzip"), ("none", "gzip"), ("cross-site", None)):
+        head = own | {"Sec-Fetch-Site": site}
+        answer = request("GET", hub.kaos + "/?search=xsrf", token, headers=head)
+        assert answer.headers["Content-Encoding"] == encoding, site
+    plain = request("GET", hub.kaos + "/", token, headers={"Accept-Encoding": "gzip"})
+    assert plain.headers["Content-Encoding"] is None
+    asked = urllib.request.Request(
+        f"{hub.api}/notebooks/events", headers=own | {"Authorization": f"token {token}"}
+    )
+    with urllib.request.urlopen(asked, timeout=30) as stream:
+        assert stream.headers["Content-Encoding"] is None
 
 
 def test_a_name_cannot_leave_the_hubs_script() -> None:
@@ -290,17 +322,21 @@ def asked(number: int = 0) -> LoginRequest:
 
 def test_logins_that_wait_are_bounded() -> None:
     logins = login.Logins()
-    for number in range(login._MOST):
+    begun = [
         logins.begin(asked(number), f"10.0.{number // 256}.{number % 256}")
-    with pytest.raises(Unavailable, match="Too many logins wait"):
-        logins.begin(asked(10_000), "10.9.9.9")
+        for number in range(login._MOST)
+    ]
+    last = logins.begin(asked(10_000), "10.9.9.9")
+    with pytest.raises(NotFound):
+        logins.by_code(begun[0].user_code)
+    assert all(logins.by_code(pending.user_code) for pending in (*begun[1:], last))
 
 
 def test_one_address_cannot_begin_many() -> None:
     logins = login.Logins()
     for number in range(login._RATE):
         logins.begin(asked(number), "10.0.0.1")
-    with pytest.raises(Unavailable, match="your address"):
+    with pytest.raises(TooManyRequests, match="your address"):
         logins.begin(asked(999), "10.0.0.1")
     logins.begin(asked(999), "10.0.0.2")
 

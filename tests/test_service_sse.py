@@ -149,3 +149,11 @@ async def test_the_end_of_a_log_says_where_it_begins(tmp_path: Path) -> None:
         text = "".join(m.data + "\n" for m in found if m.event == "log")
         assert text.encode() == whole[start:] and len(text) <= max(size, 1)
     assert [m.event async for m in sse.lines_of_log(logs.read("y", -5), tell_start=True)] == ["end"]
+
+
+@pytest.mark.parametrize("offset", [6, 2**45, 2**63 - 1, 2**63, 10**30])
+async def test_behind_the_end_there_is_nothing(tmp_path: Path, offset: int) -> None:
+    """Found by fuzzing: no file system can seek that far, and the answer was an inner error."""
+    logs = LogStore(tmp_path)
+    logs.append("x", b"hello\n")
+    assert [piece async for piece in logs.read("x", offset)] == []

@@ -55,6 +55,21 @@ def bob(hub: RunningHub) -> str:
 # --- looking ---
 
 
+@pytest.mark.parametrize("what", ["metrics", "trials/1/log"])
+def test_who_follows_what_says_nothing_yet_is_answered(hub: RunningHub, what: str) -> None:
+    """Not only when it says something: clients and proxies give up what does not begin."""
+    number = 0x95 + len(what)
+    row = training(number, "user:quinn", trials=1, state="TRAINING")
+    write(hub.data, [row])
+    write(hub.data, trials_of(row, state="RUNNING"))
+    url = f"{hub.train}/api/v1/trainings/{number:016x}/{what}?follow=true"
+    asked = urllib.request.Request(url, headers={"Authorization": f"token {hub.token('quinn')}"})
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        assert answer.status == 200
+        with pytest.raises(TimeoutError):
+            answer.read(1)
+
+
 def test_lists_are_narrowed_and_paged(hub: RunningHub, rex: str) -> None:
     def ids(query: str, owner: str = "") -> list[str]:
         answer = hub.ask_train("GET", f"/trainings{query}", rex, owner=owner)

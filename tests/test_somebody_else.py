@@ -62,7 +62,7 @@ async def test_a_notebook_is_not_gone_because_somebody_else_does_not_know_it(
 ) -> None:
     hub = Hub(other.url, "token")
     try:
-        for question in (hub.server("ada", "one"), hub.has("ada"), hub.active()):
+        for question in (hub.server("ada", "one"), hub.owners(["ada"]), hub.active()):
             with pytest.raises(HubUnavailable, match="is not the Hub"):
                 await question
         other.words = b'{"status": 404, "message": "Not Found"}'

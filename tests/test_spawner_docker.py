@@ -10,6 +10,7 @@ import pytest
 from docker.errors import DockerException, NotFound
 
 from kaos_hub.bridge import bridge
+from kaos_hub.engines.docker_networks import DockerNetworks
 from kaos_hub.models import Mount, NotebookSpec
 from tests.desk import hub_at_desk
 from tests.hub import wait_until
@@ -109,6 +110,8 @@ def test_container_is_confined_and_holds_what_was_admitted(engine, hub, desk):
     assert host["PidsLimit"] == 4096
     assert not host["AutoRemove"]
     assert not host["PortBindings"]
+    own = DockerNetworks(data_dir=str(hub.data.path)).name(f"user:{hub.me}")
+    assert list(container.attrs["NetworkSettings"]["Networks"]) == [own]
     mounts = {m["Destination"]: m["RW"] for m in container.attrs["Mounts"]}
     assert mounts == {"/opt/kaos": False, "/home/kaos": True, "/kaos/data": False}
     env = dict(word.split("=", 1) for word in config["Env"])
@@ -134,6 +137,25 @@ def test_restarted_hub_finds_the_container(engine, hub, desk):
     assert engine.containers.get(before).attrs["State"]["StartedAt"] == started
     hub.end("kept")
     assert engine.containers.get(before).status == "exited"
+
+
+def test_a_notebook_in_the_network_of_an_earlier_release_lives_on(engine, hub, desk):
+    """Before owners had networks all were in Docker's own; the Hub was killed before it knew."""
+    hub.launch("old")
+    before = workload(hub, "old")
+    container = engine.containers.get(before)
+    own = DockerNetworks(data_dir=str(hub.data.path)).name(f"user:{hub.me}")
+    engine.networks.get("bridge").connect(container)
+    engine.networks.get(own).disconnect(container)
+    hub.kill()
+    with closing(sqlite3.connect(hub.data.hub_database)) as db, db:
+        kept = (json.dumps({"workload": before, "address": ""}),)
+        db.execute("update spawners set state = ? where name = 'old'", kept)
+    hub.start()
+    assert hub.server("old")["ready"]
+    container.reload()
+    assert container.status == "running"
+    hub.end("old")
 
 
 def test_hub_that_died_before_it_knew_the_container_finds_it(engine, hub, desk):

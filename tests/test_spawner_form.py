@@ -59,7 +59,8 @@ def test_form_offers_what_there_is():
 
 def test_every_field_is_one_that_admission_knows_and_has_a_label():
     fields = Fields(render_form(options(), "default"))
-    assert fields.names == set(FIELDS) - {"gpu", "pool", "context", "bind_mounts", "image"}
+    not_here = {"gpu", "pool", "context", "bind_mounts", "image"}
+    assert fields.names == (set(FIELDS) | {"name"}) - not_here
     assert fields.meant <= fields.ids
     page = render_form(options(), "default")
     assert "Not offered here: GPUs, groups of nodes, ready-made environments and folders of" in page
@@ -69,7 +70,7 @@ def test_every_field_is_one_that_admission_knows_and_has_a_label():
 def test_what_this_installation_can_do_is_offered():
     page = render_form(everything(), "default")
     fields = Fields(page)
-    assert fields.names == set(FIELDS)
+    assert fields.names == set(FIELDS) | {"name"}
     assert fields.meant <= fields.ids
 
 
@@ -77,8 +78,8 @@ def test_a_first_glance_shows_three_choices():
     """All else is behind one click."""
     page = render_form(everything(), "default")
     first, _, more = page.partition('<details class="mb-3">')
-    assert Fields(first).names == {"source", "data", "size"}
-    assert Fields(more).names == set(FIELDS) - {"source", "data", "size"}
+    assert Fields(first).names == {"source", "data", "size", "fresh", "name"}
+    assert Fields(more).names == set(FIELDS) - {"source", "data", "size", "fresh"}
 
 
 @pytest.mark.parametrize(
@@ -110,36 +111,58 @@ def test_a_full_house_is_said():
     assert "Stop one before you start another." in page
 
 
-def test_the_last_choices_are_offered_again():
+STAGE = {"name": "build", "state": "SKIPPED"}
+BEFORE = {
+    "name": "before", "owner": "user:ada", "state": "STOPPED", "url": "x", "build": STAGE,
+    "host": STAGE, "created": "2026-01-31T12:00:00Z", "pool": "fast",
+    "source": {"name": "demo", "version": 3, "digest": OPTIONS["sources"][0]["digest"]},
+    "resources": {"cpu": 4, "memory": "8Gi"}, "idle": {"timeout": 90, "type": "activity"},
+    "image": "science", "volumes": [{"volume": "v", "path": "/mnt/v", "read_only": True}],
+    "bind_mounts": [{"host_path": "/data", "container_path": "/mnt/d"}],
+}  # fmt: skip
+
+
+def test_how_the_last_one_ran_is_offered_again():
     """For a new notebook; one that is there shows how it is."""
-    stage = {"name": "build", "state": "SKIPPED"}
-    last = {
-        "name": "before", "owner": "user:ada", "state": "STOPPED", "url": "x", "build": stage,
-        "host": stage, "created": "2026-01-31T12:00:00Z", "pool": "fast",
-        "source": {"name": "demo", "version": 3, "digest": OPTIONS["sources"][0]["digest"]},
-        "resources": {"cpu": 4, "memory": "8Gi"}, "idle": {"timeout": 90, "type": "activity"},
-    }  # fmt: skip
-    everywhere = everything(last=last, limits={}, usage={})
-    page = render_form(everywhere, "fresh")
-    assert '<option value="demo@v3" selected>' in page
+    page = render_form(everything(last=BEFORE, limits={}, usage={}), "fresh")
     assert re.search(r'value="large" checked', page)
     assert 'value="90s"' in page
     assert '<option value="fast" selected>' in page
-    more = last | {
-        "image": "science", "volumes": [{"volume": "v", "path": "/mnt/v", "read_only": True}],
-        "bind_mounts": [{"host_path": "/data", "container_path": "/mnt/d"}],
-    }  # fmt: skip
-    for page in (
-        render_form(everything(last=more), "fresh"), render_form(everything(notebook=more), "it"),
-    ):  # fmt: skip
-        assert ">v:/mnt/v:ro</textarea>" in page and ">/data:/mnt/d</textarea>" in page
-    assert '<option value="science" selected>' in render_form(everything(last=more), "fresh")
-    odd = last | {"resources": {"cpu": 0.25, "memory": "300Mi"}}
+    odd = BEFORE | {"resources": {"cpu": 0.25, "memory": "300Mi"}}
     page = render_form(everything(last=odd, limits={}, usage={}), "fresh")
     assert 'value="0.25"' in page and 'value="300Mi"' in page
-    page = render_form(everything(last=odd, notebook=last, limits={}), "before")
+    page = render_form(everything(last=odd, notebook=BEFORE, limits={}), "before")
     assert "demo v3 (as it is)" in page and " checked" not in page
     assert 'value="0.25"' not in page and "fast (as it is)" in page
+    assert ">v:/mnt/v:ro</textarea>" in page and ">/data:/mnt/d</textarea>" in page
+
+
+def test_a_new_notebook_is_empty_until_something_is_chosen():
+    """What the last one worked on is a click away; what comes from a bundle's page is chosen."""
+    last = BEFORE | {"git": "https://example.org/a.git"}
+    page = render_form(everything(last=last, limits={}, usage={}), "fresh")
+    assert '<option value="demo@v3">' in page and 'demo@v3" selected' not in page
+    assert 'science" selected' not in page and "/mnt/v" not in page and "/mnt/d" not in page
+    assert "example.org/a.git" not in page
+    assert 'href="/services/kaos/new?source=demo%40v3&amp;name=fresh">take the same again' in page
+    page = render_form(everything(last=BEFORE, handed={"source": "demo@v3"}), "fresh")
+    assert '<option value="demo@v3" selected>' in page and "take the same again" not in page
+
+
+def test_what_is_older_than_the_list_can_be_named():
+    page = render_form(options(offered=1), "default")
+    assert 'name="source_named"' in page and 'name="data_named"' in page
+    assert "_named" not in render_form(options(), "default")
+    form = {"source": ["demo@v3"], "source_named": ["old@v1"], "data_named": [" "]}
+    assert options_from_form(form) == {"source": "old@v1"}
+
+
+def test_only_a_new_notebook_can_be_named():
+    assert re.search(r'name="fresh" value="1">', render_form(options(), "mine"))
+    there = render_form(options(notebook=BEFORE), "before")
+    assert 'name="fresh"' not in there and 'id="kaos-name"' not in there
+    # which one is meant the form does not know after a refusal; a script does
+    assert re.search(r'name="fresh" value="1" disabled>', render_form(options(), ""))
 
 
 def test_form_needs_no_script_and_lets_none_in():
@@ -153,8 +176,8 @@ def test_form_needs_no_script_and_lets_none_in():
 
 def test_form_of_somebody_with_nothing():
     page = render_form(options(sources=[], data=[], limits={}, info=OPTIONS["info"]), "x")
-    assert "kaos notebook deploy" in page
-    assert " of " not in page.split("notebooks running")[0].rsplit("have", 1)[1]
+    assert "You have no code here yet." in page and "kaos notebook deploy" not in page
+    assert "You have 1 notebook running." in page
 
 
 def test_form_without_service_says_so():

@@ -206,7 +206,10 @@ def test_pod_is_confined_and_holds_what_was_admitted(hub, desk, space):
     assert said.startswith("1000\n1000\n") and "CapBnd:\t0000000000000000" in said and code
     code, said = space.inside(name, "touch ~/mine && touch '/kaos/" + ODD + "/x'")
     assert code and "Read-only" in said
-    assert space.inside(name, "printenv ODD MORE HOME")[1] == f"{ODD}\n$$ $(ODD) {{x\n/home/kaos\n"
+    assert (
+        space.inside(name, "printenv KAOS_USER_ODD KAOS_USER_MORE HOME")[1]
+        == f"{ODD}\n$$ $(ODD) {{x\n/home/kaos\n"
+    )
     assert "numbers.csv" in space.inside(name, "ls '/kaos/" + ODD + "'")[1]
     assert "hello from inside" in space.log(name)
     hub.end("one")
@@ -424,7 +427,7 @@ def a_tree(desk, text: bytes) -> str:
     return f"blake3:{tree}"
 
 
-def test_bundle_is_fetched_before_the_start(hub, desk, space):
+def test_bundle_is_fetched_before_the_start(hub, desk, space, request):
     digest = a_tree(desk, b"1,2\n")
     with_(
         desk,
@@ -432,6 +435,7 @@ def test_bundle_is_fetched_before_the_start(hub, desk, space):
         workload="kaos-notebook-fetch-1",
     )
     space.secret("kaos-notebook-fetch-1", ticket="let me in")
+    request.addfinalizer(lambda: space.delete("secret", "kaos-notebook-fetch-1"))
     hub.launch("fetched")
     pod = space.get("pod", "kaos-notebook-fetch-1")
     fetch, runtime = pod["spec"]["initContainers"]
@@ -442,7 +446,6 @@ def test_bundle_is_fetched_before_the_start(hub, desk, space):
     said = space.inside("kaos-notebook-fetch-1", "cat /kaos/data/numbers.csv; touch /kaos/data/x")
     assert said[1].startswith("1,2\n") and "Read-only" in said[1]
     hub.end("fetched")
-    space.delete("secret", "kaos-notebook-fetch-1")
 
 
 def test_bundle_that_cannot_be_fetched_is_said(hub, desk, space):

@@ -127,9 +127,16 @@ def test_unbuilt_is_refused_with_a_link(hub, desk):
     answer = hub.api("POST", hub.path("full"), {})
     assert answer.status == 409
     assert "/services/kaos/notebooks/full" in answer.json["message"]
+    before = len(hub.log.read_text())
     page = hub.browser(hub.me).post(f"/hub/spawn/{hub.me}/full", {"cpu": "1"})
-    assert page.headers["refresh"] == "0; url=/services/kaos/notebooks/full"
+    assert page.headers["refresh"] == "0; url=/services/kaos/notebooks/full?open=1"
     assert 'name="cpu"' not in page.text
+    # A Hub that is slow shows another page until it is known, and that leads on, too.
+    late = hub.browser(hub.me).get(f"{hub.url}/hub/spawn-pending/{hub.me}/full")
+    assert f'http-equiv="refresh" content="{page.headers["refresh"]}"' in late.text
+    log = hub.log.read_text()[before:]
+    assert "Failed to spawn single-user server with form: It is being built." in log
+    assert "Traceback" not in log, "an ordinary refusal is no defect"
 
 
 def test_absent_service_refuses_clearly_and_a_restarting_one_is_waited_for(hub, desk):

@@ -291,7 +291,7 @@ async def test_a_cancelled_upload_leaves_nothing(
 async def test_who_sends_nothing_more_gives_his_turn_to_others(
     s3_server: s3.Server, bucket: str, store: S3Store
 ) -> None:
-    turns = Turns(many=1, stalled=0.2)
+    turns = Turns(many=1, stalled=3)
     client, key = store._client, store._key(digest(HUGE))
     slow = LargeObject(client, key, digest(HUGE), len(HUGE), await turns.take())
     await slow.write(HUGE[:PART])

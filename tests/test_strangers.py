@@ -13,9 +13,10 @@ from tests.engines import ENGINES
 from tests.hub import RunningHub, request, running_hub
 from tests.kernels import Kernel
 
-HERS = {"name": "secret", "kind": "data", "version": "1", "errand": "0" * 16}
-NOBODYS = HERS | {"name": "nosuch"}
+HERS = {"name": "secret", "kind": "data", "version": "1", "errand": "0" * 16, "id": "user:ada"}
+NOBODYS = HERS | {"name": "nosuch", "id": "user:nosuch"}
 BODIES = {
+    "hand-over": {"to": "user:bob"},
     "activity": {"last_use": "2026-01-01T00:00:00Z"},
     "attach": {"data": "secret"},
     "git": {"repository": "https://x/y", "state": "CLONED"},

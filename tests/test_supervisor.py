@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -303,7 +304,16 @@ async def test_names_are_no_paths(processes: Processes) -> None:
 
 
 @pytest.mark.skipif(not sandbox.available(), reason=sandbox.why() or "it works")
+@pytest.mark.parametrize("maker", ["bubblewrap", "ours"])
 class TestSandboxed:
+    @pytest.fixture(autouse=True)
+    def made(self, maker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By bubblewrap; where it is not found, by ours."""
+        if maker == "ours":
+            monkeypatch.setenv("PATH", "/nowhere")
+        elif not shutil.which("bwrap"):
+            pytest.skip("bubblewrap is not installed")
+
     async def test_it_ends_well(self, processes: Processes) -> None:
         script = "trap 'echo saved; exit 7' TERM; echo up; sleep 99 & wait"
         argv = sandbox.wrap(shell(script))

@@ -12,7 +12,7 @@ import pytest
 from kaos_hub.client import Client
 from tests.history import build, write
 from tests.hub import RunningHub
-from tests.lab import Person, chromium, expect
+from tests.lab import FIRST_BUILD, Person, chromium, expect
 from tests.training_history import NASTY, bundles, inputs, training, trials_of
 
 pytestmark = pytest.mark.browser
@@ -203,7 +203,7 @@ def test_a_page_follows_a_training_to_its_model(
     page, row = person.page, person.page.locator(f"tr[data-training='{run.id}']")
     expect(row).to_contain_text("0 of 2")
     page.click(f"#name-{run.id}")
-    expect(page.locator("tbody tr").first).to_contain_text("RUNNING", timeout=90_000)
+    expect(page.locator("tbody tr").first).to_contain_text("RUNNING", timeout=FIRST_BUILD)
     page.click("#trial-1")
     expect(person.log("trial")).to_contain_text("epoch x")
     expect(page.locator(".kaos-curve")).to_contain_text("pace", timeout=30_000)

@@ -22,7 +22,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
     with running_hub(tmp_path_factory.mktemp("hub"), engine="docker") as running:
         yield running
         if left := workers():
-            subprocess.check_call(["docker", "rm", "-f", *left], stdout=subprocess.DEVNULL)
+            subprocess.run(["docker", "rm", "-f", *left], capture_output=True)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from kaos_hub.models import (
     Beat,
     EndedBy,
     MetricPoint,
+    Resources,
     TrainingState,
     TrialEnd,
     TrialState,
@@ -369,6 +370,40 @@ async def test_users_take_turns(db: Database) -> None:
         await db.run(lambda s: ledger.check(s, notebook, 0, 7 << 30, 0))
 
 
+async def test_builds_take_turns_and_hold_what_they_use(db: Database) -> None:
+    limits = {"default": {"memory": "8Gi", "cpu": 4}, "user:eve": {"memory": "512Mi"}}
+    ledger, share = Ledger(db, limits), Resources(cpu=2, memory="4Gi")
+
+    async def build(job: str, state: str, owner: str = ADA) -> None:
+        row = JobRow(
+            id=job, kind="build", owner=owner, key=job, state=state, work={}, deadline=1,
+            created=now(), cpu=2.0 if state == "RUNNING" else None,
+            memory=4 << 30 if state == "RUNNING" else None,
+        )  # fmt: skip
+        await db.run(lambda session: session.add(row))
+
+    async def waits(job: str, most: int) -> str:
+        def ask(session: Session) -> str:
+            return ledger.build_waits(session, session.get_one(JobRow, job), most, share)
+
+        return await db.run(ask)
+
+    await build("ada1", "RUNNING")
+    await build("ada2", "QUEUED")
+    await build("bob1", "QUEUED", "user:bob")
+    assert await waits("ada2", 1) == "waiting: 1 of 1 builds run"
+    assert await waits("ada2", 2) == "waiting: 1 of 2 builds run, 1 wait before this one"
+    assert await waits("bob1", 2) == ""
+    used = await ledger.usage(ADA)
+    assert (used.builds, used.cpu, used.memory) == (1, 2, 4 << 30)
+    await build("eve1", "QUEUED", "user:eve")
+    assert await db.run(lambda s: ledger.job_gets(s, "user:eve", 2, 1 << 30)) == (2, 512 << 20)
+    assert await db.run(lambda s: ledger.job_gets(s, ADA, 4, 8 << 30)) == (2, 4 << 30)
+    full = await db.run(lambda s: ledger.job_gets(s, "user:eve", 2, 8 << 30))
+    assert full == "waiting: of your memory 512Mi is left; stop something that runs"
+    assert await waits("ada2", 3) == "", "one that cannot run keeps nobody waiting"
+
+
 async def test_trainings_come_in_pages_and_what_they_use_is_in_use(db: Database) -> None:
     def version(session: Session, number: int) -> int:
         row = VersionRow(
@@ -383,7 +418,7 @@ async def test_trainings_come_in_pages_and_what_they_use_is_in_use(db: Database)
     for number in range(5):
         more = {"data_id": used if number else once, "state": "TRAINING" if number else "FAILED"}
         await training(db, 1, id=f"{number:016x}", **more)
-    given = InputRow(owner=ADA, kind="data", version_id=current, author="ada", at=now())
+    given = InputRow(owner=ADA, source="", kind="data", version_id=current, author="ada", at=now())
     await db.run(lambda session: session.add(given))
 
     async def page(*states: TrainingState, limit: int = 2, after: int | None = None) -> list[int]:

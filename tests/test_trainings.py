@@ -22,7 +22,7 @@ from kaos_hub.database import Database
 from kaos_hub.engines.local import LocalEngine
 from kaos_hub.errors import Conflict, EngineUnavailable, NotFound, StorageFull, Unsupported
 from kaos_hub.models import Beat, BundleKind, MetricPoint, TrainingRequest, TrialState
-from kaos_hub.tables import JobRow, now
+from kaos_hub.tables import JobRow, TrainingRow, now
 from kaos_hub.trainings.provenance import dot
 from tests.train_world import ADA, World, world
 
@@ -169,8 +169,91 @@ async def test_what_is_not_given_is_the_current_input(make: Make) -> None:
         answer = await w.trainings.request(ADA, "ada", TrainingRequest.model_validate(dry))
         assert answer.training is None
         assert answer.inputs.data is not None and answer.inputs.data.digest == old.digest
-        assert answer.actions[0] == "nothing to build"
+        assert answer.actions[:2] == [
+            "use source code@v1 from before: none is given now",
+            "nothing to build",
+        ]
         assert (await w.trainings.inputs(ADA)).data.digest == new.digest
+
+
+async def test_inputs_of_one_project_never_slip_into_another(quick: Make) -> None:
+    """What is current belongs to the source's name; what was left out stays so."""
+    async with quick() as w:
+        await w.source(TRAIN)
+        await w.files(BundleKind.DATA, "numbers", x_txt="1")
+        await w.params({"degree": [1, 2]})
+        first = await w.request(source="code", data="numbers", params="grid")
+        assert (first.trials.total, first.reused) == (2, [])
+
+        await w.source(TRAIN + "#", "moons")
+        await w.files(BundleKind.DATA, "points", x_txt="2")
+        fresh = await w.request(source="moons", data="points")
+        assert (fresh.trials.total, fresh.params, fresh.reused) == (1, None, [])
+        asked = TrainingRequest(source="moons@v1", dry_run=True)
+        answer = await w.trainings.request(ADA, "ada", asked)
+        assert (answer.inputs.data.name, answer.inputs.params) == ("points", None)
+        assert answer.actions[0] == "use data points@v1 from before: none is given now"
+        only_data = await w.request(data="points")
+        assert (only_data.source.name, only_data.params, only_data.reused) == (
+            "moons", None, ["source"],
+        )  # fmt: skip
+
+        again = await w.request(source="code")
+        assert (again.data.name, again.params.name) == ("numbers", "grid")
+        assert again.reused == ["data", "params"]
+        without = await w.request(source="code", without_params=True)
+        assert (without.trials.total, without.reused) == (1, ["data"])
+        later = await w.request(source="code")
+        assert (later.data.name, later.params) == ("numbers", None)
+
+        await w.source(TRAIN + "##", "third")
+        lacking = await w.request(source="third")
+        assert (lacking.state, lacking.data) == ("WAITING", None)
+        nothing = await w.trainings.inputs(ADA, "never-seen")
+        assert nothing.source is nothing.data is nothing.params is None
+        assert (await w.trainings.inputs(ADA, "moons@v1")).data.name == "points"
+        assert (await w.trainings.get(ADA, again.id)).reused == ["data", "params"]
+
+
+class LeaversWithABug:
+    """Cannot tell who has left, and says so in no way that is foreseen."""
+
+    asked = 0
+
+    async def reason(self, row: TrainingRow) -> str:
+        self.asked += 1
+        raise ZeroDivisionError(row.name)
+
+
+async def test_what_cannot_be_driven_on_is_given_up_after_some_tries(
+    quick: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits neither for ever nor silently, and takes no other training with it."""
+    monkeypatch.setattr("kaos_hub.trainings.driver.TRIES", 2)
+    async with quick() as w:
+        bug, driver = LeaversWithABug(), w.trainings._driver
+        monkeypatch.setattr(driver, "_leavers", bug)
+        asked = await given(w, TRAIN)
+        failed = await w.until(asked.id)
+        assert (failed.state, bug.asked) == ("FAILED", 2)
+        assert "something went wrong in the service" in failed.reason
+        assert "ZeroDivision" in failed.reason
+        monkeypatch.undo()
+        assert (await w.until((await given(w, TRAIN + "#")).id)).state == "SUCCEEDED"
+
+
+async def test_what_came_before_its_source_goes_with_it(quick: Make) -> None:
+    async with quick() as w:
+        await w.files(BundleKind.DATA, "numbers", x_txt="1")
+        waiting = await w.request(data="numbers")
+        assert "waits for source" in waiting.reason
+        assert (await w.trainings.inputs(ADA, "code")).data.name == "numbers"
+        await w.source(TRAIN)
+        going = await w.request(source="code")
+        assert (going.id, going.reused) == (waiting.id, ["data"])
+        await w.source(TRAIN + "#", "other")
+        assert (await w.request(source="other")).data is None
+        assert (await w.request(source="code")).data.name == "numbers"
 
 
 async def test_a_source_that_nobody_continues_makes_room(quick: Make, tmp_path: Path) -> None:
@@ -403,6 +486,76 @@ def serving(folder: Path) -> Iterator[str]:
         server.shutdown()
 
 
+ONLY_CHILD = """#!/bin/sh
+set -- "$1" /pfs/data/*
+[ $# = 2 ] || { echo "not one entry in /pfs/data" >&2; exit 1; }
+cat "$2"/training/*.csv && mkdir "$1"
+"""
+SHAPES = {
+    "as the documents give it": (["features/training/a.csv", "features/test/b.csv"], ["features"]),
+    "one level too high": (["data/features/training/a.csv"], ["data"]),
+    "one level too low": (["test/b.csv", "training/a.csv"], ["test", "training"]),
+    "several": (
+        ["features/training/a.csv", "more/c.csv", "README"],
+        ["README", "features", "more"],
+    ),
+    "a file": (["a.csv"], ["a.csv"]),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_the_data_lie_where_bundles_of_the_ancestor_look(
+    quick: Make, tmp_path: Path, shape: str
+) -> None:
+    """The top entries of the bundle, whatever its name; the variable names the same."""
+    files, top = SHAPES[shape]
+    data = tmp_path / "given"
+    for file in files:
+        (data / file).parent.mkdir(parents=True, exist_ok=True)
+        (data / file).write_text(f"{file}\n")
+    async with quick() as w:
+        await w.source('#!/bin/sh\ncd /pfs/data; find . -type f | sort; ls "$KAOS_DATA"\n')
+        await w.commit(BundleKind.DATA, "digits", data)
+        done = await w.until((await w.request(source="code", data="digits")).id)
+        assert (done.state, done.reason) == ("SUCCEEDED", "")
+        seen = (await w.text(done.id)).splitlines()
+        assert seen == [*sorted(f"./{file}" for file in files), *top]
+
+
+async def test_an_only_child_is_found_and_else_is_said_what_is_there(
+    quick: Make, tmp_path: Path
+) -> None:
+    data = tmp_path / "given" / "data"
+    (data / "features/training").mkdir(parents=True)
+    (data / "features/training/a.csv").write_text("1\n")
+    async with quick() as w:
+        await w.source(ONLY_CHILD)
+        await w.commit(BundleKind.DATA, "right", data)
+        done = await w.until((await w.request(source="code", data="right")).id)
+        assert (done.state, done.reason) == ("SUCCEEDED", "")
+        await w.commit(BundleKind.DATA, "high", data.parent)
+        failed = await w.until((await w.request(source="code", data="high")).id)
+        assert failed.state == "FAILED"
+        assert "in /pfs/data/data there is features" in failed.reason
+        assert "kaos: in /pfs/data/data there is features" in await w.text(failed.id)
+
+
+async def test_without_a_sandbox_it_is_said_before_and_after(quick: Make) -> None:
+    """At each deploy; and in log and reason of what looked for a path in vain."""
+    async with quick() as w:
+        w.engine.use_sandbox = False
+        await w.source("#!/bin/sh\ncat /pfs/data/x.txt\n")
+        await w.files(BundleKind.DATA, "numbers", x_txt="1")
+        asked = TrainingRequest(source="code", data="numbers", dry_run=True)
+        answer = await w.trainings.request(ADA, "ada", asked)
+        assert any("There is no sandbox here (it is turned off)" in a for a in answer.actions)
+        asked_for = await w.request(source="code", data="numbers")
+        failed = await w.until(asked_for.id, seconds=200)
+        assert failed.state == "FAILED"
+        assert "there are no paths /pfs/… and /kaos/… on this hub" in failed.reason
+        assert "kaos: there are no paths /pfs/…" in await w.text(failed.id)
+
+
 async def test_data_is_fetched_by_a_manifest(quick: Make, tmp_path: Path) -> None:
     web = tmp_path / "web"
     web.mkdir()
@@ -424,7 +577,7 @@ async def test_data_is_fetched_by_a_manifest(quick: Make, tmp_path: Path) -> Non
             assert (done.state, done.reason) == ("SUCCEEDED", "")
             assert [stage.state for stage in done.stages] == ["SUCCEEDED"] * 3
             assert done.data is not None and (done.data.name, done.data.version) == ("sets", 1)
-            assert (await w.text(asked.id)).startswith("aaaaaaaaaabbbbbbbbbb")
+            assert await w.text(asked.id) == "aaaaaaaaaabbbbbbbbbbsets\n"
             assert b"Step 1/2" in b"".join(
                 [piece async for _, piece in await w.trainings.ingest_log(ADA, asked.id)]
             )

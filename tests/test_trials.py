@@ -136,14 +136,14 @@ def test_what_cannot_be_kept_is_said(gallery: Gallery) -> None:
     files = gallery.files("odd_output")
     unreadable = {} if os.getuid() == 0 else {"locked": None}
     rest = {"locked": None, "locked/secret": b"s"} if os.getuid() == 0 else unreadable
-    assert files == {"kept": b"k", "dangling": "nowhere", "Case": b"", **rest}
+    assert files == {"kept": b"k", "dangling": "nowhere", "Case": b"", "case": b"", **rest}
     skipped = "\n".join(end.output.skipped)  # type: ignore[union-attr]
     for said in (
         "'passwd' is a link to the absolute path '/etc/passwd'",
         "'up' is a link to '../../..', which is outside",
         "'through' is a link to 'up/x', which is outside", "'socket' is a socket",
         "'pipe' is a named pipe", r"'bad\udcff' has a name", r"'two\nlines' has a control",
-        "'case' and 'Case' are one name", "'elsewhere' lies beside the output directory",
+        "'elsewhere' lies beside the output directory",
     ):  # fmt: skip
         assert said in skipped, skipped
 
@@ -333,3 +333,21 @@ def test_a_worker_that_is_told_nonsense(worker: Worker) -> None:
     worker.environment = {"KAOS_WORK_URL": "nowhere"}
     worker.start()
     assert "error: KAOS_WORK_URL is 'nowhere'" in worker.finish(1)
+
+
+@pytest.mark.parametrize("place", ["/pfs/data/mnist", "/kaos/params.json", "/pfs"])
+def test_without_a_sandbox_a_missing_path_is_explained(
+    worker: Worker, desk: Desk, place: str
+) -> None:
+    worker.train(PYTHON + f"open('{place}/x')\n")
+    end = worker.run()
+    assert f"'{place}/x'" in end.reason
+    assert "no paths /pfs/… and /kaos/… on this hub" in end.reason
+    assert "install bubblewrap" in end.reason
+    assert "kaos: there are no paths /pfs/…" in desk.text()
+
+
+def test_other_paths_are_not_explained(worker: Worker, desk: Desk) -> None:
+    worker.train(PYTHON + "import os; open(os.environ['KAOS_DATA'] + '/x')\n")
+    worker.environment = {"KAOS_DATA": "/kaos/data"}
+    assert "no paths" not in worker.run().reason

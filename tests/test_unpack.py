@@ -9,13 +9,15 @@ import subprocess
 import tarfile
 import zipfile
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kaos_hub import limited
 from kaos_hub.bundles.limits import Limits
-from kaos_hub.bundles.unpack import command, unpack
+from kaos_hub.bundles.unpack import MODULE, unpack
 from kaos_hub.errors import InvalidBundle
 
 
@@ -134,7 +136,8 @@ def ask(tmp_path: Path, archive: bytes) -> Any:
     """What the process says."""
     (tmp_path / "archive").write_bytes(archive)
     (tmp_path / "folder").mkdir()
-    run = command(tmp_path / "archive", tmp_path / "folder", Limits())
+    told = (str(tmp_path / "archive"), str(tmp_path / "folder"), json.dumps(asdict(Limits())))
+    run = limited.command(MODULE, *told)
     done = subprocess.run(run, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from kaos_hub.checks.finding import GOOD
 from kaos_hub.datadir import DataDir
 from tests.desk import Browser, end_all_with
+from tests.engines import needs_docker
 from tests.hub import free_port, request, wait_until
+from tests.networks import dismiss
 
 KAOS = [sys.executable, "-m", "kaos_hub.cli"]
 
@@ -35,7 +38,7 @@ class Machine:
     def kaos(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
-            [*KAOS, *words], env=self.environment, capture_output=True, text=True, timeout=60
+            [*KAOS, *words], env=self.environment, capture_output=True, text=True, timeout=240
         )
 
     def up(self, *words: str, deaf: bool = False) -> "subprocess.Popen[str]":
@@ -61,7 +64,7 @@ class Machine:
                 return healthy and (self.data / "secrets" / "password-shown").exists()
             return False
 
-        wait_until(told, 60, "kaos up")
+        wait_until(told, 240, "kaos up")
 
     @property
     def log(self) -> Path:
@@ -135,7 +138,7 @@ def test_up_tells_logs_in_and_stops(machine):
         env=machine.environment | {"KAOS_DATA_DIR": str(machine.data)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=240,
     )
     assert bare.returncode == 1
     assert "already in use by process" in bare.stderr
@@ -147,6 +150,13 @@ def test_up_tells_logs_in_and_stops(machine):
     report = json.loads(doctor.stdout)
     assert doctor.returncode == 0, report
     assert {c["name"]: c["state"] for c in report["checks"]}["service"] == "good"
+    # ... and looks at what the engine of that hub needs, without being told which that is
+    assert machine.data.joinpath("engine").read_text() == "local"
+    other = machine.data.parent / "other"
+    other.mkdir()
+    (other / "engine").write_text("docker")
+    seen = [machine.kaos("doctor", "--data-dir", str(place)) for place in (machine.data, other)]
+    assert ["not needed with the engine local" in one.stdout for one in seen] == [True, False]
 
     out, err = interrupt(first)
     assert first.returncode == 0, err
@@ -205,6 +215,19 @@ def test_killed_hub_is_told_and_the_next_start_works_at_once(machine):
     interrupt(third)
 
 
+def test_parts_that_speak_tls_are_started_and_looked_at(machine):
+    extra = machine.directory / "extra.py"
+    extra.write_text("c = get_config()\nc.JupyterHub.internal_ssl = True\n")
+    process = machine.up("-f", str(extra))
+    machine.ready(process)
+    assert machine.kaos("whoami").returncode == 0
+    said = json.loads(machine.kaos("--json", "doctor").stdout)
+    found = {check["name"]: check["state"] for check in said["checks"]}
+    assert (found["internal TLS"], found["service"]) == (GOOD, GOOD), said
+    interrupt(process)
+    assert process.returncode == 0
+
+
 def test_background_job_can_be_interrupted(machine):
     process = machine.up("--json", deaf=True)
     machine.ready(process)
@@ -232,6 +255,10 @@ def test_taken_port_names_the_option(machine):
     ("line", "reason"),
     [
         ("c.JupyterHub.spawner_class = 'no-such-spawner'", "no-such-spawner"),
+        (
+            "c.JupyterHub.update(internal_ssl=True, external_ssl_authorities={'hub-ca': {}})",
+            "external_ssl_authorities does not work with kaos_hub",
+        ),
         ("limits = unheard", "NameError: name 'unheard' is not defined ({}, line 1)"),
     ],
 )
@@ -241,7 +268,7 @@ def test_broken_configuration_ends_with_its_reason(machine, line, reason):
     machine.log.parent.mkdir(parents=True, exist_ok=True)
     machine.log.write_text("[E an earlier start] said this\n")
     process = machine.up("-f", str(extra))
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 1
     assert reason.format(extra) in err
     assert "earlier start" not in err
@@ -297,3 +324,162 @@ def test_doctor_touches_nothing(machine):
     seen = machine.kaos("doctor", "--data-dir", str(machine.data))
     assert seen.returncode == 0, seen.stdout
     assert not machine.data.exists()
+
+
+BASE = "/jupyter/kaos"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'c.JupyterHub.base_url = "{base}/"',
+        'c.JupyterHub.bind_url = "http://127.0.0.1:{port}{base}"',
+        'c.JupyterHub.bind_url = "http://127.0.0.1:{port}"\nc.JupyterHub.base_url = "{base}"',
+    ],
+)
+def test_a_hub_may_have_a_path(machine, lines):
+    """However that is said, it listens on this machine alone, and the command line finds it."""
+    extra = machine.directory / "hub.py"
+    extra.write_text("c = get_config()\n" + lines.format(base=BASE, port=machine.port))
+    root, machine.url = machine.url, machine.url + BASE
+    machine.ready(machine.up("-f", str(extra)))
+    assert listeners({machine.port}) == {"127.0.0.1"}
+    whoami = machine.kaos("whoami").stdout
+    assert f"hub        {machine.url}\n" in whoami, whoami
+    doctor = machine.kaos("doctor")
+    assert f"hub: answers at {machine.url}" in doctor.stdout, doctor.stdout
+    assert "login:" in doctor.stdout and "!" not in doctor.stdout.partition("login:")[2]
+    assert request("GET", f"{root}/services/kaos/health").status == 404
+    assert machine.url in machine.kaos("up", "--data-dir", str(machine.data)).stderr
+
+
+@pytest.mark.parametrize(
+    ("public", "reason"),
+    [
+        ("hub.example.org", "https://hub.example.org or"),
+        ("ftp://hub.example.org", "https://hub.example.org or"),
+        ("https://example.org/user/kaos", "Take another"),
+        ("https://example.org/jupyter?x=1", "nothing may follow"),
+        ("https://[::1", "https://hub.example.org or"),
+    ],
+)
+def test_a_public_url_that_is_none_is_refused_at_once(machine, public, reason):
+    machine.environment["KAOS_PUBLIC_URL"] = public
+    began = time.monotonic()
+    done = machine.kaos("up", "--data-dir", str(machine.data))
+    assert done.returncode == 2
+    assert reason in done.stderr and "Traceback" not in done.stderr
+    assert not machine.data.exists()
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("line", "public", "reason"),
+    [
+        ('base_url = "/a"', "https://example.org/b", "has one path"),
+        ('base_url = "/a"', "https://example.org", "https://example.org/a"),
+        ('base_url = "/hub/a"', "", "Take another"),
+        ('bind_url = "http://127.0.0.1:8000/a"; c.JupyterHub.base_url = "/b"', "", "has one path"),
+    ],
+)
+def test_addresses_that_contradict_each_other_are_refused(machine, line, public, reason):
+    extra = machine.directory / "hub.py"
+    extra.write_text(f"c = get_config()\nc.JupyterHub.{line}")
+    machine.environment["KAOS_PUBLIC_URL"] = public
+    done = machine.kaos("up", "--data-dir", str(machine.data), "-f", str(extra))
+    assert done.returncode == 1
+    assert reason in done.stderr and "Traceback" not in done.stderr
+    assert listeners({machine.port}) == set()
+
+
+@pytest.mark.docker
+@needs_docker
+class TestBuilders:
+    """Which builder is in force on a Docker Engine follows from who can log in."""
+
+    def extra(self, machine: Machine, *lines: str) -> str:
+        path = machine.directory / "hub.py"
+        path.write_text("\n".join(["c = get_config()", *lines]))
+        return str(path)
+
+    def doctor(self, machine: Machine) -> str:
+        done = machine.kaos(
+            "--json", "doctor", "--engine", "docker", "--data-dir", str(machine.data)
+        )
+        checks = json.loads(done.stdout)["checks"]
+        return next(c["text"] for c in checks if c["name"] == "docker builds")
+
+    def test_the_engines_own_is_refused_where_several_log_in(self, machine):
+        extra = self.extra(machine, "c.DockerEngine.builder = 'engine'")
+        up = ["up", "--engine", "docker", "--data-dir", str(machine.data), "-f", extra]
+        done = machine.kaos(*up, "--port", str(machine.port))
+        assert done.returncode == 1
+        assert "one person alone can log in" in done.stderr and "allow_all" in done.stderr
+        assert "user_password = ''" in done.stderr and "Traceback" not in done.stderr
+        assert not machine.left()
+
+    def test_the_safe_one_is_said(self, machine):
+        process = machine.up("--engine", "docker")
+        machine.ready(process)
+        assert "each in a container of its own, since everybody" in self.doctor(machine)
+        out, err = interrupt(process)
+        assert "builds        each in a container of its own" in out, err
+        assert "others        any name" in out
+        dismiss(machine.data)
+
+    def test_the_engines_own_for_one_person(self, machine):
+        lines = [
+            "c.DockerEngine.builder = 'engine'",
+            "c.SharedPasswordAuthenticator.user_password = ''",
+            "c.JupyterHub.services.append({'name': 'else', 'api_token': 'e' * 32})",
+            "c.JupyterHub.load_roles.append({'name': 'else', 'services': ['else'],",
+            "    'scopes': ['admin:users', 'tokens']})",
+        ]
+        process = machine.up("--engine", "docker", "-f", self.extra(machine, *lines))
+        machine.ready(process)
+        user = DataDir(machine.data).user
+        assert (
+            f"own builder, as c.DockerEngine.builder asks: only {user} can log in"
+            in self.doctor(machine)
+        )
+        secrets = machine.data / "secrets"
+        others = (secrets / "users-password").read_text()
+        assert Browser(machine.url, "bob", others).get("/hub/home").status == 302
+        # Nor is another user served whom another service made, with a token of its own.
+        bob = f"{machine.url}/hub/api/users/bob"
+        assert request("POST", bob, "e" * 32).status == 201
+        made = request("POST", f"{bob}/tokens", "e" * 32, {"note": "for a test"})
+        url = f"{machine.url}/services/kaos/api/v1/whoami"
+        answer = request("GET", url, made.json["token"])
+        assert answer.status == 403 and f"Only '{user}' is served" in answer.json["message"]
+        out, err = interrupt(process)
+        assert "the Docker Engine's own builder" in out, err
+        assert "others" not in out
+        dismiss(machine.data)
+
+
+def test_commands_wait_for_a_hub_that_is_starting(machine):
+    process = machine.up()
+    wait_until(lambda: (machine.data / "up.lock").exists(), 30, "the start")
+    waited = machine.kaos("whoami")
+    assert waited.returncode == 0, waited.stderr
+    assert "starting" in waited.stderr
+    machine.ready(process)
+    assert "starting" not in machine.kaos("whoami").stderr
+
+
+def test_commands_do_not_wait_for_a_start_that_failed(machine):
+    with socket.create_server(("127.0.0.1", machine.port)):
+        assert machine.up().wait(60)
+    done = machine.kaos("whoami")
+    assert done.returncode == 4
+    assert "not logged in" in done.stderr
+
+
+def test_doctor_looks_at_the_hub_that_one_is_logged_in_to(machine):
+    machine.ready(machine.up())
+    seen = json.loads(machine.kaos("--json", "doctor").stdout)["checks"]
+    assert str(machine.data) in next(c["text"] for c in seen if c["name"] == "data directory")
+    machine.environment["KAOS_DATA_DIR"] = str(machine.directory / "other")
+    seen = json.loads(machine.kaos("--json", "doctor").stdout)["checks"]
+    assert "other" in next(c["text"] for c in seen if c["name"] == "data directory")

@@ -7,6 +7,7 @@ import pytest
 from kaos_hub.tables import VolumeRow, now
 from tests.history import notebook, write
 from tests.hub import Browser, RunningHub
+from tests.posting import Form
 from tests.test_service_pages import words
 from tests.test_train_pages import link
 
@@ -33,9 +34,23 @@ def test_the_list_says_who_uses_them(hub: RunningHub, vida: Browser) -> None:
     assert link(vida.get(f"{hub.kaos}/notebooks/lab"), "results") == "/services/kaos/volumes"
 
 
-def test_whoever_has_none_is_told_the_first_step(hub: RunningHub) -> None:
-    page = Browser(hub, "newcomer").get(f"{hub.kaos}/volumes")
-    assert "No volumes yet" in page.text and "--volume results:/mnt/results" in page.text
+def test_whoever_has_none_makes_one(hub: RunningHub) -> None:
+    """By a form, not by a command to type."""
+    newcomer = Browser(hub, "newcomer")
+    page = newcomer.get(f"{hub.kaos}/volumes")
+    assert "No volumes yet" in page.text and "<code>" not in page.text
+    form = Form(page.text).values
+    page = newcomer.post(f"{hub.kaos}/volumes", form | {"name": " results "})
+    assert page.status == 200 and "results none" in words(page.text)
+    assert link(page, "New notebook") == "/services/kaos/new"
+    for name, status, said in (
+        ("results", 409, "already"),
+        ("Not_A_Name", 400, "lower-case"),
+        ("", 400, "volume"),
+    ):
+        refused = newcomer.post(f"{hub.kaos}/volumes", form | {"name": name})
+        assert refused.status == status and said in words(refused.text), name
+    assert newcomer.post(f"{hub.kaos}/volumes", {"name": "x", "_xsrf": "wrong"}).status == 403
 
 
 def test_deleting_asks_and_is_refused_while_used(hub: RunningHub, vida: Browser) -> None:
@@ -53,7 +68,7 @@ def test_deleting_asks_and_is_refused_while_used(hub: RunningHub, vida: Browser)
 
 def test_others_learn_nothing(hub: RunningHub, vida: Browser) -> None:
     nosy = Browser(hub, "nosy")
-    assert "results" not in words(nosy.get(f"{hub.kaos}/volumes").text).partition("deploy")[0]
+    assert "results" not in words(nosy.get(f"{hub.kaos}/volumes").text)
     form = {"_xsrf": nosy.xsrf()}
     assert nosy.get(f"{hub.kaos}/volumes/results/confirm/delete").status == 404
     assert nosy.post(f"{hub.kaos}/volumes/results/delete", form).status == 404

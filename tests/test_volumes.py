@@ -66,7 +66,7 @@ async def test_a_deploy_makes_what_it_names_and_the_next_finds_it(
     places = machine(tmp_path)
     await deploy(db, places, "one", "data", "more")
     await deploy(db, places, "two", "data")
-    volumes = Volumes(db, places)
+    volumes = Volumes(db, places, 3)
     found = await volumes.list(ADA)
     assert [(v.name, v.notebooks) for v in found] == [("data", ["one", "two"]), ("more", ["one"])]
 
@@ -83,7 +83,7 @@ async def test_a_deploy_makes_what_it_names_and_the_next_finds_it(
 
 async def test_one_in_use_is_not_deleted(db: Database, tmp_path: Path) -> None:
     places = machine(tmp_path)
-    volumes = Volumes(db, places)
+    volumes = Volumes(db, places, 3)
     await deploy(db, places, "one", "data", running=True)
     with pytest.raises(Conflict, match="used by one"):
         await volumes.delete(ADA, "data")
@@ -140,6 +140,21 @@ def test_names_that_are_none_are_refused(name: str) -> None:
         parse_request(NotebookRequest, {"volumes": [{"volume": name, "path": "/x"}]})
 
 
+async def test_one_is_made_by_itself(db: Database, tmp_path: Path) -> None:
+    """Without a notebook that names it; a name once, and no more than may be."""
+    volumes = Volumes(db, machine(tmp_path), 3)
+    made = await volumes.create(ADA, "data")
+    assert (made.name, made.notebooks) == ("data", [])
+    with pytest.raises(Conflict, match="'data' already"):
+        await volumes.create(ADA, "data")
+    await volumes.create("user:bob", "data")
+    for name in ("b", "c"):
+        await volumes.create(ADA, name)
+    with pytest.raises(LimitExceeded, match="3 volumes"):
+        await volumes.create(ADA, "d")
+    assert [each.name for each in await volumes.list(ADA)] == ["b", "c", "data"]
+
+
 async def test_a_folder_and_a_volume_need_two_places(db: Database, tmp_path: Path) -> None:
     wishes = Wishes(Ledger(db, {}), [], "", IdlePolicy())
     both = {
@@ -181,6 +196,11 @@ def test_files_outlive_notebooks_and_two_see_them(hub: RunningHub, tmp_path: Pat
     shell = Shell(tmp_path, hub, "vera")
     shell.log_in()
     assert [v["notebooks"] for v in shell.json("volume", "list")] == [["third"]]
+    assert shell.json("volume", "create", "alone")["name"] == "alone"
+    again = shell.run("volume", "create", "alone")
+    assert again.returncode == 5 and "'alone' already" in again.stderr
+    assert shell.run("volume", "create", "A b").returncode == 2
+    kaos.volumes.delete("alone")
     refused = shell.run("volume", "delete", "scratch", "-y")
     assert refused.returncode != 0
     assert "third" in refused.stderr

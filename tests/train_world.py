@@ -26,6 +26,7 @@ from kaos_hub.jobs import Jobs
 from kaos_hub.ledger import Ledger
 from kaos_hub.logs import LogStore
 from kaos_hub.models import BundleKind, BundleVersion, CommitRequest, Training, TrainingRequest
+from kaos_hub.service.traffic import Allowed, Pace, Traffic
 from kaos_hub.service.working import WorkParts, work_rules
 from kaos_hub.stores.file import FileStore
 from kaos_hub.tables import ACTIVE_JOBS, JobRow
@@ -108,7 +109,11 @@ class World:
         tickets = Tickets(self.data.secret("tickets"))
         parts = WorkParts(self.db, self.versions, self.trainings, tickets)
         app = Application(
-            work_rules(PREFIX, parts), streams=set(), loose_ends=set(), log_function=lambda _: None
+            work_rules(PREFIX, parts),
+            streams=set(),
+            loose_ends=set(),
+            log_function=lambda _: None,
+            traffic=Traffic(Allowed(), Pace()),
         )
         self._server = HTTPServer(app)
         await self.jobs.recover()

@@ -8,7 +8,7 @@ TRAIN = """\
 import json, os, sys, time
 
 name, = os.listdir("/pfs/data")
-rows = sum(1 for f in ("one.csv", "two.csv") for _ in open(f"/pfs/data/{name}/features/{f}"))
+rows = sum(1 for f in ("one.csv", "two.csv") for _ in open(f"/pfs/data/{name}/training/{f}"))
 params = json.load(open("params.json"))
 for folder, _, files in os.walk("/pfs/hyper"):
     for file in files:
@@ -42,10 +42,10 @@ def make_source(folder: Path) -> Path:
 
 def make_data(folder: Path) -> Path:
     """The data bundle: five rows in two files."""
-    features = folder / "features"
-    features.mkdir(parents=True)
-    (features / "one.csv").write_text("1\n2\n3\n")
-    (features / "two.csv").write_text("4\n5\n")
+    training = folder / "features" / "training"
+    training.mkdir(parents=True)
+    (training / "one.csv").write_text("1\n2\n3\n")
+    (training / "two.csv").write_text("4\n5\n")
     return folder
 
 

@@ -15,6 +15,7 @@ from tornado.web import Application
 
 from kaos_hub.database import Database
 from kaos_hub.logs import LogStore
+from kaos_hub.service.traffic import Allowed, Pace, Traffic
 from kaos_hub.service.web import log_request
 from kaos_hub.service.working import WorkParts, work_rules
 from kaos_hub.tables import JobRow, now
@@ -81,6 +82,7 @@ async def work_desk(db: Database, directory: Path, storage: str = "1Gi") -> Asyn
     app = Application(
         work_rules(PREFIX, WorkParts(db, versions, trainings, Tickets(KEY))),
         streams=set(), loose_ends=set(), log_function=log_request,
+        traffic=Traffic(Allowed(), Pace()),
     )  # fmt: skip
     server, (socket, port) = HTTPServer(app), bind_unused_port()
     server.add_socket(socket)

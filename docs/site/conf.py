@@ -40,7 +40,7 @@ html_show_sphinx = False
 
 _CONTENTS = "docs/README"
 _ALSO = {
-    "Project": ["README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG"],
+    "Project": ["README", "ARCHITECTURE", "CONTRIBUTING", "SECURITY", "CHANGELOG"],
     "Details": [
         "examples/README",
         "examples/mnist/README",

@@ -22,7 +22,7 @@ done
 printf '#!%s -I\nimport sys\n\nfrom kaos_hub.cli import main\n\nsys.exit(main())\n' "$python" > "$layer/libexec/kaos"
 cp "$context/fill_volume.py" "$layer/libexec/"
 cp "$context/kaos_kernel.py" "$layer/bin/kaos-kernel"
-for name in kaos kaos-notebook jupyter jupyter-lab jupyterhub-singleuser; do
+for name in kaos kaos-notebook kaos-run jupyter jupyter-lab jupyterhub-singleuser; do
     cp "$context/program.py" "$layer/bin/$name"
 done
 for name in kaos jupyter jupyter-lab; do

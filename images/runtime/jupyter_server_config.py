@@ -1,17 +1,14 @@
 """What every Jupyter server of the runtime does, however it was started."""
 
-import os
-
-from kaos_hub.inside import kernels, variables
-
-# From here on the server's environment is the image's again: for kernels of any kind and terminals.
-variables.restore(os.environ)
-kernels.prepare(os.environ)
+from kaos_hub.inside import user_side, variables
 
 c = get_config()  # noqa: F821
+# The server's environment has nothing of the image's; kernels of any kind and terminals get it.
+environ = user_side.configure()
+c.MultiKernelManager.kernel_manager_class = user_side.KERNEL_MANAGER
 c.ServerApp.kernel_spec_manager_class = "kaos_hub.inside.kernelspecs.ImageKernelSpecs"
 # Not a login shell: /etc/profile would throw the image's PATH away.
-c.ServerApp.terminado_settings = {"shell_command": variables.shell(os.environ)}
+c.ServerApp.terminado_settings = {"shell_command": variables.shell(environ)}
 # The runtime is read-only, and its updates are not the user's concern.
 c.LabApp.extension_manager = "readonly"
 c.LabApp.news_url = None

@@ -1,20 +1,26 @@
 #!/opt/kaos/bin/python -I
-"""Run the program of the runtime that this file is called as, whatever libraries the image sets.
+"""Run the program of the runtime that this file is called as, whatever the image sets.
 
-An image may set LD_LIBRARY_PATH or LD_PRELOAD for its own programs. The loader reads them when a
-process begins, so they are put aside, and the program is executed anew. The Jupyter server puts
-them back for what it starts (kernels, terminals); see kaos_hub/inside/variables.py. PYTHONPATH and
-PYTHONHOME may stay: -I ignores them.
+An image may set LD_LIBRARY_PATH, JUPYTER_CONFIG_DIR or OPENSSL_CONF for its own programs. Some are
+read when a process begins, so they are put aside, and the program is executed anew. It hands them
+to what it starts for the user; see kaos_hub/inside/variables.py. What users run by hand, `kaos` and
+`jupyter`, keeps what they set, but for what our Python would not survive.
+
+``kaos-run MODULE …`` is for modules of kaos_hub that work beside the user's programs.
 """
 
 import os
 import sys
 
+from kaos_hub.inside import variables
+
 ROOT = "/opt/kaos"
 name = os.path.basename(sys.argv[0])  # noqa: PTH119
-for variable in ("LD_AUDIT", "LD_LIBRARY_PATH", "LD_PRELOAD"):
-    if variable in os.environ:
-        os.environ["KAOS_USER_" + variable] = os.environ.pop(variable)
+if name in ("kaos", "jupyter"):
+    for variable in [v for v in os.environ if v.startswith("LD_")]:
+        os.environ[variables.PREFIX + variable] = os.environ.pop(variable)
+else:
+    variables.put_aside(os.environ)
 
 # last on the path: what the image has comes first
 path = [p for p in os.environ.get("PATH", os.defpath).split(":") if p != ROOT + "/exec"]
@@ -27,6 +33,6 @@ if home and "TMPDIR" not in os.environ and not any(os.access(d, os.W_OK) for d i
     os.environ["TMPDIR"] = home + "/.kaos/tmp"
     os.makedirs(os.environ["TMPDIR"], exist_ok=True)  # noqa: PTH103
 
-notebook = ["-m", "kaos_hub.inside.start"]
-command = notebook if name == "kaos-notebook" else [f"{ROOT}/libexec/{name}"]
+modules = {"kaos-notebook": ["-m", "kaos_hub.inside.start"], "kaos-run": ["-u", "-m"]}
+command = modules.get(name, [f"{ROOT}/libexec/{name}"])
 os.execv(f"{ROOT}/bin/python", [f"{ROOT}/bin/python", "-I", *command, *sys.argv[1:]])  # noqa: S606

@@ -2,7 +2,7 @@
 
     kaos-backup.json     what is here; replaced last, so that a backup is whole or the one before
     rows-<when>.gz       all rows, one line of JSON each: ["table", {column: value}]
-    more-<when>.gz       objects that rows name but that nobody holds: ["blake3:…", bytes]
+    more-<when>.gz       objects that rows name but that no owner holds: ["blake3:…", bytes]
     store/               objects, as the store `file` has them; with --without-bundles none
     logs/                logs, and courses of metrics
     files-<when>.tar     the Hub's database and all secrets, where they are in the data directory
@@ -13,7 +13,7 @@ moment and is there when it is copied, however long that takes. So: rows first, 
 
 Backing up into the same folder again copies only objects that are new. Restoring is the same in the
 opposite order: objects first, and the rows last, in one transaction; before that nothing refers to
-what was brought, so whoever is interrupted begins again.
+what was brought, so a restore that was interrupted begins again.
 
 Rows know nothing of the kind of database, nor objects of the kind of store: what was on SQLite and
 in a folder can be restored to PostgreSQL and a bucket.

@@ -19,7 +19,7 @@ from kaos_hub.stores.file import FileStore
 
 FORMAT = 1
 HUB, SECRETS = "jupyterhub.sqlite", "secrets"
-"""What the Hub's database and the folder of secrets are called among the files."""
+"""The names of the Hub's database and of the folder of secrets among the files."""
 _MANIFEST = "kaos-backup.json"
 
 Said = Callable[[str], None]
@@ -27,7 +27,7 @@ Said = Callable[[str], None]
 
 
 class Manifest(BaseModel):
-    """What a backup is."""
+    """The description of a backup."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,7 +48,7 @@ class Manifest(BaseModel):
     last: dict[str, int]
     """The last number given in each table."""
     bundles: bool
-    """Whether objects were copied."""
+    """True if objects were copied."""
     objects: int
     bytes: int
     lacking: list[str]
@@ -75,7 +75,7 @@ class Backup:
         return FileStore(self.path / "store")
 
     def manifest(self) -> Manifest:
-        """What it says of itself.
+        """Return the backup's description of itself.
 
         Raises:
             InvalidRequest: there is no backup, or none that this version can read.
@@ -161,7 +161,7 @@ class Backup:
 
 
 def prepare(path: Path) -> Backup:
-    """A folder for a backup, which nobody else may read.
+    """Make a folder for a backup, which no other user may read.
 
     Raises:
         KaosError: it cannot be made, or holds something else.

@@ -88,7 +88,7 @@ def _rows(
 
 
 async def _more(backup: Backup, manifest: Manifest, store: Store) -> None:
-    """Note the objects that nobody holds."""
+    """Note the objects that no owner holds."""
     names = set[str]()
     for table, said in backup.rows(manifest):
         if table != "holdings":
@@ -122,7 +122,7 @@ def copy_logs(source: Path, target: Path) -> None:
 
 
 def _files(target: Path, data: DataDir) -> None:
-    """What else lies in the data directory, in one file."""
+    """Write the Hub's database and the secrets of the data directory into one file."""
     with tarfile.open(target, "w") as file, tempfile.TemporaryDirectory(dir=target.parent) as work:
         if data.hub_database.exists():
             copy = Path(work) / HUB

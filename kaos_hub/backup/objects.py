@@ -17,10 +17,10 @@ _DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 
 @dataclass
 class Copied:
-    """What was copied, and what could not be."""
+    """The objects that were copied, and those that could not be."""
 
     objects: int = 0
-    """That the other store now has, new ones and others."""
+    """The number that the other store now has, new ones and others."""
     bytes: int = 0
     new: int = 0
     lacking: list[str] = field(default_factory=list)
@@ -92,12 +92,14 @@ def named(text: str) -> set[str]:
 async def unheld(
     source: Store, names: set[str], without_held: Callable[[set[str]], set[str]]
 ) -> dict[str, int]:
-    """Objects that nobody holds: trees that were laid over one another, and what is below them.
+    """Return the objects that no owner holds, with their sizes.
+
+    They are trees that were laid over one another, and what is below them.
 
     Args:
         source: where they are; what is not there is none.
         names: digests to begin with.
-        without_held: leaves out of digests those that somebody holds.
+        without_held: leaves out of digests those that an owner holds.
     """
     found: dict[str, int] = {}
     level = names
@@ -113,7 +115,7 @@ async def unheld(
 
 
 async def _below(source: Store, digest: str, size: int) -> set[str]:
-    """What a folder's listing names; of anything else nothing."""
+    """Return the digests that a folder's listing names; none for anything else."""
     if size > tree.MAX_NODE:
         return set()
     content = b"".join([piece async for piece in source.read(digest)])

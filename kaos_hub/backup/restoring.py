@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 
 from kaos_hub.backup import objects, rows
 from kaos_hub.backup.folder import HUB, SECRETS, Backup, Manifest, Said
@@ -14,6 +14,7 @@ from kaos_hub.database import Database
 from kaos_hub.datadir import DataDir
 from kaos_hub.errors import Conflict, InvalidRequest, KaosError, NotFound
 from kaos_hub.stores.base import Store
+from kaos_hub.tables import OwnerRow
 
 
 async def check(path: Path, say: Said) -> Manifest:
@@ -39,8 +40,10 @@ async def check(path: Path, say: Said) -> Manifest:
 async def restore(
     path: Path, db: Database, store: Store, data: DataDir, say: Said, replace: bool = False
 ) -> Manifest:
-    """Restore a backup. Until all objects are there the database is not touched, and then by one
-    transaction: whoever is interrupted begins again.
+    """Restore a backup.
+
+    Until all objects are there the database is not touched, and then by one transaction: a restore
+    that was interrupted begins again.
 
     Args:
         path: of the backup.
@@ -156,3 +159,9 @@ def _rows(
     rows.fill(connection, backup.rows(manifest))
     rows.go_on_after(connection, manifest.last)
     upgrade("head")
+    with backup.files(manifest) as files:
+        brings_hub = HUB in files.getnames()
+    # Else the Hub may know other users: the first one seen with the name is the owner.
+    if not brings_hub:
+        there = update(OwnerRow).where(OwnerRow.gone.is_(None))
+        connection.execute(there.values(identity=None))

@@ -49,7 +49,7 @@ def _plain(value: Any) -> Any:
 
 
 def revision(connection: Connection) -> str:
-    """Which revision the tables are of; empty: there are none."""
+    """Return the revision of the tables; empty if there are none."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return ""
     return str(connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}")) or "")  # noqa: S608
@@ -167,6 +167,6 @@ def go_on_after(connection: Connection, last: dict[str, int]) -> None:
 
 
 def _counts(connection: Connection, table: str) -> bool:
-    """Whether SQLite remembers the numbers of a table beyond its rows."""
+    """Return whether SQLite remembers the numbers of a table beyond its rows."""
     made = text("SELECT sql FROM sqlite_master WHERE name = :table")
     return "AUTOINCREMENT" in str(connection.scalar(made, {"table": table})).upper()

@@ -39,7 +39,7 @@ def write_tar(root: str, read: ReadObject, limits: Limits = DEFAULT_LIMITS) -> I
     """The tree ``root`` as an uncompressed tar (pax), piece by piece: same tree, same bytes.
 
     All listings are read before the first byte, so a broken tree gives an error and not half an
-    archive. Times are 0, owners root, files writable by who unpacks them.
+    archive. Times are 0, owners root, files writable by the user who unpacks them.
 
     Raises:
         InvalidBundle: the tree breaks a rule of bundles.
@@ -67,7 +67,7 @@ def _members(
             digest, size, source = next(contents)
             yield from stream(partial(_given, source), digest, size)
             if filling := -header.size % tarfile.BLOCKSIZE:
-                yield bytes(filling)  # never no bytes: to who reads, those are the end
+                yield bytes(filling)  # never no bytes: to a reader, those are the end
 
 
 def _given(source: Path | Iterable[bytes], _digest: str) -> Path | Iterable[bytes]:
@@ -89,8 +89,7 @@ def unpack_tar(archive: IO[bytes], target: Path, limits: Limits = DEFAULT_LIMITS
 
     Raises:
         InvalidBundle: the archive is no tar, is cut off, or holds what no bundle may hold; names
-        the
-            entry. Nothing is left.
+            the entry. Nothing is left.
         KaosError: the folder cannot be written.
     """
     try:
@@ -171,7 +170,7 @@ class Unpacking:
         self.finish()
 
     def finish(self) -> None:
-        """All entries have come: make the links."""
+        """Make the links, when all entries have come."""
         check_links(self.links)
         for path, target in self.links.items():
             with _taken(path):
@@ -190,19 +189,19 @@ class Unpacking:
             raise refuse(path, "is neither file, folder nor symbolic link")
 
     def directory(self, path: str) -> None:
-        """A folder, which may have been made for what is in it."""
+        """Make a folder, unless it was made for what is in it."""
         self._enter(path)
         self._make_folder(path)
 
     def link(self, path: str, target: bytes) -> None:
-        """A symbolic link, made in the end."""
+        """Note a symbolic link, which :meth:`finish` makes."""
         self._enter(path)
         if path in self.links:
             raise refuse(path, "stands twice in the archive")
         self.links[path] = tree.check_target(target, path)
 
     def file(self, path: str, size: int, executable: bool, content: IO[bytes] | None) -> None:
-        """A file, of exactly ``size`` bytes."""
+        """Write a file of exactly ``size`` bytes."""
         self._enter(path)
         self.meter.file(path, size)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -250,4 +249,8 @@ def _taken(path: str) -> Iterator[None]:
     try:
         yield
     except FileExistsError:
-        raise refuse(path, "stands twice in the archive") from None
+        raise refuse(
+            path,
+            "stands twice in the archive, or this file system takes it for another name beside it"
+            " (macOS and Windows: names that differ in case or accents)",
+        ) from None

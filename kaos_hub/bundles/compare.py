@@ -1,5 +1,6 @@
-"""What is different between two trees that were checked before. Folders that are the same are not
-read, and of entries that are the same nothing is made.
+"""The differences between two trees that were checked before.
+
+Folders that are the same are not read, and of entries that are the same nothing is made.
 """
 
 from collections.abc import Iterator

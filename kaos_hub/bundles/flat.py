@@ -6,8 +6,8 @@ names' bytes ::
     {"path":"model/train.py","kind":"file","size":210,"digest":"blake3:5d1c…"}
 
 with ``target`` where it is a link. Sizes and digests are those of the tree's own text (of a folder:
-its listing), so whoever knows the root's digest can check all of it. Files and executables are
-numbered from 0 in that order.
+its listing), so a client that knows the root's digest can check all of it. Files and executables
+are numbered from 0 in that order.
 
 Made for services that serve many trees: a hundred thousand entries take about ten megabytes, and
 no object of Python's per entry stays behind.
@@ -54,7 +54,7 @@ class Flat:
 
     @property
     def files(self) -> int:
-        """How many files there are, executables among them."""
+        """The number of files, executables among them."""
         return len(self.sizes)
 
     @property

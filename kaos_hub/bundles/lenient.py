@@ -1,8 +1,9 @@
 """Folders on disk → one tree, as far as that can be: what cannot be kept is left out, and said.
 
-For what a program left, which nobody can submit again. Where :mod:`.scan` refuses a folder for one
-odd entry, here that entry is missing from the tree: links that lead out, sockets and devices, what
-cannot be read, names that no bundle may hold. Nobody may be writing to the folders any more.
+For the output of a program, which no user can submit again. Where :mod:`.scan` refuses a folder for
+one odd entry, here that entry is missing from the tree: links that lead out, sockets and devices,
+what cannot be read, names that no bundle may hold. No process may be writing to the folders any
+more.
 """
 
 import os
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kaos_hub.bundles import tree
-from kaos_hub.bundles.limits import Limits, Meter, refuse
+from kaos_hub.bundles.limits import Limits, Meter
 from kaos_hub.bundles.links import leaving
 from kaos_hub.bundles.scan import verified
 from kaos_hub.errors import InvalidBundle
@@ -43,7 +44,7 @@ class Kept:
     count: int = 0
     """Number of entries that are not folders."""
     skipped: list[str] = field(default_factory=list)
-    """What was left out and why, in at most :data:`MOST_SKIPPED` lines."""
+    """Notes on entries that were left out, at most :data:`MOST_SKIPPED`, each with the reason."""
 
     def objects(self) -> dict[str, int]:
         """Everything the tree is made of: digest → bytes."""
@@ -116,13 +117,9 @@ class _Keeper:
             return
         finally:
             os.close(descriptor)
-        taken = {tree.fold(name): name for name in into}
         for entry in found:
             try:
                 name = tree.check_name(os.fsencode(entry.name), path)
-                other = taken.setdefault(tree.fold(name), name)
-                if other != name:
-                    raise refuse(tree.join(path, name), f"and {other!r} are one name elsewhere")
                 self._limits.check_path(tree.join(path, name))
             except InvalidBundle as e:
                 self.skip(e.message)
@@ -154,7 +151,7 @@ class _Keeper:
             self.skip(_unreadable(path, e))
 
     def target(self, place: Path, path: str) -> str:
-        """Where a link leads. An absolute path into our folders is made relative."""
+        """Return the target of a link. An absolute path into our folders is made relative."""
         raw = os.readlink(place)  # noqa: PTH115  Path would tidy it
         for folder in self._folders:
             if raw == str(folder) or raw.startswith(f"{folder}/"):

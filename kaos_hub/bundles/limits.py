@@ -1,4 +1,4 @@
-"""How large a bundle may be."""
+"""The limits on the size of a bundle."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ def refuse(path: str, problem: str) -> InvalidBundle:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one tree may hold. The defaults are far above daily use and far below harm."""
+    """The limits of one tree. The defaults are far above daily use and far below harm."""
 
     max_files: int = 1_000_000
     """Entries of any kind, folders and links too: bounds the memory a hostile tree can take."""

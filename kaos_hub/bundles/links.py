@@ -1,4 +1,4 @@
-"""Where symbolic links lead, worked out on names alone: nothing on disk is followed."""
+"""Symbolic links and their ends, worked out on names alone: nothing on disk is followed."""
 
 from collections.abc import Mapping
 
@@ -15,16 +15,21 @@ def check_links(links: Mapping[str, str]) -> None:
     """Refuse links that leave the tree. ``links`` maps each link's path to its target.
 
     A link may dangle. What it passes on its way may be a link too, and what is not there is taken
-    for a folder: somebody may make one later.
+    for a folder: one may be made there later.
 
     Raises:
         InvalidBundle: names the link.
     """
     steps = 0
     for path, target in links.items():
-        steps += _follow(path, target, links)
+        steps += _follow(path, target, links)[0]
         if steps > MAX_STEPS:
             raise refuse(path, "and the links before it take too long to follow")
+
+
+def ends(links: Mapping[str, str]) -> dict[str, str]:
+    """Return where each link leads in the end, of links that :func:`check_links` has passed."""
+    return {path: _follow(path, target, links)[1] for path, target in links.items()}
 
 
 def leaving(links: Mapping[str, str]) -> dict[str, str]:
@@ -38,7 +43,7 @@ def leaving(links: Mapping[str, str]) -> dict[str, str]:
         now: dict[str, str] = {}
         for path, target in left.items():
             try:
-                steps += _follow(path, target, left)
+                steps += _follow(path, target, left)[0]
                 if steps > MAX_STEPS:
                     raise refuse(path, "and the links before it take too long to follow")
             except InvalidBundle as e:
@@ -50,8 +55,8 @@ def leaving(links: Mapping[str, str]) -> dict[str, str]:
             del left[path]
 
 
-def _follow(path: str, target: str, links: Mapping[str, str]) -> int:
-    """Go where a link leads. Returns the effort it took."""
+def _follow(path: str, target: str, links: Mapping[str, str]) -> tuple[int, str]:
+    """Go where a link leads. Returns the effort it took, and that place."""
     here = path.split("/")[:-1]
     ahead = target.split("/")[::-1]
     followed, steps = 1, 0
@@ -77,4 +82,4 @@ def _follow(path: str, target: str, links: Mapping[str, str]) -> int:
         if followed > MAX_FOLLOWED:
             raise refuse(path, f"is a link to {target!r}, which leads round in circles")
         ahead.extend(inner.split("/")[::-1])
-    return steps
+    return steps, "/".join(here)

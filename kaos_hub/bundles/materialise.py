@@ -1,8 +1,8 @@
 """A tree → a read-only folder on disk.
 
 The folder appears whole or not at all: it is laid out beside its place under a hidden name and
-renamed. Whoever dies half-way leaves only that hidden folder, which the next try removes. Two at
-once wait for each other. Laying out what is there already does nothing.
+renamed. A process that dies half-way leaves only that hidden folder, which the next try removes.
+Two processes at once wait for each other. Laying out what is there already does nothing.
 
 Files are ``0444`` (executables ``0555``), folders ``0555``. Where the store has its objects as
 files on the same file system, a file is a hard link to its object: no bytes are copied or kept
@@ -33,7 +33,7 @@ EXECUTABLE_MODE = 0o555
 FOLDER_MODE = 0o555
 FEW_COPIES = 100
 """Up to here each copy is synced by itself, beyond it the whole machine once: a hundred thousand
-syncs would take minutes, and one of the whole machine waits for everybody's writes."""
+syncs would take minutes, and one of the whole machine waits for the writes of all processes."""
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Another file system, too many names for one inode, a file system or kernel that links nothing, or
@@ -53,7 +53,7 @@ def materialise(
 ) -> None:
     """Lay the tree ``root`` out at ``target``, unless it is there.
 
-    ``link`` allows hard links to the store's files (nobody may then be able to write to the
+    ``link`` allows hard links to the store's files (no program may then be able to write to the
     folder: a read-only mount). ``durable`` waits until the disk holds everything, so that a power
     failure cannot leave a folder that only looks complete.
 
@@ -76,7 +76,7 @@ def materialise(
 def remove_tree(target: Path) -> None:
     """Remove a laid-out tree (or any folder), read-only or not. What is not there is fine.
 
-    The folder is renamed first, so nobody ever takes a half removed one for complete.
+    The folder is renamed first, so a half removed one is never taken for complete.
 
     Raises:
         KaosError: something in it cannot be removed.
@@ -134,6 +134,16 @@ class _Layout:
             os.sync()
 
     def entry(self, item: Item) -> None:
+        """Make one entry. What is there already can only be a name that is taken for the same."""
+        try:
+            self.make(item)
+        except FileExistsError:
+            raise KaosError(
+                f"{item.path!r} cannot be laid out: this file system takes it for another name"
+                " beside it, which differs in case or accents"
+            ) from None
+
+    def make(self, item: Item) -> None:
         if item.target is not None:
             os.symlink(item.target, item.path, dir_fd=self.descriptor)
         elif item.entry.kind is EntryKind.DIRECTORY:
@@ -227,7 +237,7 @@ def _sync_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    """One at a time per target, on this machine; the kernel frees the lock of whoever dies."""
+    """Let one in at a time per target, on this machine; the kernel frees a dead holder's lock."""
     path = _hidden(target, "lock")
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -244,7 +254,7 @@ def _locked(target: Path) -> Iterator[None]:
 
 
 def _still_there(path: Path, descriptor: int) -> bool:
-    """Whether the file we hold is the one at its path: the last holder removed its own."""
+    """Tell whether the file we hold is the one at its path: the last holder removed its own."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:

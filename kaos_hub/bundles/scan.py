@@ -1,7 +1,7 @@
 """A folder on disk → a tree.
 
-The folder belongs to somebody, may be hostile, and may change while it is read. So every folder
-is opened relative to its parent's descriptor and never through a link, every file is looked at
+The folder belongs to a user, may be hostile, and may change while it is read. So every folder is
+opened relative to its parent's descriptor and never through a link, every file is looked at
 before and after it was read, and whatever is odd stops the scan with an error that names the
 entry. Files are hashed piece by piece: memory does not depend on their size.
 
@@ -19,6 +19,14 @@ from types import MappingProxyType
 from typing import NoReturn
 
 from kaos_hub.bundles import tree
+from kaos_hub.bundles.absent import (
+    Absent,
+    is_environment,
+    is_pointer,
+    name_notes,
+    opened_below,
+    pointer_notes,
+)
 from kaos_hub.bundles.ignore import IGNORE_FILE, KEEP_ALL, MAX_IGNORE_FILE, Rules
 from kaos_hub.bundles.limits import Limits, Meter, refuse, shown
 from kaos_hub.bundles.links import check_links
@@ -56,11 +64,13 @@ class Scan:
     files: Mapping[str, tuple[str, int]]
     """The files: digest → (path within the folder, bytes). Equal files stand here once."""
     skipped: tuple[str, ...]
-    """What the ignore rules left out, folders with a slash at the end."""
+    """Paths that the ignore rules left out, folders with a slash at the end."""
     size: int
     """Bytes of all files, equal ones counted each time."""
     count: int
     """Number of entries that are not folders."""
+    notes: tuple[str, ...] = ()
+    """Notes on what may not be as meant: content that is elsewhere, names that cannot be kept."""
 
     @property
     def objects(self) -> dict[str, int]:
@@ -108,12 +118,18 @@ def scan(
         descriptor = os.open(root, _FOLDER)
     except OSError as error:
         raise _not_a_folder(root, error) from None
-    scanner = _Scanner(limits, progress)
     try:
+        scanner = _Scanner(descriptor, limits, progress)
         digest, size = scanner.folder(descriptor, "", ignore)
+        check_links(scanner.links)
+        absent = Absent(descriptor, scanner.links, scanner.skipped)
+        if absent.found:
+            # Once more, with the content in place of such links: git-annex keeps files so.
+            scanner = _Scanner(descriptor, limits, progress, absent.found)
+            digest, size = scanner.folder(descriptor, "", ignore)
+            check_links(scanner.links)
     finally:
         os.close(descriptor)
-    check_links(scanner.links)
     return Scan(
         directory=root.absolute(),
         root=digest,
@@ -122,13 +138,30 @@ def scan(
         skipped=tuple(scanner.skipped),
         size=size,
         count=scanner.count,
+        notes=(
+            *absent.notes(),
+            *pointer_notes(scanner.pointers),
+            *name_notes(scanner.unnamable, scanner.alike),
+        ),
     )
 
 
 class _Scanner:
-    """What one scan has gathered so far."""
+    """The state of one scan: all that it has gathered so far."""
 
-    def __init__(self, limits: Limits, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        root: int,
+        limits: Limits,
+        progress: Progress | None,
+        content: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.root = root
+        self.content = content
+        """Links → the files that stand in their place."""
+        self.pointers: list[str] = []
+        self.unnamable: list[str] = []
+        self.alike: list[str] = []
         self.meter = Meter(limits)
         self.progress = progress
         self.buffer = memoryview(bytearray(CHUNK))
@@ -145,13 +178,22 @@ class _Scanner:
         rules = self.local_rules(descriptor, path, rules, found)
         entries = []
         for entry in found:
-            below = tree.join(path, entry.name)
-            if rules.skips(below, entry.is_dir(follow_symlinks=False)):
-                self.skipped.append(below + "/" * entry.is_dir(follow_symlinks=False))
+            below, directory = tree.join(path, entry.name), entry.is_dir(follow_symlinks=False)
+            environment = directory and is_environment(descriptor, entry.name)
+            if rules.skips(below, directory, environment):
+                self.skipped.append(below + "/" * directory)
                 continue
-            name = tree.check_name(os.fsencode(entry.name), path)
+            try:
+                name = tree.check_name(os.fsencode(entry.name), path)
+            except InvalidBundle:
+                if not rules.lenient:
+                    raise
+                self.unnamable.append(below + "/" * directory)
+                continue
             self.meter.entry(tree.join(path, name))
             entries.append(self.entry(descriptor, entry, tree.join(path, name), name, rules))
+        for pair in tree.alike(entry.name for entry in entries):
+            self.alike += [tree.join(path, name) for name in pair]
         node = tree.encode(entries, path)
         return self.keep(node), sum(e.size for e in entries if e.kind is not EntryKind.LINK)
 
@@ -177,6 +219,9 @@ class _Scanner:
             digest, size = self.subfolder(parent, entry.name, path, rules)
             return TreeEntry(kind=EntryKind.DIRECTORY, digest=digest, size=size, name=name)
         self.count += 1
+        if path in self.content:
+            kind, digest, size = self.elsewhere(path, self.content[path])
+            return TreeEntry(kind=kind, digest=digest, size=size, name=name)
         if entry.is_symlink():
             with _naming(path):
                 target = os.fsencode(os.readlink(entry.name, dir_fd=parent))
@@ -188,6 +233,12 @@ class _Scanner:
             _refuse_special(parent, entry.name, path)
         kind, digest, size = self.file(parent, entry.name, path)
         return TreeEntry(kind=kind, digest=digest, size=size, name=name)
+
+    def elsewhere(self, path: str, place: str) -> tuple[EntryKind, str, int]:
+        """The file at ``place`` that stands for the link at ``path``."""
+        folder, _, name = place.rpartition("/")
+        with _naming(path), opened_below(self.root, folder) as parent:
+            return self.file(parent, name, place)
 
     def subfolder(self, parent: int, name: str, path: str, rules: Rules) -> tuple[str, int]:
         with _naming(path):
@@ -221,6 +272,8 @@ class _Scanner:
         if expected < CHUNK:
             content = os.read(descriptor, expected + 1)
             self.report(path, len(content))
+            if is_pointer(content):
+                self.pointers.append(path)
             return tree.digest(content), len(content)
         hasher = tree.Hasher()
         # A file that grows faster than it is read must not hold us for ever.

@@ -3,7 +3,8 @@
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from kaos_hub.bundles import tree
@@ -23,12 +24,27 @@ A source bundle looks like this:
     └── model/
         └── requirements.txt   (optional, like everything in model/)"""
 
+_ABOVE, _BELOW = 3, 4
+"""Levels at which a bundle is looked for where there is none."""
+_LOOKED_INTO = 100
+"""Folders of one folder that are looked into for that."""
+_MEANT = 3
+_LETTERS = str.maketrans(
+    {"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O",
+     "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i"}
+)  # fmt: skip
+"""Latin letters that Unicode does not take apart."""
 _PLAIN = (EntryKind.FILE, EntryKind.EXECUTABLE)
 
 
-def find_source_root(directory: str | os.PathLike[str]) -> Path:
+def find_source_root(directory: str | os.PathLike[str], look_around: bool = False) -> Path:
     """The source bundle in ``directory``: itself if it holds a Dockerfile, else its only sub-folder
     that does. What lies beside that sub-folder does not matter.
+
+    Args:
+        directory: the folder.
+        look_around: where there is none, look above and below for what is probably meant, and name
+            it; the paths are in ``details["meant"]`` of the error.
 
     Raises:
         InvalidBundle: there is none, or more than one; says what there should be.
@@ -40,7 +56,7 @@ def find_source_root(directory: str | os.PathLike[str]) -> Path:
         with os.scandir(root) as listing:
             folders = sorted(e.name for e in listing if e.is_dir(follow_symlinks=False))
     except NotADirectoryError:
-        raise InvalidBundle(f"{shown(str(root))} is not a folder\n\n{STRUCTURE}") from None
+        raise _no_bundle(root, f"{shown(str(root))} is not a folder", look_around) from None
     except OSError as error:
         raise InvalidBundle(f"{shown(str(root))} cannot be read: {error.strerror}") from None
     found = [root / name for name in folders if _holds_dockerfile(root / name)]
@@ -51,7 +67,7 @@ def find_source_root(directory: str | os.PathLike[str]) -> Path:
         raise InvalidBundle(
             f"{shown(str(root))} holds several source bundles; say which one: {names}"
         )
-    raise InvalidBundle(_no_dockerfile(root))
+    raise _no_bundle(root, _no_dockerfile(root), look_around)
 
 
 def _holds_dockerfile(folder: Path) -> bool:
@@ -61,12 +77,43 @@ def _holds_dockerfile(folder: Path) -> bool:
 def _no_dockerfile(root: Path) -> str:
     names = sorted(path.name for path in root.iterdir())
     if not names:
-        return f"{shown(str(root))} is empty\n\n{STRUCTURE}"
+        return f"{shown(str(root))} is empty"
     odd = [name for name in names if name.lower() == DOCKERFILE.lower()]
     hint = f" ({odd[0]!r} must be called {DOCKERFILE!r})" if odd else ""
-    return (
-        f"neither {shown(str(root))} nor a folder in it holds a {DOCKERFILE}{hint}\n\n{STRUCTURE}"
-    )
+    return f"neither {shown(str(root))} nor a folder in it holds a {DOCKERFILE}{hint}"
+
+
+def _no_bundle(root: Path, problem: str, look_around: bool) -> InvalidBundle:
+    if not look_around:
+        return InvalidBundle(f"{problem}\n\n{STRUCTURE}")
+    above = [path for path in list(root.absolute().parents)[:_ABOVE] if _holds_dockerfile(path)]
+    if above:
+        meant = [_short(above[0])]
+        return InvalidBundle(f"{problem}; it lies in a source bundle: {shown(*meant)}", meant=meant)
+    meant = [str(path) for path in sorted(islice(_below(root, _BELOW), _MEANT))]
+    if meant:
+        names = ", ".join(map(shown, meant))
+        return InvalidBundle(f"{problem}; deeper in it there is {names}", meant=meant)
+    return InvalidBundle(f"{problem}\n\n{STRUCTURE}")
+
+
+def _short(path: Path) -> str:
+    """Return a path as a user would type it from here."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _below(root: Path, depth: int) -> Iterator[Path]:
+    """Source bundles in a folder, to a depth; hidden folders and links are not looked into."""
+    try:
+        folders = [e for e in os.scandir(root) if e.is_dir(follow_symlinks=False)][:_LOOKED_INTO]
+    except OSError:
+        return
+    for entry in folders:
+        path = root / entry.name
+        if _holds_dockerfile(path):
+            yield path
+        elif depth > 1 and not entry.name.startswith("."):
+            yield from _below(path, depth - 1)
 
 
 def check_source(scan: Scan) -> None:
@@ -133,6 +180,12 @@ def check_data_tree(root: str) -> None:
         raise InvalidBundle("the bundle is empty; it needs at least one file")
 
 
+def plain_letters(text: str) -> str:
+    """Letters without accents, as in ``grosse-u`` for ``größe-ü``. Others stay as they are."""
+    letters = unicodedata.normalize("NFKD", text.translate(_LETTERS))
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+
+
 def default_name(path: str | os.PathLike[str]) -> str:
     """A valid bundle name from the name of a folder, the same on every machine.
 
@@ -142,8 +195,7 @@ def default_name(path: str | os.PathLike[str]) -> str:
     """
     path = Path(path)
     folder = path.name if path.name not in ("", "..") else path.resolve().name
-    letters = unicodedata.normalize("NFKD", folder)
-    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    plain = plain_letters(folder)
     name = re.sub(r"[^A-Za-z0-9._ -]+", "-", plain)
     name = re.sub(r"-{2,}", "-", name).lstrip("._ -").rstrip(" -")
     if not folder:

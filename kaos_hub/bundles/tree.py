@@ -34,6 +34,7 @@ from blake3 import blake3
 from kaos_hub.bundles.limits import refuse, shown
 from kaos_hub.errors import InvalidBundle
 from kaos_hub.models import EntryKind, TreeEntry
+from kaos_hub.models.words import UNSEEN
 
 HEADER = b"kaos tree 1\n"
 MAX_NAME = 255
@@ -52,7 +53,6 @@ _LETTERS = {
 }
 _KINDS = {letter: kind for kind, letter in _LETTERS.items()}
 _LINE = re.compile(rb"([fxld]) ([0-9a-f]{64}) (0|[1-9][0-9]{0,18}) ([^\n]+)")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 
 
@@ -62,7 +62,7 @@ def digest(data: bytes) -> str:
 
 
 def is_digest(text: str) -> bool:
-    """Whether this is a digest as we write it. Ask before making a path of it."""
+    """Tell whether this is a digest as we write it. Ask before making a path of it."""
     return _DIGEST.fullmatch(text) is not None
 
 
@@ -104,7 +104,7 @@ def check_name(raw: bytes, where: str = "") -> str:
         problem = "cannot be a name"
     elif "/" in name:
         problem = "has a slash in its name"
-    elif _CONTROL.search(name):
+    elif UNSEEN.search(name):
         problem = "has a control character in its name; rename it"
     elif len(raw) > MAX_NAME:
         problem = f"has a name longer than {MAX_NAME} bytes"
@@ -128,7 +128,7 @@ def check_target(raw: bytes, path: str) -> str:
         target = raw.decode()
     except UnicodeDecodeError:
         raise refuse(path, "is a link to a name that is not UTF-8") from None
-    if not target or _CONTROL.search(target) or len(raw) > MAX_TARGET:
+    if not target or UNSEEN.search(target) or len(raw) > MAX_TARGET:
         raise refuse(path, "is a link with a target that is empty, too long or not printable")
     if target.startswith("/"):
         raise refuse(
@@ -143,13 +143,16 @@ def encode(entries: Iterable[TreeEntry], where: str = "") -> bytes:
     """The text of a directory, from its entries in any order. ``where`` is its path, for messages.
 
     Raises:
-        InvalidBundle: a name is refused, or two collide; names them.
+        InvalidBundle: a name is refused, or stands twice; names it.
     """
     ordered = sorted(entries, key=lambda entry: _sort_key(entry.name))
-    _check_collisions([entry.name for entry in ordered], where)
     lines = [HEADER]
+    previous = b""
     for entry in ordered:
         raw = _sort_key(entry.name)
+        if raw == previous:
+            raise refuse(join(where, entry.name), "stands twice in its folder")
+        previous = raw
         check_name(raw, where)
         if not 0 <= entry.size < 2**63:
             raise refuse(join(where, entry.name), "has an impossible size")
@@ -180,7 +183,6 @@ def decode(data: bytes, where: str = "") -> tuple[TreeEntry, ...]:
             raise refuse(join(where, entry.name), f"{problem} its folder's listing")
         previous = raw
         entries.append(entry)
-    _check_collisions([entry.name for entry in entries], where)
     return tuple(entries)
 
 
@@ -228,19 +230,14 @@ def _sort_key(name: str) -> bytes:
 
 
 def fold(name: str) -> str:
-    """Equal for names that a file system blind to case or composition would take for one."""
+    """Return the same for names that a file system blind to case or composition takes for one."""
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def _check_collisions(names: list[str], where: str) -> None:
+def alike(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of names of one folder that some file systems (macOS, Windows) take for one."""
     seen: dict[str, str] = {}
-    for name in names:
-        other = seen.setdefault(fold(name), name)
-        if other is not name:
-            raise refuse(
-                join(where, name),
-                f"and {join(where, other)!r} are one name where case or accents do not count"
-                " (macOS, Windows); rename one",
-            )
+    pairs = ((seen.setdefault(fold(name), name), name) for name in names)
+    return [(first, second) for first, second in pairs if first != second]

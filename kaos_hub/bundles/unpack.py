@@ -10,7 +10,6 @@ What is wrong with an archive is told as JSON on standard output.
 import gzip
 import json
 import lzma
-import resource
 import stat
 import sys
 import tarfile
@@ -18,10 +17,10 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from kaos_hub import limited
 from kaos_hub.bundles.archive import Unpacking, Whole, checked_path
 from kaos_hub.bundles.limits import Limits, refuse
 from kaos_hub.bundles.tree import MAX_TARGET
@@ -30,8 +29,11 @@ from kaos_hub.errors import InvalidBundle, KaosError
 MEMORY = 512 << 20
 """Bytes of address space: enough for the list in a zip of three hundred thousand files. A tar has
 no such list."""
+SECONDS = 1200
+"""Of computing: enough for some hundred gigabytes."""
+MODULE = "kaos_hub.bundles.unpack"
 ENDINGS = (".tar.gz", ".tgz", ".tar", ".zip")
-"""What names of archives end with."""
+"""Endings of the names of archives."""
 
 _HELP = "Send a .zip, .tar or .tar.gz."
 _ENCRYPTED = 1
@@ -42,7 +44,7 @@ def unpack(archive: Path, folder: Path, limits: Limits) -> None:
 
     Raises:
         InvalidBundle: it is none of these, is damaged, or holds what no bundle may hold; names the
-            entry. What was unpacked by then is left to whoever asked.
+            entry. What was unpacked by then is left to the caller.
     """
     into = Unpacking(folder, limits)
     with archive.open("rb") as file:
@@ -95,7 +97,7 @@ def _unpack_member(
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """What the formats' own modules say, as an error of ours."""
+    """Turn the errors of the formats' own modules into errors of ours."""
     try:
         yield
     except MemoryError:
@@ -112,16 +114,8 @@ def _explained() -> Iterator[None]:
         raise KaosError(f"The archive cannot be unpacked here: {e.strerror or e}.") from None
 
 
-def command(archive: Path, folder: Path, limits: Limits) -> list[str]:
-    """The command line that does it."""
-    module = "kaos_hub.bundles.unpack"
-    told = json.dumps(asdict(limits))
-    return [sys.executable, "-P", "-m", module, str(archive), str(folder), told]
-
-
 def _main(archive: str, folder: str, limits: str) -> dict[str, Any] | None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limited.limit(MEMORY, SECONDS)
     try:
         unpack(Path(archive), Path(folder), Limits(**json.loads(limits)))
     except KaosError as e:

@@ -55,7 +55,7 @@ def load(root: str, read: ReadObject, limits: Limits = DEFAULT_LIMITS) -> Tree:
 
 
 class _Loader:
-    """What one tree has shown so far. What stands in it many times is read once."""
+    """The parts of one tree that were read so far. What stands in it many times is read once."""
 
     def __init__(self, read: ReadObject, limits: Limits) -> None:
         self.read = read

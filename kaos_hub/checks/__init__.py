@@ -1,10 +1,9 @@
-"""What `kaos doctor` looks at: what it saw in plain words and, if that is bad, what to do."""
+"""The checks of `kaos doctor`: what it saw in plain words and, if that is bad, what to do."""
 
 import os
 import shutil
 import socket
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +16,12 @@ from urllib.request import urlopen
 
 from kaos_hub import proxy
 from kaos_hub.addresses import namespace
-from kaos_hub.checks import kubernetes, storage
+from kaos_hub.checks import kubernetes, storage, wire
 from kaos_hub.checks.finding import BAD, GOOD, WEAK, Finding
-from kaos_hub.datadir import DataDir, obstacle
+from kaos_hub.datadir import DataDir
 from kaos_hub.errors import Conflict, KaosError, NotAuthenticated
-from kaos_hub.launch import call, check_ports, running
+from kaos_hub.launch import call, check_ports, local_url, running
+from kaos_hub.ports import obstacle
 
 __all__ = ["BAD", "GOOD", "WEAK", "Finding", "examine"]
 
@@ -49,10 +49,10 @@ def examine(data: DataDir, engine: str) -> Iterator[Finding]:
     if engine == "kubernetes":
         checks += kubernetes.checks()
     else:
-        checks += [lambda: bubblewrap(engine), lambda: docker(engine)]
+        checks += [lambda: bubblewrap(engine), lambda: docker(engine, data)]
     # Who looks at a cluster from outside mostly runs nothing on this machine.
     if namespace() is None and (engine != "kubernetes" or data.path.exists()):
-        checks += [lambda: ports(data, engine), lambda: hub(data)]
+        checks += [lambda: ports(data, engine), lambda: hub(data, engine)]
     checks.append(login)
     for check in checks:
         try:
@@ -72,7 +72,7 @@ def python() -> Finding:
 
 
 def packages(engine: str) -> Finding:
-    """Whether this is the whole of kaos_hub or the light install."""
+    """Check whether this is the whole of kaos_hub or the light install."""
     needed, extras = _HUB_MODULES, "hub"
     if engine == "kubernetes":
         needed, extras = _CLUSTER_MODULES, "hub,kubernetes"
@@ -100,7 +100,7 @@ def proxy_program() -> Finding:
 
 
 def data_directory(data: DataDir) -> Finding:
-    """Whether the data directory can be used, by us alone, and has space."""
+    """Check that the data directory can be used, by us alone, and has space."""
     name = "data directory"
     path = data.path
     existing = next(p for p in (path, *path.parents) if os.access(p, os.F_OK))
@@ -143,7 +143,7 @@ def _mend(data: DataDir, path: Path) -> str:
 
 
 def ports(data: DataDir, engine: str) -> Finding:
-    """Whether the Hub could listen, if it does not already."""
+    """Check that the Hub could listen, if it does not already."""
     if not os.access(data.ports, os.F_OK):
         return Finding("port", GOOD, "chosen at the first start (8000 if it is free)")
     port = data.port("public", prefer=8000)
@@ -163,23 +163,24 @@ def ports(data: DataDir, engine: str) -> Finding:
 
 
 def bubblewrap(engine: str) -> Finding:
-    """Whether local notebooks get the promised paths and read-only data."""
+    """Check that what runs locally gets the promised paths and read-only data."""
     from kaos_hub.engines import sandbox
 
     why = sandbox.why()
     if not why:
-        return Finding("bubblewrap", GOOD, "works: notebooks see /kaos/data, read-only")
+        return Finding("bubblewrap", GOOD, f"{sandbox.how()}: workloads see /kaos/data, read-only")
     if engine != "local":
         return Finding("bubblewrap", GOOD, "not needed with Docker")
     return Finding(
         "bubblewrap",
         WEAK,
-        f"{why}; without it notebooks find code and data only by KAOS_SOURCE and KAOS_DATA.",
-        "apt install bubblewrap",
+        f"{why}; without it code finds its data only by KAOS_SOURCE and KAOS_DATA, and bundles that"
+        " look for /kaos/data or /pfs/data fail.",
+        "sudo apt-get install bubblewrap",
     )
 
 
-def docker(engine: str) -> Finding | list[Finding]:
+def docker(engine: str, data: DataDir) -> Finding | list[Finding]:
     """The Docker Engine and what containers need of it."""
     if engine != "docker":
         return Finding("docker", GOOD, "not needed with the engine local")
@@ -187,13 +188,16 @@ def docker(engine: str) -> Finding | list[Finding]:
 
     if not find_spec("docker"):
         return Finding("docker", BAD, "Its client is missing.", "pip install 'kaos-hub[hub]'")
+    from kaos_hub.checks import builds, networks
+
     try:
         with bridge.engine() as client:
             info = client.info()
+            apart = [builds.check(data, client), *networks.checks(data, client)]
         address = bridge.bridge()
     except KaosError as e:
         return Finding("docker", BAD, e.message, "Start it, or join its group; then log in again.")
-    return [_engine(info), _limits(info), _buildx(), _bridge_address(address)]
+    return [_engine(info), _limits(info), _bridge_address(address), *apart]
 
 
 def _engine(info: dict[str, Any]) -> Finding:
@@ -217,22 +221,6 @@ def _limits(info: dict[str, Any]) -> Finding:
     return Finding("docker limits", GOOD, "cpu, memory and processes can be limited")
 
 
-def _buildx() -> Finding:
-    try:
-        seen = subprocess.run(["docker", "buildx", "version"], capture_output=True, timeout=20)
-        there = seen.returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        there = False
-    if there:
-        return Finding("docker buildx", GOOD, "there: Dockerfiles may use all of BuildKit")
-    return Finding(
-        "docker buildx",
-        WEAK,
-        "Not there: Dockerfiles with RUN --mount, heredocs or COPY --chmod are refused.",
-        "Install the package docker-buildx (or docker-buildx-plugin).",
-    )
-
-
 def _bridge_address(address: str) -> Finding:
     with socket.socket() as probe:
         try:
@@ -247,12 +235,12 @@ def _bridge_address(address: str) -> Finding:
     return Finding("docker bridge", GOOD, f"containers reach this machine at {address}")
 
 
-def hub(data: DataDir) -> Finding | list[Finding]:
+def hub(data: DataDir, engine: str) -> Finding | list[Finding]:
     """The Hub on this machine and its service."""
     pid = running(data)
     if pid is None:
         return Finding("hub", GOOD, "not running on this data directory; `kaos up` starts it")
-    url = f"http://127.0.0.1:{data.port('public', prefer=8000)}"
+    url = local_url(data)
     found = []
     for name, path in (("hub", "/hub/health"), ("service", "/services/kaos/health")):
         try:
@@ -264,7 +252,23 @@ def hub(data: DataDir) -> Finding | list[Finding]:
         else:
             text = f"does not answer as it should (process {pid}, HTTP {status}: {said})"
             found.append(Finding(name, BAD, text, f"Read {data.logs / 'hub.log'}"))
-    return found
+    return [*found, *wire.checks(data), domains(data, engine)]
+
+
+def domains(data: DataDir, engine: str) -> Finding:
+    """Check whether users share a domain: then pages of their notebooks share an origin."""
+    told = data.domains.read_text() if data.domains.exists() else ""
+    if told:
+        return Finding("domains", GOOD, f"each user has one below {told}")
+    text = "users share the Hub's: only the proxy's question keeps pages of one from another"
+    if engine == "local":
+        return Finding("domains", GOOD, f"{text}; that matters where several people log in")
+    return Finding(
+        "domains",
+        WEAK,
+        f"{text}.",
+        "Where several people log in, give each a domain (a wildcard name): docs/howto/users.md",
+    )
 
 
 def login() -> Finding | list[Finding]:

@@ -14,7 +14,7 @@ _PATHS = {"Hub": "/hub/health", "service": "/services/kaos/health", "login": "/h
 
 
 def answer(url: str) -> str:
-    """What is wrong at a URL; empty if nothing is."""
+    """Return what is wrong at a URL; empty if nothing is."""
     try:
         with urlopen(url, timeout=10):  # noqa: S310  the chart's
             return ""

@@ -20,7 +20,7 @@ _PATIENCE = 10
 
 
 def findings() -> Iterator[Finding]:
-    """What there is to look at."""
+    """Yield the findings on the registry, and on each database whose URL is given."""
     yield registry()
     given = Path(os.environ.get("KAOS_SECRETS_DIR") or "/nowhere")
     for name in ("hub", "service"):
@@ -29,7 +29,7 @@ def findings() -> Iterator[Finding]:
 
 
 def database(name: str, url: str) -> Finding:
-    """Whether a database lets us in. Its URL, which holds a password, is never said."""
+    """Check that a database lets us in. Its URL, which holds a password, is never shown."""
     from sqlalchemy import create_engine
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 

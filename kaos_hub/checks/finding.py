@@ -1,4 +1,4 @@
-"""What a check says."""
+"""The result of a check."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ GOOD, WEAK, BAD = "good", "weak", "bad"
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check saw. ``state`` is good, weak (works, but less than it could) or bad."""
+    """The result of a check. ``state`` is good, weak (works, but less than it could) or bad."""
 
     name: str
     state: str

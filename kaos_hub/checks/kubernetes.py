@@ -1,4 +1,4 @@
-"""What `kaos doctor` looks at in a Kubernetes cluster, wherever KUBECONFIG or a pod reaches it."""
+"""The checks of `kaos doctor` in a Kubernetes cluster, reached with KUBECONFIG or from a pod."""
 
 import json
 import os
@@ -19,7 +19,7 @@ _OLDEST, _NEWEST = 20, 36
 """Minor versions of Kubernetes that this was written for."""
 
 CA = "/run/kaos/ca/ca.crt"
-"""Where the manifests show the service the certificates of the admin's registry."""
+"""The path at which the manifests give the service the certificates of the admin's registry."""
 _MANIFESTS = "Install the chart: docs/howto/kubernetes.md"
 
 RIGHTS = {
@@ -35,7 +35,7 @@ RIGHTS = {
         "persistentvolumeclaims": ("create", "delete", "get"),
     },
 }
-"""What Hub and service must be allowed in the namespace of workloads, and all they need."""
+"""The rights that Hub and service need in the namespace of workloads, and no others."""
 
 
 def checks() -> list[Callable[[], Finding | list[Finding]]]:
@@ -62,13 +62,13 @@ def _told(name: str, check: Callable[[], Finding | list[Finding]]) -> Finding | 
 
 
 class Cluster:
-    """The cluster, as whoever runs this may see it."""
+    """The cluster, as far as the account that runs this may see it."""
 
     def __init__(self) -> None:
         self.workloads = os.environ.get("KAOS_WORKLOADS") or "kaos-workloads"
 
     def ask(self, api: str, question: str, *arguments: Any) -> Any:
-        """What the cluster answers, as JSON.
+        """Return what the cluster answers, read from JSON.
 
         Raises:
             KaosError: it does not answer, or says no.
@@ -87,7 +87,7 @@ class Cluster:
             found.close()
 
     def api(self) -> Finding:
-        """Whether it answers, which version it is, and whether our namespace is there."""
+        """Check that it answers, which version it is, and that our namespace is there."""
         version = str(self.ask("VersionApi", "get_code")["gitVersion"])
         try:
             self.ask("CoreV1Api", "read_namespace", self.workloads)
@@ -105,7 +105,10 @@ class Cluster:
         return Finding("kubernetes", GOOD, text)
 
     def rights(self) -> Finding:
-        """Whether Hub and service may do what they must; else whether we might."""
+        """Check that Hub and service may do what they must.
+
+        Only an administrator may ask that; without that right, check the part that asks.
+        """
         try:
             lacking = [f"{who} {r}" for who in RIGHTS for r in self._lacks(who, RIGHTS[who])]
             whose = "Hub and service"
@@ -139,7 +142,7 @@ class Cluster:
         return bool(self.ask("AuthorizationV1Api", method, question)["status"].get("allowed"))
 
     def storage(self) -> list[Finding]:
-        """Where homes come from, and whether bundles are shared."""
+        """Check where homes come from, and whether bundles are shared."""
         return [self._default_class(), self._trees()]
 
     def _default_class(self) -> Finding:
@@ -180,7 +183,7 @@ class Cluster:
         return Finding("shared bundles", GOOD, f"laid out once, on the claim {claim}")
 
     def network(self) -> Finding:
-        """Whether what NetworkPolicies forbid is really impossible; tried with a pod."""
+        """Check with a pod that what NetworkPolicies forbid is really impossible."""
         name, image = "network policies", os.environ.get("KAOS_RUNTIME_IMAGE")
         if not image:
             text = "Cannot tell whether the cluster enforces them."
@@ -201,7 +204,7 @@ class Cluster:
 
 
 def registry() -> Finding:
-    """Whether the registry of users' images answers."""
+    """Check that the registry of users' images answers."""
     name, prefix = "registry", os.environ.get("KAOS_REGISTRY")
     if not prefix:
         text = "None is set (KAOS_REGISTRY), so nothing can be built."
@@ -236,7 +239,7 @@ def parts() -> list[Finding]:
         advice = "kubectl -n kaos exec deployment/service -- kaos doctor"
         return [Finding("inside", GOOD, f"{text} {advice}")]
     at = in_cluster(where)
-    ways = {"hub": f"{at.hub}/hub/health", "service": f"{at.inside}/health"}
+    ways = {"hub": f"{at.hub_pages}/health", "service": f"{at.inside}/health"}
     return [_answers(name, url, where) for name, url in ways.items()]
 
 

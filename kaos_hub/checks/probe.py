@@ -34,7 +34,7 @@ open("/dev/termination-log", "w").write(json.dumps(found))
 
 
 def try_ways(workloads: str, image: str) -> list[str] | None:
-    """What a pod reaches that may reach the service only; None if it does not reach even that.
+    """Return what a pod reaches besides the service, which alone it may; None if not even that.
 
     Args:
         workloads: the namespace of workloads.

@@ -1,4 +1,4 @@
-"""Where bundles and the database lie, if not on this machine: whether they can be used."""
+"""Checks that bundles and the database can be used, where they are not on this machine."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from kaos_hub.errors import KaosError
 
 
 def checks(data: DataDir) -> list[Finding]:
-    """What there is to say; nothing where all lies in the data directory.
+    """Return the findings; none where all lies in the data directory.
 
     Settings that stand in a configuration file are not looked at: that is a program, to be run by
     the Hub. What the environment and the secrets say is what a chart sets.

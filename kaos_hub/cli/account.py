@@ -68,7 +68,7 @@ def _token_from_stdin(hub: str) -> str:
 
 
 def _explain(session: Session, started: "LoginStarted") -> None:
-    # Not a remark that -q may hide: without it nobody can go on.
+    # Not a remark that -q may hide: without it the user cannot go on.
     from kaos_hub.cli.output import say
 
     say(f"Open this page and confirm that it shows the code {started.user_code}:")
@@ -116,6 +116,7 @@ def whoami(session: Session) -> None:
             ("hub", session.client.credentials.url),
             ("may have", " and ".join(_KINDS.get(each, each) for each in answer.services)),
             *_limits(answer),
+            *_machine(answer),
         ]
     )
 
@@ -132,6 +133,16 @@ def _limits(answer: "Whoami") -> "list[tuple[str, str]]":
             text = f"{used:g} of {'no limit' if allowed is None else format(allowed, 'g')}"
         lines.append((field, text))
     return lines
+
+
+def _machine(answer: "Whoami") -> "list[tuple[str, str]]":
+    from kaos_hub.quantities import show_memory
+
+    there = answer.capacity
+    cores = [f"{there.cpu:g} cores"] if there.cpu is not None else []
+    memory = [f"{show_memory(there.memory)} of memory"] if there.memory is not None else []
+    text = " and ".join(cores + memory)
+    return [("machine", f"{text}: the most that one notebook or trial can have")] if text else []
 
 
 @click.command(cls=Command)

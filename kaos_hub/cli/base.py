@@ -1,16 +1,20 @@
-"""What all commands share: global options anywhere, late imports, one place for errors."""
+"""The base of all commands: global options anywhere, late imports, one place for errors."""
 
 import importlib
+import shlex
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kaos_hub.cli.output import clean, say, styled
-from kaos_hub.errors import InvalidRequest, KaosError
+from kaos_hub.cli import former
+from kaos_hub.cli.outcome import Declined, outcomes
+from kaos_hub.cli.output import clean, say
+from kaos_hub.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -36,9 +40,11 @@ class Session:
 
     @cached_property
     def client(self) -> "Client":
-        """The client of the Hub in use."""
+        """The client of the Hub in use; waits for one that `kaos up` is just starting."""
+        from kaos_hub.cli.starting import wait_for_start
         from kaos_hub.client import Client
 
+        wait_for_start(self)
         return Client(self.url, workspace="" if self.workspace == "-" else self.workspace)
 
     def note(self, text: str) -> None:
@@ -48,7 +54,7 @@ class Session:
 
     @property
     def can_ask(self) -> bool:
-        """Whether a person is there to answer."""
+        """True if a person is there to answer."""
         return sys.stdin.isatty() and sys.stderr.isatty()
 
     def confirm(self, question: str, yes: bool, what: str) -> None:
@@ -57,7 +63,7 @@ class Session:
         Args:
             question: what is about to happen and what is kept.
             yes: the answer was given with ``-y``.
-            what: how to say yes where nobody can be asked.
+            what: how to say yes where no person can be asked.
 
         Raises:
             InvalidRequest: there is no terminal to ask on.
@@ -67,23 +73,10 @@ class Session:
         if not self.can_ask:
             raise InvalidRequest(f"{question} There is no terminal to ask on. If so: {what}")
         if not click.confirm(clean(question), default=False, err=True):
-            say("Nothing was changed.")
-            raise click.exceptions.Exit(1)
+            raise Declined
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)
-
-
-class Refused(click.ClickException):
-    """A :class:`KaosError`, as click wants it."""
-
-    def __init__(self, error: KaosError) -> None:
-        super().__init__(error.message)
-        # Of the instance: click reads it from there, whatever the class says.
-        self.__dict__["exit_code"] = error.exit_code
-
-    def show(self, file: Any = None) -> None:
-        say(f"{styled('Error:', 'red', bold=True)} {clean(self.message)}", raw=True)
 
 
 def _remember(attribute: str) -> Callable[[click.Context, click.Parameter, Any], None]:
@@ -95,7 +88,7 @@ def _remember(attribute: str) -> Callable[[click.Context, click.Parameter, Any],
 
 
 def global_options(hidden: bool) -> list[click.Parameter]:
-    """What every command understands; ``kaos --help`` alone shows it."""
+    """Return the options that every command understands; ``kaos --help`` alone shows them."""
     return [
         click.Option(
             ["--json", "json"], is_flag=True, expose_value=False, hidden=hidden,
@@ -117,11 +110,51 @@ def global_options(hidden: bool) -> list[click.Parameter]:
 
 
 class Command(click.Command):
-    """A command that understands the global options."""
+    """A command that understands the global options, and words that are not quite its own."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params += global_options(hidden=True)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        known = {opt for p in self.get_params(ctx) for opt in (*p.opts, *p.secondary_opts)}
+        args = former.present(_path(ctx), known, args)
+        # Looked at below: what is too much is answered with where it belongs.
+        ctx.allow_extra_args = True
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.BadOptionUsage as e:
+            raise click.UsageError(self._needs_value(ctx, e), ctx) from None
+        if ctx.args:
+            raise click.UsageError(_too_much(ctx, known), ctx)
+        return rest
+
+    def _needs_value(self, ctx: click.Context, error: click.BadOptionUsage) -> str:
+        option = str(error.option_name)
+        found = next((p for p in self.params if option in p.opts), None)
+        if found is None or not isinstance(found, click.Option) or found.is_flag:
+            return error.format_message()
+        value = found.make_metavar(ctx)
+        about_help = f" For help: {ctx.command_path} --help" if option == "-h" else ""
+        return f"{option} needs a value: {ctx.command_path} {option} {value}.{about_help}"
+
+
+def _path(ctx: click.Context) -> str:
+    """Return the command's name as it was typed after `kaos`."""
+    return ctx.command_path.removeprefix(ctx.find_root().command_path).strip()
+
+
+def _too_much(ctx: click.Context, known: set[str]) -> str:
+    """Say what a word that belongs nowhere may be."""
+    extra, path = ctx.args[0], ctx.command_path
+    if "--source" in known:
+        said = shlex.quote(extra)
+        if "--context" in known and Path(extra).is_file():
+            return f"A file is given with --context: {path} --context {said}"
+        return f"Say what {extra!r} is: {path} -s {said} (code) or {path} -d {said} (data)"
+    return f"{path} takes no further {extra!r}. What it takes: {path} --help"
 
 
 class Group(click.Group):
@@ -163,6 +196,8 @@ class Group(click.Group):
             near = get_close_matches(name, self.list_commands(ctx), 1)
             path = ctx.command_path
             todo = f"Did you mean: {path} {near[0]}" if near else f"All there are: {path} --help"
+            if (now := former.COMMANDS.get(f"{_path(ctx)} {name}".strip())) is not None:
+                todo = f"What does that here: {now}"
             raise click.UsageError(f"There is no command {name!r}. {todo}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -185,13 +220,19 @@ class Group(click.Group):
 
 
 class RootGroup(Group):
-    """The outermost group: turns errors into messages and exit codes."""
+    """The outermost group: turns errors into messages, documents and exit codes."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> click.Context:
+        # Looked for before anything is parsed: it counts for a mistake in the line itself, too.
+        words = args[: args.index("--")] if "--" in args else args
+        as_json = "--json" in words
+        with outcomes(lambda: as_json):
+            ctx = super().make_context(info_name, args, parent, **extra)
+        ctx.ensure_object(Session).json |= as_json
+        return ctx
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with outcomes(lambda: ctx.ensure_object(Session).json):
             return super().invoke(ctx)
-        except KaosError as e:
-            raise Refused(e) from e
-        except KeyboardInterrupt:
-            say("Interrupted.")
-            raise click.exceptions.Exit(130) from None

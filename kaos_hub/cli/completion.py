@@ -1,7 +1,7 @@
 """``kaos completion``, and what Tab offers: names and ids of what there is.
 
-Whatever goes wrong offers nothing: a message in the middle of a line that somebody types helps
-nobody.
+Whatever goes wrong offers nothing: a message in the middle of the line that the user types does not
+help.
 """
 
 import os
@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from kaos_hub.cli.base import Command, Session, pass_session
-from kaos_hub.cli.output import clean, show_json
+from kaos_hub.cli.output import clean, show, show_json
 from kaos_hub.errors import KaosError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _MOST = 200
 _VARIABLE = "_KAOS_COMPLETE"
 
 Offer = tuple[str, str]
-"""What is offered, and what is said about it where the shell shows that."""
+"""A word that is offered, and what is said about it where the shell shows that."""
 
 
 @click.command(cls=Command)
@@ -47,7 +47,7 @@ def completion(session: Session, shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     script = found(click.get_current_context().find_root().command, {}, "kaos", _VARIABLE).source()
-    show_json({"shell": shell, "script": script}) if session.json else click.echo(script)
+    show_json({"shell": shell, "script": script}) if session.json else show(script)
 
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -56,7 +56,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 def _completer(
     ask: Callable[[Session], Iterable[Offer]], shown: "Callable[[], Listing] | None" = None
 ) -> Completer:
-    """What offers the answers to a question, asked live.
+    """Return a completer that offers the answers to a question, asked live.
 
     Args:
         ask: asks the Hub.
@@ -67,6 +67,9 @@ def _completer(
         ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         session = ctx.find_object(Session) or Session()
+        # Importing the client takes its time on a busy machine; the Hub is not to pay for that.
+        with suppress(KaosError, OSError):
+            session.client  # noqa: B018 - it is made when it is asked for
         found = _in_time(lambda: list(ask(session)))
         if found is None and shown is not None:
             with suppress(KaosError, OSError):
@@ -127,7 +130,10 @@ def _versions(kind: str) -> Callable[[Session], Iterable[Offer]]:
 
 
 def place_or(kind: str, files: bool = False) -> Completer:
-    """What offers folders (or files, too); where none begins like this, the bundles of a kind."""
+    """Return a completer that offers folders (or files, too).
+
+    Where none begins like this, it offers the bundles of a kind.
+    """
     of_bundles = _completer(_versions(kind))
 
     def complete(
@@ -149,12 +155,12 @@ def _begins_place(text: str, files: bool) -> bool:
 
 
 def _shell_does(kind: str) -> Completer:
-    """What leaves it to the shell, which knows its own ``file`` and ``dir``."""
+    """Return a completer that leaves it to the shell, which knows its own ``file`` and ``dir``."""
     return lambda ctx, param, incomplete: [CompletionItem(incomplete, type=kind)]
 
 
 def variables(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of variables that are set here; their values are nobody's to see."""
+    """Return the names of variables that are set here; their values are never shown."""
     return [CompletionItem(name) for name in sorted(os.environ) if name.startswith(incomplete)]
 
 
@@ -172,7 +178,10 @@ notebooks = _completer(
     lambda session: ((n.name, str(n.state)) for n in session.client.notebooks.list()), _notebooks
 )
 trainings = _completer(
-    lambda session: ((t.id, f"{t.name}, {t.state}") for t in session.client.trainings.list()),
+    lambda session: [
+        *((t.id, f"{t.name}, {t.state}") for t in session.client.trainings.list()),
+        *((m.name, "a model's training") for m in session.client.models.list(named=True) if m.name),
+    ],
     _trainings,
 )
 training_names = _completer(

@@ -1,6 +1,7 @@
 """``kaos notebook deploy``: check everything, ask, send, follow."""
 
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,10 @@ import click
 from kaos_hub.cli import completion
 from kaos_hub.cli.base import Command, Session, pass_session
 from kaos_hub.cli.deploy_options import Wanted, deploy_options, read
-from kaos_hub.cli.output import show, show_json
+from kaos_hub.cli.output import say, show, show_json
 from kaos_hub.cli.submitting import prepare, reference_to, submit, submitted_as, would_send
 from kaos_hub.errors import InvalidName, RestartRequired
+from kaos_hub.quantities import plural
 
 if TYPE_CHECKING:
     from kaos_hub.client.bundles import Folder
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Plan:
-    """What is going to be deployed."""
+    """A deploy that is about to be asked for."""
 
     request: "NotebookRequest"
     folders: dict[str, "Folder"] = field(default_factory=dict)
@@ -52,11 +54,19 @@ def deploy(session: Session, /, **options: Any) -> None:
     carry_out(session, read(options))
 
 
-def carry_out(session: Session, wanted: Wanted) -> None:
-    """Deploy what is wanted, and follow it to its end."""
+def carry_out(session: Session, wanted: Wanted, new: bool = False) -> None:
+    """Deploy what is wanted, and follow it to its end.
+
+    Args:
+        session: the run of the command line.
+        wanted: what was asked for.
+        new: never deploy to a notebook that is there, if no name was given.
+    """
     from kaos_hub.cli.follow import follow_to_the_end
 
     plan = _plan(session, wanted)
+    if new and "name" not in wanted.fields:
+        _make_new(session, plan)
     if wanted.dry_run:
         _show_plan(session, plan)
         return
@@ -86,23 +96,37 @@ def _plan(session: Session, wanted: Wanted) -> _Plan:
             plan.request = plan.request.model_copy(update={role: NOTHING})
         elif path.is_dir() or (kind is BundleKind.CONTEXT and path.is_file()):
             bundles = session.client.notebooks.bundles
-            plan.folders[role] = prepare(session, bundles, path, kind)
+            plan.folders[role] = prepare(session, bundles, path, kind, plan.request.name)
         else:
             reference = reference_to(argument)
             plan.request = plan.request.model_copy(update={role: reference})
     if plan.request.name is None:
-        plan.request = plan.request.model_copy(update={"name": _name(plan)})
+        plan.request = plan.request.model_copy(update={"name": _free_name(session, plan)})
     return plan
 
 
+def _free_name(session: Session, plan: _Plan) -> str | None:
+    """The name that the source gives, unless a notebook on something else has it."""
+    from kaos_hub.client import name_beside
+
+    name, folder = _name(plan), plan.folders.get("source")
+    source = folder.name if folder else str(plan.request.source or "").partition("@")[0]
+    if name is None or not source or source.startswith("blake3:"):
+        return name
+    found = name_beside(session.client.notebooks, name, source)
+    if found != name:
+        say(f"Notebook {name} has another source; this one is {found}. To replace it: -n {name}")
+    return found
+
+
 def _run(session: Session, text: str, name: str | None) -> dict[str, Any]:
-    """What asks for a notebook on a trial: which one, and a name by which it is found again."""
-    from kaos_hub.cli.selection import split_model
+    """Return the fields of a notebook on a trial: which trial, and a name that finds it again."""
+    from kaos_hub.cli.selection import training_of
     from kaos_hub.cli.train_get import only_trial
     from kaos_hub.client import notebook_name_from
 
-    training, number = split_model(text)
-    found = session.client.trainings.get(training)
+    training, number = training_of(session, text)
+    found = session.client.trainings.look(training)
     number = number or only_trial(session, found)
     # The same trial is the same notebook, and no other trial's.
     short = notebook_name_from(Path(found.name[:18])) or "run"
@@ -119,7 +143,8 @@ def _name(plan: _Plan) -> str | None:
         path = Path(str(reference or "").partition("@")[0])
         if folder is not None:
             # Of a single file the folder is one that was made for it.
-            path = folder.path if folder.keeps is None else Path(folder.name)
+            renamed = folder.asked_name not in ("", folder.name)
+            path = Path(folder.name) if folder.keeps is not None or renamed else folder.path
         elif reference in (None, NOTHING) or reference.startswith("blake3:"):
             continue
         name = notebook_name_from(path)
@@ -132,6 +157,22 @@ def _name(plan: _Plan) -> str | None:
     return None
 
 
+def _make_new(session: Session, plan: _Plan) -> None:
+    """Give the plan a name that no notebook has, and say how to start one that is there."""
+    found = session.client.notebooks.list()
+    name, taken = plan.request.name, {each.name for each in found}
+    if name in taken:
+        numbered = (f"{name[:26]}-{number}" for number in count(2))
+        name = next(each for each in numbered if each not in taken)
+        plan.request = plan.request.model_copy(update={"name": name})
+    stopped = [each.name for each in found if each.state in ("STOPPED", "FAILED")]
+    if stopped:
+        session.note(
+            f"This is a new notebook. {plural(len(stopped), 'notebook')} of yours stopped; to start"
+            f" one again: kaos notebook start -n {stopped[0]}"
+        )
+
+
 def _deploy(session: Session, request: "NotebookRequest", yes: bool) -> "DeployAnswer":
     try:
         return session.client.notebooks.request(request)
@@ -142,7 +183,7 @@ def _deploy(session: Session, request: "NotebookRequest", yes: bool) -> "DeployA
 
 
 def _show_plan(session: Session, plan: _Plan) -> None:
-    """What a deploy would do: what would be sent, then what the service would do with it."""
+    """Print what a deploy would do: what would be sent, then what the service would do with it."""
     request = plan.request.model_copy(update={"dry_run": True})
     actions, new = [], False
     for role, folder in plan.folders.items():

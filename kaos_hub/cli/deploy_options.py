@@ -1,4 +1,4 @@
-"""What one can say to ``kaos notebook deploy``, and how it becomes a request."""
+"""The options of ``kaos notebook deploy``, and how they become a request."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -79,7 +79,7 @@ def deploy_options(function: AnyFunction) -> AnyFunction:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a person asks for, before a folder is read or the service is asked."""
+    """The wishes of a person, before a folder is read or the service is asked."""
 
     fields: dict[str, Any] = field(default_factory=dict)
     """Of a request, as they were given; all but bundles and the run."""
@@ -93,7 +93,7 @@ class Wanted:
 
 
 def read(options: Mapping[str, Any]) -> Wanted:
-    """What the options of a command ask for.
+    """Return what the options of a command ask for.
 
     Raises:
         InvalidRequest: one cannot be understood.

@@ -1,5 +1,7 @@
-"""How something that takes its time is shown while it goes on: folded on a terminal, plain in a
-pipe, not at all with ``-q``."""
+"""The display of something that takes its time, while it goes on.
+
+It is folded on a terminal, plain in a pipe, and absent with ``-q``.
+"""
 
 import queue
 import threading

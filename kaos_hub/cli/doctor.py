@@ -8,6 +8,7 @@ import click
 from kaos_hub.cli.base import Command, Session, pass_session
 from kaos_hub.cli.output import show, show_json
 from kaos_hub.datadir import DataDir
+from kaos_hub.errors import KaosError
 
 _MARKS = {"good": "✔", "weak": "!", "bad": "✗"}
 
@@ -16,10 +17,12 @@ _MARKS = {"good": "✔", "weak": "!", "bad": "✗"}
 @click.option(
     "--engine",
     type=click.Choice(("local", "docker", "kubernetes")),
-    help="Look at what this engine needs.  [default: local]",
+    help="Look at what this engine needs.  [default: the engine of the Hub, else local]",
 )
 @click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Directory in which everything lies."
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Directory in which everything lies.  [default: that of the Hub logged in to]",
 )
 @pass_session
 def doctor(session: Session, engine: str | None, data_dir: Path | None) -> None:
@@ -29,9 +32,9 @@ def doctor(session: Session, engine: str | None, data_dir: Path | None) -> None:
     """
     from kaos_hub import checks
 
-    data = DataDir(data_dir, create=False)
+    data = DataDir(data_dir or _of_the_hub_in_use(), create=False)
     findings = []
-    for finding in checks.examine(data, engine or os.environ.get("KAOS_ENGINE") or "local"):
+    for finding in checks.examine(data, engine or os.environ.get("KAOS_ENGINE") or _noted(data)):
         findings.append(finding)
         if not session.json:
             show(f"{_MARKS[finding.state]} {finding.name}: {finding.text}")
@@ -42,3 +45,24 @@ def doctor(session: Session, engine: str | None, data_dir: Path | None) -> None:
         show_json({"ok": not bad, "checks": [vars(f) for f in findings]})
     if bad:
         raise click.exceptions.Exit(1)
+
+
+def _noted(data: DataDir) -> str:
+    """The engine of the Hub that last started with a data directory; ``local`` without any."""
+    try:
+        return data.engine.read_text() or "local"
+    except OSError:
+        return "local"
+
+
+def _of_the_hub_in_use() -> str | None:
+    """The data directory of the Hub that one is logged in to, if `kaos up` started that one."""
+    from kaos_hub.client.credentials import load_credentials, local_data
+
+    if os.environ.get("KAOS_DATA_DIR"):
+        return None
+    try:
+        known = load_credentials()
+        return known.data if known else local_data()
+    except KaosError:
+        return None  # said by the check of the login

@@ -1,8 +1,8 @@
-"""Which notebook is meant by somebody who names none, where nothing can be lost."""
+"""The notebook that is meant by a user who names none, where nothing can be lost."""
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,22 +18,24 @@ _MOST = 200
 """Folders that are remembered; of more, those used last."""
 
 
-def find(session: Session, wanted: Collection[str] = ("RUNNING",)) -> str:
-    """The only one; else the only one that runs; else the one used last from this folder; else ask.
+def find(session: Session) -> str:
+    """Return the name of the notebook that is meant.
+
+    It is the only one; else the only one that runs; else the one used last from this folder; else
+    the user is asked.
 
     Args:
         session: the run of the command line.
-        wanted: states of those that are likely to be meant, if not running ones.
 
     Raises:
         NotFound: there is none.
-        click.UsageError: there are several, and nobody can be asked.
+        click.UsageError: there are several, and no person can be asked.
     """
     found = session.client.notebooks.list()
     if not found:
         raise NotFound("there is no notebook yet; deploy one: kaos notebook deploy -s DIR")
-    likely = [each for each in found if each.state in wanted]
-    chosen = _only(found) or _only(likely) or _used_here(session, likely or found)
+    running = [each for each in found if each.state == "RUNNING"]
+    chosen = _only(found) or _only(running) or _used_here(session, running or found)
     if chosen is None:
         return _ask(session, found)
     if len(found) > 1:

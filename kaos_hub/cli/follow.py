@@ -5,13 +5,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import click
-
 from kaos_hub.cli.account import open_browser
 from kaos_hub.cli.base import Session
 from kaos_hub.cli.display import display_for, happenings, ring
 from kaos_hub.cli.finding import remember_here
 from kaos_hub.cli.git import clone_line
+from kaos_hub.cli.outcome import going_on
 from kaos_hub.cli.output import clean_line, on_terminal, say, show, show_json
 from kaos_hub.errors import KaosError, NotFound
 
@@ -40,39 +39,41 @@ def follow_to_the_end(
 
     Raises:
         BuildFailed: its build failed; its log was shown.
-        KaosError: its server did not start; the end of its log was shown.
+        Failed: its server did not start, and the end of its log was shown; or its repository was
+            not cloned.
+        Interrupted: Ctrl-C was pressed.
+        Unavailable: the Hub is gone.
     """
     begun = time.monotonic()
     remember_here(session, found)
-    try:
+    with going_on(f"Notebook {found.name}", f"kaos notebook info -n {found.name}"):
         for action in actions:
             session.note(f"- {action}")
         if not detach and (found.pending or not found.state.settled):
             found = _follow(session, found)
-    except KeyboardInterrupt:
-        say(f"Notebook {found.name} goes on without you: kaos notebook info -n {found.name}")
-        raise click.exceptions.Exit(0) from None
-    ring(begun)
-    _finish(session, found, detach, browser)
+        ring(begun)
+        _finish(session, found, detach, browser)
 
 
 def _finish(session: Session, found: "Notebook", detach: bool, browser: bool) -> None:
-    from kaos_hub.client.notebooks import failure
+    from kaos_hub.client.notebook_handle import failure
 
     error = None if detach else failure(found)
     if error:
         raise error
+    if not session.json:
+        show(found.url)
+    if found.state == "RUNNING" and not detach:
+        if browser and on_terminal():
+            open_browser(found.url)
+        if found.git is not None:
+            # The notebook can be used meanwhile; its address is told already.
+            session.note(f"git: {clone_line(found.git)}")
+            found = session.client.notebooks.cloned(found.name)
+            session.note(f"git: {clone_line(found.git)}")
     if session.json:
         show_json(found)
-    else:
-        show(found.url)
-    if found.git is not None and not detach:
-        # Its end is not waited for: the notebook can be used before.
-        session.note(f"git: {clone_line(found.git)}")
-    if found.state == "RUNNING":
-        if browser and not detach and on_terminal():
-            open_browser(found.url)
-    else:
+    if found.state != "RUNNING":
         session.note(
             f"Notebook {found.name} is {found.state}{f': {found.reason}' if found.reason else ''}."
             f" See: kaos notebook info -n {found.name}"
@@ -80,14 +81,14 @@ def _finish(session: Session, found: "Notebook", detach: bool, browser: bool) ->
 
 
 def _follow(session: Session, found: "Notebook") -> "Notebook":
-    from kaos_hub.client.notebooks import failure
+    from kaos_hub.client.notebook_handle import failure
 
     notebooks, name = session.client.notebooks, found.name
     logs = {"BUILDING": lambda: notebooks.build_logs(name, follow=True)}
     with display_for(session, name) as display:
         for happening in happenings(lambda tell: notebooks.follow(name, on_event=tell), logs):
             display.show(happening)
-    found = session.client.notebooks.get(found.name)
+    found = session.client.notebooks.look(found.name)
     if failure(found):
         _explain(session, found, display.log_shown)
     return found

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kaos_hub.models import Clone
 
 ASK = "ask"
-"""What ``--git-credentials`` alone stands for."""
+"""The value that ``--git-credentials`` alone stands for."""
 
 _LARGEST = 1 << 14
 

@@ -86,7 +86,7 @@ def info(session: Session, model: str) -> None:
     Example:
         kaos model info mnist@v3
     """
-    found = session.client.models.get(model)
+    found = session.client.models.look(model)
     if session.json:
         show_json(found)
     else:
@@ -167,7 +167,7 @@ def delete(session: Session, model: str, yes: bool) -> None:
     Example:
         kaos model delete mnist@v3
     """
-    found = session.client.models.get(model)
+    found = session.client.models.look(model)
     versions = "" if "@" in model else " with all of its versions"
     session.confirm(
         f"Delete the name {model}{versions}? The trials keep what they left.",

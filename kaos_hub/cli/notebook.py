@@ -1,7 +1,9 @@
 """``kaos notebook …``: everything but ``deploy``."""
 
 import contextlib
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +13,7 @@ from kaos_hub.cli.account import open_browser
 from kaos_hub.cli.base import Group, Session, pass_session
 from kaos_hub.cli.deploy_options import deploy_options, read, said
 from kaos_hub.cli.git import clone_line
+from kaos_hub.cli.outcome import going_on
 from kaos_hub.cli.output import (
     age,
     moment,
@@ -23,7 +26,7 @@ from kaos_hub.cli.output import (
     show_table,
 )
 from kaos_hub.cli.selection import NOTEBOOKS, select, selection
-from kaos_hub.errors import Unavailable
+from kaos_hub.errors import NotFound, Unavailable
 from kaos_hub.quantities import duration
 
 if TYPE_CHECKING:
@@ -103,7 +106,7 @@ def info(session: Session, notebook: str | None, name: str | None, index: int | 
     Example:
         kaos notebook info -n example
     """
-    found = session.client.notebooks.get(select(session, notebook, name, index))
+    found = session.client.notebooks.look(select(session, notebook, name, index))
     if session.json:
         show_json(found)
     else:
@@ -172,7 +175,7 @@ def open_notebook(
         kaos notebook open
         kaos notebook open -n example
     """
-    found = session.client.notebooks.get(select(session, notebook, name, index))
+    found = session.client.notebooks.look(select(session, notebook, name, index))
     if session.json:
         show_json(found)
     else:
@@ -199,7 +202,8 @@ def logs(
         kaos notebook logs -n example --follow
     """
     chosen = select(session, notebook, name, index)
-    show_log_lines(session.client.notebooks.logs(chosen, follow), session.json)
+    with going_on(f"Notebook {chosen}", f"kaos notebook logs -n {chosen} -f", follow):
+        show_log_lines(session.client.notebooks.logs(chosen, follow), session.json)
 
 
 @notebook.command("build-logs")
@@ -216,7 +220,8 @@ def build_logs(
         kaos notebook build-logs -n example
     """
     chosen = select(session, notebook, name, index)
-    show_log_lines(session.client.notebooks.build_logs(chosen, follow), session.json)
+    with going_on("The build", f"kaos notebook build-logs -n {chosen} -f", follow):
+        show_log_lines(session.client.notebooks.build_logs(chosen, follow), session.json)
 
 
 @notebook.command()
@@ -235,26 +240,34 @@ def start(
     no_browser: bool,
     **options: Any,
 ) -> None:
-    """Start a stopped notebook, with the files it had; or make one.
+    """Start a new notebook; or, named, one that you have, with the files it had.
 
-    With anything that says what a notebook is made of it does what `kaos notebook deploy` does: a
-    notebook that was named starts with that changed, and without a name there is a new one.
+    Options say what it is made of, as for `kaos notebook deploy`; what has a name starts with that
+    changed. One that runs already: kaos notebook open
 
     \b
     Example:
-        kaos notebook start -n example
+        kaos notebook start
         kaos notebook start --context my_dir --gpu 0
+        kaos notebook start -n example
     """
     from kaos_hub.cli.follow import follow_to_the_end
 
+    if notebook is not None and ("/" in notebook or "." in notebook) and Path(notebook).exists():
+        raise click.UsageError(
+            f"{notebook!r} is no notebook's name. To start a new one with it: kaos notebook start"
+            f" --context {shlex.quote(notebook)}; if there is a Dockerfile in it, with -s"
+        )
     named = any(given is not None for given in (notebook, name, index))
-    if said(options) or not (named or session.client.notebooks.list()):
-        chosen = select(session, notebook, name, index) if named else None
+    chosen = select(session, notebook, name, index) if named else None
+    if chosen is None or said(options):
         own = {"name": chosen, "detach": detach, "no_browser": no_browser}
-        _deploy.carry_out(session, read(options | own))
+        _deploy.carry_out(session, read(options | own), new=chosen is None)
         return
-    chosen = select(session, notebook, name, index, wanted=("STOPPED", "FAILED"))
-    found = session.client.notebooks.start(chosen)
+    try:
+        found = session.client.notebooks.start(chosen)
+    except NotFound as e:
+        raise NotFound(f"{e.message} To make it: kaos notebook deploy -n {chosen}") from None
     follow_to_the_end(session, found, detach=detach, browser=not no_browser)
 
 
@@ -275,7 +288,8 @@ def stop(
     found = session.client.notebooks.stop(chosen)
     if not detach:
         # What it holds is free only then: the next command may want it.
-        with contextlib.suppress(Unavailable):
+        stopping = going_on("The stop", f"kaos notebook info -n {chosen}")
+        with contextlib.suppress(Unavailable), stopping:
             found = session.client.notebooks.follow(chosen, timeout=_STOP_PATIENCE)
     what = "has stopped" if found.state == "STOPPED" else "is stopping"
     _done(session, found, f"{what}; its files are kept")
@@ -318,7 +332,7 @@ def delete(
         kaos notebook delete -n example
     """
     chosen = select(session, notebook, name, index, sure=True)
-    found = session.client.notebooks.get(chosen)
+    found = session.client.notebooks.look(chosen)
     session.confirm(
         f"Delete notebook {chosen} with its home and every file in it, also edited ones?"
         " The bundles it was deployed from are kept.",

@@ -8,6 +8,7 @@ import click
 
 from kaos_hub.cli import completion
 from kaos_hub.cli.base import Command, Session, pass_session
+from kaos_hub.cli.outcome import going_on
 from kaos_hub.cli.output import say, show, show_json
 from kaos_hub.cli.selection import select, selection
 
@@ -86,9 +87,14 @@ def save_notebook(
     if requirements is None and session.can_ask and not dry_run:
         found = notebooks.save(chosen, bundle, dry_run=True, on_news=_teller(session))
         requirements = _ask(found)
-    done = notebooks.save(
-        chosen, bundle, requirements=bool(requirements), dry_run=dry_run, on_news=_teller(session)
-    )
+    with going_on("The notebook", f"kaos notebook save -n {chosen}", not dry_run):
+        done = notebooks.save(
+            chosen,
+            bundle,
+            requirements=bool(requirements),
+            dry_run=dry_run,
+            on_news=_teller(session),
+        )
     if done.contents is not None:
         _explain(session, done, done.contents, requirements)
     return done
@@ -158,7 +164,7 @@ def save_first(session: Session, name: str, yes: bool, dry_run: bool) -> None:
         dry_run: only say so.
     """
     notebooks = session.client.notebooks
-    if notebooks.get(name).state != "RUNNING":
+    if notebooks.look(name).state != "RUNNING":
         return
     found = notebooks.save(name, dry_run=True, on_news=_teller(session))
     if not found.changed:
@@ -203,7 +209,8 @@ def attach(
         named = reference(submit(session, bundles, folder))
     else:
         named = reference_to(data_bundle)
-    done = session.client.notebooks.attach(chosen, named, on_news=_teller(session))
+    with going_on("The notebook", f"kaos notebook info -n {chosen}"):
+        done = session.client.notebooks.attach(chosen, named, on_news=_teller(session))
     if session.json:
         show_json(done)
         return

@@ -1,11 +1,14 @@
 """Printing: for people on a terminal, for programs elsewhere; nothing foreign goes out raw."""
 
+import codecs
 import json
 import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from io import TextIOWrapper
+from itertools import chain
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -24,8 +27,40 @@ _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
+_ANSWERED = f"{__name__}.answered"
 _NARROW = 140
 """Columns below which a table is not squeezed."""
+
+
+_PLAIN = {
+    "✔": "+", "✗": "x", "→": "->", "…": "...", "·": "-", "×": "x", "–": "-", "—": "-", "━": "-",
+    "“": '"', "”": '"', "‘": "'", "’": "'", "█": "#", "░": ".", "│": "|", "─": "-",
+}  # fmt: skip
+"""Replacements for our signs where the encoding of a stream lacks them."""
+
+
+def adapt_streams() -> None:
+    """Have what an encoding lacks (that of a console, a pipe, ``LC_ALL=C``) written in signs that
+    it has, instead of failing: an arrow as ``->``, other letters escaped."""
+    codecs.register_error("kaos-plain", _in_plain_signs)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="kaos-plain")
+
+
+def _in_plain_signs(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    part = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(c) or _escaped(c) for c in part), error.end
+
+
+def _escaped(sign: str) -> str:
+    return sign.encode("ascii", "backslashreplace").decode()
+
+
+def _write(text: str, err: bool = False, nl: bool = True, color: bool | None = None) -> None:
+    # The stream is named, for click would write UTF-8 to one that says it is ASCII.
+    click.echo(text, file=sys.stderr if err else sys.stdout, nl=nl, color=color)
 
 
 def clean(text: str) -> str:
@@ -43,12 +78,12 @@ def clean_line(line: str) -> str:
 
 
 def on_terminal(stream: IO[str] | None = None) -> bool:
-    """Whether a person looks at the stream (standard error, unless told otherwise)."""
+    """Return whether a person looks at the stream (standard error, unless told otherwise)."""
     return (stream or sys.stderr).isatty()
 
 
 def colours(stream: IO[str] | None = None) -> bool:
-    """Whether the stream takes colours: a terminal that can, and nobody said NO_COLOR."""
+    """Return whether the stream takes colours: a terminal that can, and NO_COLOR is not set."""
     return (
         on_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     )
@@ -61,17 +96,17 @@ def styled(text: str, colour: str | None = None, bold: bool = False) -> str:
 
 def say(text: str, raw: bool = False) -> None:
     """Print to standard error. ``raw`` text is our own and may hold colours."""
-    click.echo(text if raw else clean(text), err=True, color=True)
+    _write(text if raw else clean(text), err=True, color=True)
 
 
 def show(text: str) -> None:
     """Print a result to standard output."""
-    click.echo(clean(text))
+    _write(clean(text))
 
 
 def show_log(line: str) -> None:
     """Print a line of a log to standard output: cleaned for a terminal, as it is elsewhere."""
-    click.echo(clean_line(line) if on_terminal(sys.stdout) else line, color=True)
+    _write(clean_line(line) if on_terminal(sys.stdout) else line, color=True)
 
 
 def show_log_lines(lines: Iterable[str], as_json: bool) -> None:
@@ -80,18 +115,39 @@ def show_log_lines(lines: Iterable[str], as_json: bool) -> None:
         for line in lines:
             show_log(line)
         return
-    click.echo("[", nl=False)
-    for count, line in enumerate(lines):
-        stamp, _, text = line.partition(" ")
-        click.echo(
-            ("," if count else "") + "\n  " + json.dumps({"at": stamp, "text": text}), nl=False
-        )
-    click.echo("\n]")
+    # Not begun before there is something: an error instead of a log is a document by itself.
+    rest = iter(lines)
+    first = next(rest, None)
+    _mark_answered()
+    _write("[", nl=False)
+    separator = ""
+    try:
+        for line in () if first is None else chain([first], rest):
+            stamp, _, text = line.partition(" ")
+            entry = json.dumps({"at": stamp, "text": text})
+            _write(f"{separator}\n  {entry}", nl=False)
+            separator = ","
+    finally:
+        # Whatever breaks it off, what is printed is one whole document.
+        _write("\n]")
 
 
 def show_json(document: Any) -> None:
     """Print one JSON document to standard output. Models are printed as the API sends them."""
-    click.echo(json.dumps(document, default=_plain, indent=2))
+    _mark_answered()
+    _write(json.dumps(document, default=_plain, indent=2))
+
+
+def _mark_answered() -> None:
+    ctx = click.get_current_context(silent=True)
+    if ctx is not None:
+        ctx.find_root().meta[_ANSWERED] = True
+
+
+def answered() -> bool:
+    """Return whether this run has printed its one JSON document."""
+    ctx = click.get_current_context(silent=True)
+    return ctx is not None and _ANSWERED in ctx.find_root().meta
 
 
 def _plain(value: Any) -> Any:
@@ -124,7 +180,7 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[object]], err: boo
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
-        click.echo(line.rstrip(), color=terminal, err=err)
+        _write(line.rstrip(), err=err, color=terminal)
 
 
 def show_fields(fields: Iterable[tuple[str, object]]) -> None:
@@ -133,13 +189,13 @@ def show_fields(fields: Iterable[tuple[str, object]]) -> None:
     width = max((len(name) for name, _ in kept), default=0)
     for name, value in kept:
         first, *more = value.split("\n")
-        click.echo(f"{name:<{width}}  {first}")
+        _write(f"{name:<{width}}  {first}")
         for line in more:
-            click.echo(" " * (width + 2) + line)
+            _write(" " * (width + 2) + line)
 
 
 def age(moment: datetime | None, now: datetime | None = None) -> str:
-    """How long ago: ``12 s``, ``5 min``, ``3 h``, ``8 d``."""
+    """Return how long ago a moment was: ``12 s``, ``5 min``, ``3 h``, ``8 d``."""
     if moment is None:
         return ""
     return about(((now or datetime.now(UTC)) - _aware(moment)).total_seconds())

@@ -19,6 +19,7 @@ _COMMANDS = {
     "model": ("kaos_hub.cli.model:model", "See, fetch and name what trainings left."),
     "volume": ("kaos_hub.cli.volume:volume", "See and delete files that outlive notebooks."),
     "workspace": ("kaos_hub.cli.workspace:workspace", "Work on the things of a group."),
+    "admin": ("kaos_hub.cli.admin:admin", "Look after what others have (admins of the Hub)."),
     "completion": ("kaos_hub.cli.completion:completion", "Let Tab complete commands and names."),
 }
 

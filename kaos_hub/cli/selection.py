@@ -1,8 +1,9 @@
-"""Which one is meant: by name or id, or by its number in the list that was shown last."""
+"""The choice of a thing by name or id, or by its number in the list that was shown last."""
 
 import json
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -16,6 +17,8 @@ from kaos_hub.errors import Conflict, NotFound
 if TYPE_CHECKING:
     from datetime import datetime
 
+_TRAINING = re.compile(r"[0-9a-f]{16}(?:\.|$)")
+"""The beginning of an id: of a training, or of a trial and its model."""
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 Query = Mapping[str, Any]
 
@@ -85,7 +88,7 @@ class Listing:
             self.remember(session, present, query)
 
     def names_shown(self, session: Session) -> list[str]:
-        """What stood in it when it was shown last: for offering, never for acting."""
+        """Return the names in the list when it was shown last: for offering, never for acting."""
         shown = self._cache().get(_place(session))
         return [str(row[0]) for row in shown["rows"]] if isinstance(shown, dict) else []
 
@@ -151,7 +154,6 @@ def select(
     name: str | None,
     index: int | None,
     sure: bool = False,
-    wanted: Collection[str] = ("RUNNING",),
 ) -> str:
     """The name of the notebook that is meant.
 
@@ -162,7 +164,6 @@ def select(
         index: its number in the list, given with ``-i``.
         sure: something may be lost, so it must have been named; else it is found, see
             :func:`kaos_hub.cli.finding.find`.
-        wanted: states of those that are likely to be meant, if none is named.
 
     Raises:
         click.UsageError: more than one of them was given, or none where one is needed.
@@ -182,7 +183,7 @@ def select(
         )
     from kaos_hub.cli.finding import find
 
-    return find(session, wanted)
+    return find(session)
 
 
 def training_selection(function: AnyFunction) -> AnyFunction:
@@ -190,7 +191,10 @@ def training_selection(function: AnyFunction) -> AnyFunction:
     for parameter in (
         click.option("-i", "--index", type=int, help="Its number in `kaos train list`."),
         click.option(
-            "-j", "--job", help="Its id; with .N, its trial N.", shell_complete=completion.trainings
+            "-j",
+            "--job",
+            help="Its id; with .N, its trial N. Or a model's name: that one's.",
+            shell_complete=completion.trainings,
         ),
         click.argument(
             "training", metavar="[JOB]", required=False, shell_complete=completion.trainings
@@ -223,7 +227,7 @@ def select_training(
     if index is not None:
         return TRAININGS.at(session, index), None
     if given:
-        return split_model(str(given[0]))
+        return training_of(session, str(given[0]))
     if sure:
         raise click.UsageError("Which training? Say -j JOB, or -i INDEX from `kaos train list`.")
     newest = session.client.trainings.list(limit=1)
@@ -231,6 +235,24 @@ def select_training(
         raise NotFound("there is no training yet; start one: kaos train deploy -s DIR -d DIR")
     session.note(f"Training {newest[0].id}, the newest:")
     return newest[0].id, None
+
+
+def training_of(session: Session, text: str) -> tuple[str, int | None]:
+    """The training, and the trial, that ``ID``, ``ID.N`` or the name of a model means.
+
+    Raises:
+        NotFound: there is no such trial or model.
+    """
+    if _TRAINING.match(text):
+        return split_model(text)
+    try:
+        found = session.client.models.look(text)
+    except NotFound:
+        raise NotFound(
+            f"there is no training and no model {text!r}; trainings are called by their id"
+            " (kaos train list), models by their name (kaos model list --named)"
+        ) from None
+    return found.training, found.trial
 
 
 def split_model(text: str) -> tuple[str, int | None]:

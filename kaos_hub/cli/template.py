@@ -14,7 +14,7 @@ from kaos_hub.cli.output import show, show_json, show_table
 from kaos_hub.errors import InvalidRequest, NotFound
 
 _PROGRAM = b"#!"
-"""How a file begins that is to be executed. Installers keep contents, not always modes."""
+"""The beginning of a file that is to be executed. Installers keep contents, not always modes."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class _Template:
     """Commands that deploy it, with ``{}`` for the folder it was laid out in."""
 
     def commands(self, folder: Path) -> list[str]:
-        """What to type next."""
+        """Return the commands to type next."""
         return [each.replace("{}", shlex.quote(str(folder))) for each in self.deploy]
 
 
@@ -49,7 +49,7 @@ _TEMPLATES = {
 
 @dataclass
 class _Laid:
-    """What became of each file of a template, by its path in the folder."""
+    """The outcome for each file of a template, by its path in the folder."""
 
     written: list[str] = field(default_factory=list)
     same: list[str] = field(default_factory=list)
@@ -149,7 +149,7 @@ def _write_new(path: Path, content: bytes) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     mode = 0o777 if content.startswith(_PROGRAM) else 0o666
     try:
-        # O_EXCL follows no link and takes nothing's place, whoever else writes here meanwhile.
+        # O_EXCL follows no link and replaces nothing, even if others write here meanwhile.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
         there = path.is_file() and not path.is_symlink() and path.read_bytes() == content
@@ -159,6 +159,6 @@ def _write_new(path: Path, content: bytes) -> str:
             file.write(content)
             file.flush()
         except BaseException:
-            path.unlink()  # half a file would be taken for somebody's own the next time
+            path.unlink()  # half a file would be taken for the user's own the next time
             raise
     return "written"

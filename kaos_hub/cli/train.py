@@ -7,6 +7,7 @@ import click
 
 from kaos_hub.cli import train_deploy as _deploy, train_get as _get
 from kaos_hub.cli.base import Group, Session, pass_session
+from kaos_hub.cli.outcome import going_on
 from kaos_hub.cli.output import show_json, show_log_lines, show_table
 from kaos_hub.cli.selection import TRAININGS, select_training, training_selection
 from kaos_hub.cli.train_show import (
@@ -81,7 +82,7 @@ def show_trainings(found: "Sequence[Training]", err: bool = False) -> None:
 @train.command()
 @training_selection
 @_trial
-@click.option("--sort-by", metavar="METRIC",
+@click.option("-s", "--sort-by", metavar="METRIC",
               help="METRIC, params.NAME, score, state, started, finished, duration.")  # fmt: skip
 @click.option(
     "--order",
@@ -89,7 +90,7 @@ def show_trainings(found: "Sequence[Training]", err: bool = False) -> None:
     help="Smallest or largest first; of the goal, the best.",
 )
 @click.option("--state", metavar="STATE", help="Only trials in this state.")
-@click.option("--page", type=click.IntRange(1), help="25 trials each.  [default: 1]")
+@click.option("-p", "--page", type=click.IntRange(1), help="25 trials each.  [default: 1]")
 @pass_session
 def info(
     session: Session, training: str | None, job: str | None, index: int | None,
@@ -108,7 +109,7 @@ def info(
         one = session.client.trainings.trial(chosen, number)
         show_json(one) if session.json else show_trial(one)
         return
-    found = session.client.trainings.get(chosen)
+    found = session.client.trainings.look(chosen)
     # For programs all of them, unless they ask for a page.
     limit = None if session.json and page is None else _PAGE
     after = _PAGE * ((page or 1) - 1)
@@ -168,8 +169,9 @@ def logs(
         kaos train logs -i 1 --trial 3 --follow
     """
     chosen, number = select_training(session, training, job, index)
-    lines = session.client.trainings.logs(chosen, trial or number or 1, follow)
-    show_log_lines(lines, session.json)
+    one = trial or number or 1
+    with going_on(f"Training {chosen}", f"kaos train logs -j {chosen}.{one} -f", follow):
+        show_log_lines(session.client.trainings.logs(chosen, one, follow), session.json)
 
 
 @train.command("build-logs")
@@ -186,7 +188,8 @@ def build_logs(
         kaos train build-logs -i 1
     """
     chosen, _ = select_training(session, training, job, index)
-    show_log_lines(session.client.trainings.build_logs(chosen, follow), session.json)
+    with going_on("The build", f"kaos train build-logs -j {chosen} -f", follow):
+        show_log_lines(session.client.trainings.build_logs(chosen, follow), session.json)
 
 
 @train.command("ingest-logs")
@@ -203,7 +206,8 @@ def ingest_logs(
         kaos train ingest-logs -i 1
     """
     chosen, _ = select_training(session, training, job, index)
-    show_log_lines(session.client.trainings.ingest_logs(chosen, follow), session.json)
+    with going_on("The ingest", f"kaos train ingest-logs -j {chosen} -f", follow):
+        show_log_lines(session.client.trainings.ingest_logs(chosen, follow), session.json)
 
 
 train.add_command(_get.metrics)
@@ -258,7 +262,7 @@ def delete(
     chosen, number = select_training(session, training, job, index, sure=True)
     if number is not None:
         raise click.UsageError(f"A trial cannot be deleted alone; -j {chosen} is all of it.")
-    found = session.client.trainings.get(chosen)
+    found = session.client.trainings.look(chosen)
     trials = f"its {found.trials.total:,} trials" if found.trials.total > 1 else "its trial"
     session.confirm(
         f"Delete training {chosen} ({found.name}) with {trials}, logs and metrics? Bundles and"

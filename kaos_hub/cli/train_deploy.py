@@ -10,7 +10,7 @@ import click
 from kaos_hub.cli import completion
 from kaos_hub.cli.base import Command, Session, pass_session
 from kaos_hub.cli.output import age, show, show_json
-from kaos_hub.cli.submitting import submit, submitted_as, would_send
+from kaos_hub.cli.submitting import naming_what_is_meant, submit, submitted_as, would_send
 from kaos_hub.cli.train_inputs import SHOWN, Plan, make_plan, show_inputs, size_of
 from kaos_hub.errors import Conflict, InvalidBundle, InvalidRequest, LimitExceeded, NotFound
 
@@ -48,7 +48,7 @@ def _options(function: AnyFunction) -> AnyFunction:
             click.option("--gpu", help="Whole devices of each slot."),
             click.option("--deadline", help="How long one trial may take: 90s, 2h."),
             click.option("--without-params", is_flag=True,
-                         help="Leave out the hyperparameters used last."),
+                         help="Leave out the hyperparameters used last, now and later."),
             click.option("--stop-on-failure", is_flag=True,
                          help="A trial that fails ends the others."),
             click.option("--pull", is_flag=True, help="Look the base image up again."),
@@ -79,8 +79,8 @@ def deploy(
 ) -> None:
     """Train: source + data (+ hyperparameters) = model.
 
-    What is not given is what was used last; a table shows it first. All that is given in one
-    command is used together. Ctrl-C lets it go on without you.
+    What is not given is what was used last with this source; a table shows it first. All that is
+    given in one command is used together. Ctrl-C lets it go on without you.
 
     \b
     Example:
@@ -93,7 +93,7 @@ def deploy(
     from kaos_hub.client.submission import reference
 
     _check_pairs(source, data, manifest, params, notebook, options["without_params"])
-    _refuse_notebook(source, data)
+    _look_at_train(session, source, data)
     given = {"source": source, "data": data, "manifest": manifest, "params": params}
     if notebook is not None:
         save_first(session, notebook, yes, dry_run)
@@ -125,19 +125,39 @@ def _check_pairs(
         raise click.UsageError("-h FILE and --without-params are mutually exclusive.")
 
 
-def _refuse_notebook(source: str | None, data: str | None) -> None:
-    """A folder without a ``train`` is for a notebook; say with which command."""
+def _look_at_train(session: Session, source: str | None, data: str | None) -> None:
+    """A folder without a ``train`` is for a notebook; say with which command. One that does not
+    say what runs it is run by a shell, which is seldom meant."""
     from kaos_hub.bundles.source import find_source_root
 
     if source is None or not Path(source).is_dir():
         return
-    root = find_source_root(Path(source))
-    if (root / "model" / "train").exists() or (root / "train").exists():
-        return
+    with naming_what_is_meant():
+        root = find_source_root(Path(source), look_around=True)
+    for file in (root / "model" / "train", root / "train"):
+        if file.exists():
+            if note := _first_line(file):
+                session.note(note)
+            return
     words = ["kaos", "notebook", "deploy", "-s", source, *(["-d", data] if data else [])]
     raise InvalidBundle(
         f"{source} is a notebook bundle: it has no model/train, so there is nothing to train."
         f" Deploy it as a notebook:\n\n    {shlex.join(words)}\n"
+    )
+
+
+def _first_line(file: Path) -> str:
+    """Return a remark on how the file begins, if that does not say what runs it; else nothing."""
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(4)
+    except OSError:
+        return ""  # it is told when the folder is read
+    if not head or head.startswith((b"#!", b"\x7fELF")):
+        return ""
+    return (
+        f"{file} does not begin with #!, so a shell runs it. If it is Python, let its first line"
+        " be: #!/usr/bin/env python3"
     )
 
 
@@ -149,7 +169,7 @@ def _confirm(session: Session, plan: Plan, yes: bool) -> None:
 
 
 def _ask_first(session: Session, plan: Plan) -> None:
-    """Whether the training could be had at all, asked before anything is sent."""
+    """Ask the service whether the training could be had at all, before anything is sent."""
     from kaos_hub.errors import InvalidResources
 
     if not (plan.inputs.source and plan.inputs.data):
@@ -179,9 +199,9 @@ def _request(session: Session, plan: Plan) -> "TrainingAnswer":
 
 
 def _moved(session: Session, plan: Plan, role: str) -> str | None:
-    """What became of an input that was shown, if it is another one now."""
+    """Return what became of an input that was shown, if it is another one now."""
     before = plan.used(role)
-    now: BundleVersion | None = getattr(session.client.trainings.inputs(), role)
+    now: BundleVersion | None = getattr(session.client.trainings.inputs(plan.source), role)
     if plan.given(role) or (before and before.digest) == (now and now.digest):
         return None
     was = f"{before.name}@v{before.version}" if before else "none"
@@ -192,7 +212,7 @@ def _moved(session: Session, plan: Plan, role: str) -> str | None:
 
 
 def _show_plan(session: Session, plan: Plan) -> None:
-    """What a deploy would do: what would be sent, then what the service would do with it."""
+    """Print what a deploy would do: what would be sent, then what the service would do with it."""
     from kaos_hub.client.submission import reference
     from kaos_hub.models import TrainingAnswer
 
@@ -223,7 +243,7 @@ def _show_plan(session: Session, plan: Plan) -> None:
 
 
 def _later(plan: Plan) -> Iterator[str]:
-    """What follows on sending. Of bundles that it does not have the service can say no more."""
+    """Yield what follows on sending. Of bundles that it lacks the service can say no more."""
     from kaos_hub.cli.output import resources
     from kaos_hub.models import Resources
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import click
-
 from kaos_hub.cli.base import Session
 from kaos_hub.cli.display import Log, Tell, display_for, happenings, ring
+from kaos_hub.cli.outcome import going_on
 from kaos_hub.cli.output import clean_line, on_terminal, say, show, show_json
 from kaos_hub.errors import KaosError, NotFound
 
@@ -53,18 +52,17 @@ def follow_training(
     Raises:
         BuildFailed: its build failed; its log was shown.
         KaosError: it failed or was cancelled; the end of the log was shown.
+        Interrupted: Ctrl-C was pressed.
+        Unavailable: the Hub is gone.
     """
     from kaos_hub.client.training_handle import failure
 
     begun = time.monotonic()
-    try:
+    with going_on(f"Training {found.id}", f"kaos train info -j {found.id}"):
         for action in actions:
             session.note(f"- {action}")
         if not detach:
             found = _follow(session, found)
-    except KeyboardInterrupt:
-        say(f"Training {found.id} goes on without you: kaos train info -j {found.id}")
-        raise click.exceptions.Exit(0) from None
     ring(begun)
     error = None if detach else failure(found)
     if error:
@@ -118,7 +116,7 @@ def _follow(session: Session, found: "Training") -> "Training":
 
 @dataclass(frozen=True)
 class _Preparing:
-    """What is built or fetched already for a training that waits for the rest of its inputs."""
+    """The build or fetch that runs already for a training which waits for its other inputs."""
 
     state: str
     reason: str
@@ -133,7 +131,7 @@ def _until_it_waits(session: Session, found: "Training", tell: Tell) -> "Trainin
                 state = {"build": "BUILDING", "ingest": "INGESTING"}.get(stage.name, "WAITING")
                 tell(_Preparing(state, found.reason, stage.progress))
         time.sleep(_LOOK)
-        found = session.client.trainings.get(found.id)
+        found = session.client.trainings.look(found.id)
     return found
 
 
@@ -142,7 +140,7 @@ def _steps(tell: Tell) -> "Callable[[TrainingEvent], object]":
 
 
 def _done(found: "Training") -> bool:
-    """Whether nothing more happens to it by itself: it ended, or waits with all else done."""
+    """Return whether nothing more happens by itself: it ended, or waits with all else done."""
     if found.state.ended:
         return True
     given = {"build": found.source is not None, "ingest": found.manifest is not None}

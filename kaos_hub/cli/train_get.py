@@ -47,7 +47,7 @@ def get(
         kaos train get -i 1 -m --trial 3
     """
     chosen, number = select_training(session, training, job, index)
-    found = session.client.trainings.get(chosen)
+    found = session.client.trainings.look(chosen)
     named = [("code", code), ("data", data), ("params", params), ("model", model)]
     parts = [part for part, wanted in named if wanted]
     if not parts:
@@ -148,7 +148,7 @@ def provenance(
         kaos train provenance -i 1 --dot -o model.dot
     """
     chosen, number = select_training(session, training, job, index)
-    number = trial or number or only_trial(session, session.client.trainings.get(chosen))
+    number = trial or number or only_trial(session, session.client.trainings.look(chosen))
     show_provenance(session, f"{chosen}.{number}", dot, out)
 
 
@@ -211,6 +211,7 @@ def _fields(found: "Provenance") -> list[tuple[str, object]]:
         ("engine", found.engine),
         ("image", found.image),
         ("environment", found.environment),
+        ("packages", "\n".join(found.packages)),
         ("built by", found.build_job),
         ("resources", resources(found.resources)),
         ("repeats", found.reproduces),

@@ -1,4 +1,4 @@
-"""What a training is to be made of: what the command gives, and what was used last."""
+"""The inputs of a training: what the command gives, and what was used last."""
 
 import tempfile
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ _NOTHING = {
 
 @dataclass
 class Plan:
-    """What is going to be trained."""
+    """A training that is about to be asked for."""
 
     request: "TrainingRequest"
     inputs: "Inputs"
@@ -41,8 +41,14 @@ class Plan:
     folders: dict[str, "Folder"] = field(default_factory=dict)
     """By role, those that are to be submitted."""
 
+    @property
+    def source(self) -> str | None:
+        """The source that the command names; it decides on what was used last."""
+        folder = self.folders.get("source")
+        return folder.name if folder else self.request.source
+
     def given(self, role: str) -> bool:
-        """Whether the command names this input; a manifest is where data come from."""
+        """Return whether the command names this input; a manifest is where data come from."""
         roles = ("data", "manifest") if role == "data" else (role,)
         return any(getattr(self.request, r) or r in self.folders for r in roles)
 
@@ -75,14 +81,16 @@ def make_plan(
             continue
         kind, path = BundleKind(role), Path(argument)
         if path.is_dir() or (path.is_file() and role in ("manifest", "params")):
-            plan.folders[role] = prepare(session, session.client.bundles, path, kind)
+            named = plan.request.name
+            bundles = session.client.bundles
+            plan.folders[role] = prepare(session, bundles, path, kind, named, "--name NAME")
         else:
             what = "file" if role in ("manifest", "params") else "folder"
             update = {role: reference_to(argument, what)}
             plan.request = plan.request.model_copy(update=update)
     if notebook is not None:
         _promote(session, plan, notebook)
-    plan.inputs = session.client.trainings.inputs()
+    plan.inputs = session.client.trainings.inputs(plan.source)
     _expect(plan)
     return plan
 
@@ -93,7 +101,7 @@ def _promote(session: Session, plan: Plan, name: str) -> None:
     from kaos_hub.client.submission import reference
     from kaos_hub.models import BundleKind
 
-    found = session.client.notebooks.get(name)
+    found = session.client.notebooks.look(name)
     if found.source is None:
         raise InvalidRequest(
             f"notebook {name} has no source bundle to train with; save what is in it while it runs:"
@@ -141,7 +149,7 @@ def show_inputs(session: Session, plan: Plan) -> None:
 
 
 def _rows(plan: Plan, role: str) -> Iterator[tuple[object, ...]]:
-    """How an input is shown: what is given now, or which bundle is used since nothing is."""
+    """Yield the rows of an input: what is given now, or which bundle is used since nothing is."""
     given = False
     for each in ("data", "manifest") if role == "data" else (role,):
         folder, reference = plan.folders.get(each), getattr(plan.request, each)
@@ -159,14 +167,14 @@ def _rows(plan: Plan, role: str) -> Iterator[tuple[object, ...]]:
         left_out = role == "params" and plan.request.without_params
         yield role, "-", "left out: one trial" if left_out else _NOTHING[role], "", ""
         return
-    how = "used last"
+    how = "used last" if role == "source" else "used last with this source"
     if role == "data" and (manifest := plan.inputs.manifest):
         how += f", fetched by {manifest.name}@v{manifest.version}"
     yield role, f"{used.name}@v{used.version}", how, used.author, f"{age(used.created)} ago"
 
 
 def size_of(folder: "Folder") -> str:
-    """How much an input is, for people: trials, files to fetch, or what a folder holds."""
+    """Return how much an input is, for people: trials, files to fetch, or what a folder holds."""
     if folder.kind == "params":
         return plural(folder.lists, "trial")
     if folder.kind == "manifest":

@@ -28,7 +28,7 @@ def figure(value: float | None) -> str:
 
 
 def took(started: datetime | None, finished: datetime | None) -> str:
-    """How long something took, or takes already."""
+    """Return how long something took, or takes already."""
     if started is None:
         return "-"
     return duration(((finished or datetime.now(UTC)) - started).total_seconds())
@@ -48,12 +48,12 @@ def list_row(each: "Training") -> tuple[object, ...]:
 
 
 def _cut(reason: str) -> str:
-    """What a list has room for; ``info`` tells all of it."""
+    """Cut a reason to what a list has room for; ``info`` tells all of it."""
     return reason if len(reason) <= _REASON else reason[: _REASON - 1].rstrip() + "…"
 
 
 def trials(each: "Training") -> str:
-    """How many of its trials have run, and how many of them badly: ``7/12, 1 failed``."""
+    """Return how many of its trials have run, and how many of them failed: ``7/12, 1 failed``."""
     counts = each.trials
     text = f"{counts.succeeded + counts.failed}/{counts.total}" if counts.total else "-"
     return text + (f", {counts.failed} failed" if counts.failed else "")

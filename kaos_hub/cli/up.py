@@ -1,19 +1,24 @@
 """``kaos up``: everything on this machine, with one command."""
 
+import json
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
+from kaos_hub.addresses import check_public_url
 from kaos_hub.cli.base import Command, Session, pass_session
 from kaos_hub.cli.output import show, show_json
 from kaos_hub.datadir import DataDir
 from kaos_hub.errors import Conflict, InvalidRequest, KaosError, Unsupported
+from kaos_hub.public_address import Settled
 
 _ENGINES = ("local", "docker")
 _OTHERS = "users-password"
+_INNER = ("hub", "service")
 _SERVICES = ["access:services!service=kaos", "access:services!service=kaos-train"]
 
 
@@ -69,6 +74,7 @@ def up(
         kaos up --engine docker --port 8080
     """
     _check_installed()
+    check_public_url()
     data = DataDir(data_dir)
     if show_password:
         _show_password(session, data)
@@ -86,7 +92,12 @@ def up(
         environment["KAOS_BIND_MOUNTS"] = os.pathsep.join(map(_bind_mount, bind_mounts))
     if trust_all_users:
         environment["KAOS_TRUST_ALL_USERS"] = "1"
-    _run(session, data, engine, environment)
+    from kaos_hub import launch
+    from kaos_hub.client.credentials import save_local_data
+
+    with launch.told(data) as ready:
+        save_local_data(data.path)
+        _run(session, data, engine, environment, ready)
 
 
 def _bind_mount(folder: Path) -> str:
@@ -124,11 +135,11 @@ def _show_password(session: Session, data: DataDir) -> None:
 
 
 def _refuse_second(data: DataDir) -> None:
-    from kaos_hub.launch import running
+    from kaos_hub import launch
 
-    pid = running(data)
+    pid = launch.running(data)
     if pid is not None:
-        url = f"http://127.0.0.1:{data.port('public', prefer=8000)}"
+        url = launch.local_url(data)
         raise Conflict(
             f"kaos already runs at {url} (process {pid}, data in {data.path})."
             f" Press Ctrl-C where it was started, or: kill {pid}",
@@ -152,7 +163,13 @@ def _port_of_environment() -> int | None:
     return int(text)
 
 
-def _run(session: Session, data: DataDir, engine: str, environment: dict[str, str]) -> None:
+def _run(
+    session: Session,
+    data: DataDir,
+    engine: str,
+    environment: dict[str, str],
+    ready: Callable[[], None],
+) -> None:
     """Prepare, start, tell, and stay until the end."""
     from kaos_hub import launch
 
@@ -161,13 +178,17 @@ def _run(session: Session, data: DataDir, engine: str, environment: dict[str, st
     inner = _prepare(session, engine)
     launch.check_ports(data, port, inner)
     data.set_port("public", port)  # not earlier: one that cannot be used is not worth keeping
-    url = f"http://127.0.0.1:{port}"
     session.note("Starting JupyterHub …")
     hub = launch.HubProcess.start(data, environment | {"KAOS_BRIDGE": inner})
     try:
-        hub.wait_until_ready(_checks(data, url, inner))
+        at = hub.wait_for_address(data)
+        url = at.local
+        certificates = launch.certificates(data)
+        context = certificates.hub_client() if certificates else None
+        hub.wait_until_ready(_checks(data, at, inner, bool(context)), context=context)
         logged_in = _log_in(session, data, url)
-        _welcome(session, data, url, logged_in)
+        ready()
+        _welcome(session, data, url, logged_in, engine)
         code = hub.wait()
     finally:
         hub.end()
@@ -177,11 +198,17 @@ def _run(session: Session, data: DataDir, engine: str, environment: dict[str, st
     session.note("Stopped. Notebooks that ran go on running; `kaos up` finds them again.")
 
 
-def _checks(data: DataDir, url: str, inner: str) -> list[str]:
-    """What must answer: Hub and service (not through the proxy, which logs failures), then both."""
-    hub, service = (f"http://{inner}:{data.port(role, inner)}" for role in ("hub", "service"))
-    health = "/services/kaos/health"
-    return [f"{hub}/hub/health", service + health, f"{url}/hub/health", url + health]
+def _checks(data: DataDir, at: Settled, inner: str, secure: bool) -> list[str]:
+    """Return the URLs that must answer: Hub and service directly, then both through the proxy.
+
+    The proxy logs failures, so it is not asked first. Its certificate need not be known here:
+    behind TLS only the direct URLs are asked.
+    """
+    scheme = "https" if secure else "http"
+    hub, service = (f"{scheme}://{inner}:{data.port(role, inner)}{at.path}" for role in _INNER)
+    paths = "/hub/health", "/services/kaos/health"
+    direct = [url + path for url, path in zip((hub, service), paths, strict=True)]
+    return direct + ([] if at.local.startswith("https:") else [at.local + path for path in paths])
 
 
 def _prepare(session: Session, engine: str) -> str:
@@ -192,6 +219,10 @@ def _prepare(session: Session, engine: str) -> str:
         session.note("Setting up the proxy (once) …")
         proxy.install()
     if engine == "local":
+        from kaos_hub.checks import GOOD, bubblewrap
+
+        if (found := bubblewrap(engine)).state != GOOD:
+            session.note(f"No sandbox: {found.text} {found.advice}")
         return "127.0.0.1"
     from kaos_hub.bridge import prepare
 
@@ -208,7 +239,7 @@ def _log_in(session: Session, data: DataDir, url: str) -> bool:
         status, found = call(f"{url}/hub/api/user", known.token)
         # One of an earlier release cannot train.
         if status == 200 and set(_SERVICES) & set(found["scopes"]) == set(_SERVICES):
-            save_credentials(url, known.token, data.user)
+            save_credentials(url, known.token, data.user, str(data.path))
             return True
     own = [f"access:servers!user={data.user}", f"read:servers!user={data.user}"]
     # The Hub gives no token with more than the user has: the admin may have restricted either.
@@ -219,7 +250,7 @@ def _log_in(session: Session, data: DataDir, url: str) -> bool:
             {"note": f"kaos on this machine ({os.uname().nodename})", "scopes": [*services, *own]},
         )
         if status == 201:
-            save_credentials(url, answer["token"], data.user)
+            save_credentials(url, answer["token"], data.user, str(data.path))
             return True
     session.note(
         f"The command line is not logged in: this Hub knows no user {data.user}."
@@ -228,12 +259,16 @@ def _log_in(session: Session, data: DataDir, url: str) -> bool:
     return False
 
 
-def _welcome(session: Session, data: DataDir, url: str, logged_in: bool) -> None:
+def _welcome(session: Session, data: DataDir, url: str, logged_in: bool, engine: str) -> None:
+    from kaos_hub import logins
+
     ours = data.authenticator.read_text() == "shared-password"
-    passwords = _new_passwords(data) if ours else {}
+    builder = logins.noted(data) if engine == "docker" else {}
+    alone = bool(builder.get("only"))
+    passwords = _new_passwords(data, alone) if ours else {}
     if session.json:
         document: dict[str, Any] = {"url": url, "user": data.user, "logged_in": logged_in}
-        show_json(document | passwords)
+        show_json(document | passwords | ({"builder": builder["builder"]} if builder else {}))
     else:
         show(f"\n  kaos runs at  {url}\n")
         if ours:
@@ -242,16 +277,30 @@ def _welcome(session: Session, data: DataDir, url: str, logged_in: bool) -> None
             show(f"  password      {told}")
         if "others" in passwords:
             show(f"  others        any name, password {passwords['others']}")
+        if builder:
+            show(f"  builds        {logins.in_words(builder)}")
+        if engine == "docker" and _shares_network(data):
+            show(
+                "\n  ! Containers of all users share one network (c.DockerNetworks.isolate is off)."
+            )
         if logged_in:
             show("\n  Your command line is logged in. Try: kaos notebook deploy -s FOLDER")
         show(f"  Log: {data.logs / 'hub.log'}")
         show("  Ctrl-C stops it; notebooks stay.\n")
 
 
-def _new_passwords(data: DataDir) -> dict[str, str]:
-    """The passwords that nobody was told yet; each is told once."""
+def _shares_network(data: DataDir) -> bool:
+    """Return whether users' containers share a network, as the service was told at its start."""
+    try:
+        return not json.loads(data.network_settings.read_text())["isolate"]
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _new_passwords(data: DataDir, alone: bool) -> dict[str, str]:
+    """Return passwords not told yet; each is told once, that of others unless ``alone``."""
     new = {}
-    for key, name in (("password", "password"), ("others", _OTHERS)):
+    for key, name in (("password", "password"), ("others", _OTHERS))[: 1 if alone else 2]:
         if data.has_secret(name) and not data.has_secret(f"{name}-shown"):
             new[key] = data.password(name)
             data.secret(f"{name}-shown", lambda: "yes")

@@ -10,10 +10,30 @@ from kaos_hub.errors import NotFound
 
 @click.group(cls=Group)
 def volume() -> None:
-    """See and delete volumes: named places for files, which outlive notebooks.
+    """Make, see and delete volumes: named places for files, which outlive notebooks.
 
-    A deploy makes what it names: kaos notebook deploy --volume NAME:PATH
+    A deploy makes what it names, too: kaos notebook deploy --volume NAME:PATH
     """
+
+
+@volume.command()
+@click.argument("name")
+@pass_session
+def create(session: Session, name: str) -> None:
+    """Make a volume.
+
+    \b
+    Example:
+        kaos volume create results
+    """
+    made = session.client.volumes.create(name)
+    if session.json:
+        show_json(made)
+    else:
+        session.note(
+            f"Volume {name} is there. Into a notebook: kaos notebook deploy"
+            f" --volume {name}:/mnt/{name}"
+        )
 
 
 @volume.command("list")
@@ -29,7 +49,7 @@ def list_volumes(session: Session) -> None:
     if session.json:
         show_json(found)
     elif not found:
-        session.note("No volumes yet. A deploy makes one: kaos notebook deploy --volume NAME:PATH")
+        session.note("No volumes yet. To make one: kaos volume create NAME")
     else:
         show_table(
             ("name", "used by", "age"),

@@ -1,4 +1,4 @@
-"""What ``kaos`` alone says: the three commands that somebody needs who stands where they stand."""
+"""The output of ``kaos`` alone: the three commands that a user needs at this point."""
 
 from importlib.util import find_spec
 
@@ -29,7 +29,7 @@ def welcome(session: Session) -> None:
 
 
 def _login(session: Session) -> tuple[str | None, str | None]:
-    """The Hub in use and the user there, as far as they are known here: nobody is asked."""
+    """Return the Hub in use and the user there, as far as known here: no Hub is asked."""
     from kaos_hub.client import find_credentials
 
     try:

@@ -25,8 +25,10 @@ from kaos_hub.client.credentials import (
     save_workspace,
 )
 from kaos_hub.client.login import login, login_with_token
-from kaos_hub.client.models import Models, Workspaces
-from kaos_hub.client.notebooks import NotebookHandle, Notebooks, notebook_name_from
+from kaos_hub.client.models import ModelHandle, Models, Workspaces
+from kaos_hub.client.notebook_handle import NotebookHandle
+from kaos_hub.client.notebooks import Notebooks, name_beside, notebook_name_from
+from kaos_hub.client.owners import Owners
 from kaos_hub.client.training_handle import TrainingHandle
 from kaos_hub.client.trainings import Trainings
 from kaos_hub.client.transport import Transport, parse
@@ -37,6 +39,7 @@ from kaos_hub.models import Info, Whoami
 __all__ = [
     "Client",
     "Credentials",
+    "ModelHandle",
     "NotebookHandle",
     "TrainingHandle",
     "find_credentials",
@@ -44,6 +47,7 @@ __all__ = [
     "load_credentials",
     "login",
     "login_with_token",
+    "name_beside",
     "notebook_name_from",
     "save_credentials",
     "save_workspace",
@@ -115,6 +119,7 @@ class Client:
         self.bundles = Bundles(self._shared)
         self.notebooks = Notebooks(self._transport, Bundles(self._transport))
         self.volumes = Volumes(self._transport)
+        self.owners = Owners(self._transport)
         self.trainings = Trainings(self._train, Bundles(self._train))
         self.models = Models(self._train)
         # Asked as oneself: also one who was put out of a group wants to know which there are.
@@ -135,9 +140,9 @@ class Client:
             transport.close()
 
     def whoami(self) -> Whoami:
-        """Who is asking, with limits and use."""
+        """Return the user who is asking, with limits and use."""
         return parse(Whoami, self._about.json("GET", "/api/v1/whoami"))
 
     def info(self) -> Info:
-        """What the service is and offers."""
+        """Return what the service is and offers."""
         return parse(Info, self._transport.json("GET", "/api/v1/info"))

@@ -1,8 +1,9 @@
 """The SDK's bundles: submitting a folder, listing and fetching versions."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from kaos_hub.bundles.ignore import rules_for
 from kaos_hub.bundles.limits import Limits
 from kaos_hub.bundles.scan import Scan, scan
 from kaos_hub.bundles.source import check_data, check_source, default_name, find_source_root
+from kaos_hub.client.handles import warn
 from kaos_hub.client.inputs import Laid, check_manifest, check_params, lay_out, lay_out_file
 from kaos_hub.client.receiving import check_target, receive
 from kaos_hub.client.sending import Progress, Sender
@@ -24,6 +26,8 @@ from kaos_hub.models import (
     CommitRequest,
     DeletedBundle,
     Info,
+    Likeness,
+    LikenessRequest,
     MissingAnswer,
     NamedBundle,
     TreeEntry,
@@ -34,8 +38,12 @@ _ASK = 50_000
 """Objects asked about in one request."""
 _ROUNDS = 3
 """Times a commit is tried: content may be collected by the store between asking and committing."""
+_COMPARED = 5000
+"""Files by which a folder is told from another one of its name."""
+_OF_PROJECTS = (BundleKind.SOURCE, BundleKind.DATA)
+"""Kinds of which another project has one of the same name that must not be taken for it."""
 _LISTS = {BundleKind.PARAMS: check_params, BundleKind.MANIFEST: check_manifest}
-"""What is a list of something rather than the thing itself."""
+"""Kinds that are a list of something rather than the thing itself, and how to check each."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +54,25 @@ class Folder:
     name: str
     scan: Scan
     lists: int = 0
-    """How many trials the params make, or how many files the manifest names."""
+    """The number of trials that the params make, or of files that the manifest names."""
     keeps: object = None
-    """What must live until it was submitted."""
+    """An object that must live until the folder was submitted."""
+    origin: str | None = None
+    """A digest of where it is: another folder of that name is another thing."""
+    other: str = ""
+    """The version of the same name that it has nothing in common with: this one has a new name."""
+    asked_name: str = ""
+    """The name that it would have, if it were the next version of that."""
+
+    @property
+    def apart(self) -> str:
+        """The reason, for people, why its name is not the folder's; empty where it is."""
+        if not self.other:
+            return ""
+        return (
+            f"{self.asked_name} has no file in common with {self.kind} bundle {self.other}, which"
+            " was another folder's"
+        )
 
     @property
     def path(self) -> Path:
@@ -79,7 +103,9 @@ class Bundles:
             folder: the folder, or what :meth:`prepare` made of it; of params and manifests the
                 file, of a context either.
             kind: ``source``, ``data``, ``params``, ``manifest`` or ``context``.
-            name: of the bundle; without it, the folder's name.
+            name: of the bundle; without it, the folder's name. If that is another folder's, with
+                which this one has no file in common, a free one like it: ``data-2``; a warning and
+                the version's ``notes`` say so.
             progress: called with the bytes sent and the bytes to send.
 
         Raises:
@@ -87,14 +113,18 @@ class Bundles:
             LimitExceeded: there is no room for it.
         """
         ready = folder if isinstance(folder, Folder) else self.prepare(folder, kind, name)
-        request = CommitRequest(kind=ready.kind, name=ready.name, root=ready.scan.root)
+        if ready.other:
+            warn(_renamed(ready))
+        request = CommitRequest(
+            kind=ready.kind, name=ready.name, root=ready.scan.root, origin=ready.origin
+        )
         for _ in range(_ROUNDS):
             try:
-                return self._commit(request)
+                return _noted(self._commit(request), ready)
             except MissingObjects:
                 lacking = self.missing(ready)
                 Sender(self._transport, ready.scan, progress).send(lacking)
-        return self._commit(request)
+        return _noted(self._commit(request), ready)
 
     def prepare(
         self,
@@ -129,7 +159,25 @@ class Bundles:
 
         found = scan(laid.folder, rules_for(kind), limits, count)
         (check_source if kind is BundleKind.SOURCE else check_data)(found)
-        return Folder(kind, called, found, lists, laid.keeps)
+        folder = Folder(kind, called, found, lists, laid.keeps)
+        if kind not in _OF_PROJECTS or laid.keeps is not None:
+            return folder
+        folder = replace(folder, origin=_origin(found.directory))
+        return folder if name else self._told_apart(folder)
+
+    def _told_apart(self, folder: Folder) -> Folder:
+        """The folder under a name of its own, if its name is something else's."""
+        files = {
+            path: digest for digest, (path, size) in folder.scan.files.items() if size
+        }  # fmt: skip
+        request = LikenessRequest(
+            kind=folder.kind, name=folder.name, root=folder.scan.root, origin=folder.origin or "",
+            files=dict(islice(files.items(), _COMPARED)),
+        )  # fmt: skip
+        answer = self._call("POST", "/bundles/likeness", request.model_dump(mode="json"))
+        found = parse(Likeness, answer)
+        other = "" if found.alike else found.before
+        return replace(folder, name=found.name, other=other, asked_name=folder.name)
 
     def _limits(self) -> Limits:
         info = parse(Info, self._transport.json("GET", "/api/v1/info"))
@@ -146,7 +194,8 @@ class Bundles:
     def root_of(self, path: Path, kind: BundleKind) -> Path:
         """The folder that is the bundle: of a source bundle, the one that holds the Dockerfile."""
         path = path.expanduser()
-        return find_source_root(path) if kind is BundleKind.SOURCE else path
+        source = kind is BundleKind.SOURCE
+        return find_source_root(path, look_around=True) if source else path
 
     def missing(self, folder: Folder) -> list[str]:
         """The digests that would have to be sent to submit the folder.
@@ -209,7 +258,7 @@ class Bundles:
     def entries(
         self, kind: BundleKind | str, name: str, version: int | None = None, path: str = ""
     ) -> Sequence[TreeEntry]:
-        """What stands in a folder of a version.
+        """Return the entries of a folder of a version.
 
         Raises:
             NotFound: there is no such version, or no such folder in it.
@@ -236,7 +285,7 @@ class Bundles:
         since: int | None = None,
         limit: int = 1000,
     ) -> BundleComparison:
-        """What is different between two versions.
+        """Return what is different between two versions.
 
         Args:
             kind: ``source``, ``data``, ``artifact``, ``params``, ``manifest`` or ``context``.
@@ -283,6 +332,12 @@ class Bundles:
         return self._transport.json(method, "/api/v1" + path, body, query)
 
 
+def _origin(folder: Path) -> str:
+    """A digest of where a folder is; the service learns no path."""
+    place = f"{os.uname().nodename}\0{os.path.realpath(folder)}"
+    return hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()
+
+
 def _path(kind: BundleKind | str, name: str, version: int | None, what: str) -> str:
     return quoted("bundles", _kind(kind).value, name, version or "current", what)
 
@@ -293,3 +348,16 @@ def _kind(kind: BundleKind | str) -> BundleKind:
     except ValueError:
         kinds = ", ".join(BundleKind)
         raise InvalidRequest(f"{kind!r} is no kind of bundle; there are {kinds}") from None
+
+
+def _noted(version: BundleVersion, folder: Folder) -> BundleVersion:
+    apart = [_renamed(folder)] if folder.other else []
+    return version.model_copy(update={"notes": [*apart, *folder.scan.notes]})
+
+
+def _renamed(folder: Folder) -> str:
+    where, asked = str(folder.path), folder.asked_name
+    return (
+        f"{folder.apart}; it is bundle {folder.name}. To make it the next version of that:"
+        f" client.bundles.submit({where!r}, {folder.kind.value!r}, name={asked!r})"
+    )

@@ -26,17 +26,17 @@ _OTHER_NAMES = {"env": "environment"}
 
 
 class Lines(dict[str, str]):
-    """Where each key stands, for messages: ``config.yaml line 3``."""
+    """The place of each key, for messages: ``config.yaml line 3``."""
 
     def of(self, key: str, otherwise: str) -> str:
-        """The place of a key, or of what it is part of."""
+        """Return the place of a key, or of what it is part of."""
         while key and key not in self:
             key = key.rpartition(".")[0]
         return self.get(key, otherwise)
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What a file says, by the names that options have.
+    """Return what a file says, by the names that options have.
 
     Paths in it are meant from where the file lies.
 
@@ -65,7 +65,9 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_pairs(pairs: Iterable[str]) -> dict[str, Any]:
-    """What pairs ``key=value`` say, by the names that options have; of equal keys the last counts.
+    """Return what pairs ``key=value`` say, by the names that options have.
+
+    Of equal keys the last counts.
 
     Raises:
         InvalidRequest: names the pair and what is wrong with it.

@@ -1,7 +1,8 @@
-"""Where the command line keeps who it is: one file, readable by its owner alone.
+"""The credentials of the command line: one file, readable by its owner alone.
 
 ``$XDG_CONFIG_HOME/kaos_hub/credentials.json`` holds
-``{"current": url, "hubs": {url: {"token": …, "user": …}}, "workspaces": {url: name}}``.
+``{"current": url, "hubs": {url: {"token": …, "user": …, "data": …}}, "workspaces": {url: name},
+"local": data directory}``. A data directory stands there for Hubs that `kaos up` has started.
 """
 
 import json
@@ -16,9 +17,9 @@ from urllib.parse import urlsplit
 from kaos_hub.errors import InvalidRequest
 
 SERVICE_PATH = "/services/kaos"
-"""Where the service lies below a Hub's base URL."""
+"""The path of the service below a Hub's base URL."""
 TRAIN_PATH = "/services/kaos-train"
-"""Where trainings and models lie."""
+"""The path of trainings and models there."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Credentials:
     """The Hub's base, e.g. ``http://127.0.0.1:8000``."""
     token: str
     user: str | None = None
+    data: str | None = None
+    """The Hub's data directory, if `kaos up` of the same OS user started it."""
 
 
 def hub_base(url: str) -> str:
@@ -46,7 +49,7 @@ def hub_base(url: str) -> str:
 
 
 def credentials_path() -> Path:
-    """Where the credentials lie."""
+    """Return the path of the file with the credentials."""
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(base) / "kaos_hub" / "credentials.json"
 
@@ -94,13 +97,16 @@ def _write(data: dict[str, Any]) -> None:
         ) from None
 
 
-def save_credentials(url: str, token: str, user: str | None = None) -> Path:
+def save_credentials(
+    url: str, token: str, user: str | None = None, data: str | None = None
+) -> Path:
     """Remember a token, and make its Hub the current one.
 
     Args:
         url: the Hub's base URL.
         token: a Hub token of the user.
         user: whose it is, to be shown.
+        data: the Hub's data directory, if it is on this machine.
 
     Returns:
         The file they were written to.
@@ -109,11 +115,32 @@ def save_credentials(url: str, token: str, user: str | None = None) -> Path:
         InvalidRequest: the URL is none, or the file cannot be written.
     """
     base = hub_base(url)
-    data = _read()
-    data["current"] = base
-    data["hubs"][base] = {"token": token, "user": user}
-    _write(data)
+    kept = _read()
+    kept["current"] = base
+    kept["hubs"][base] = {"token": token, "user": user} | ({"data": data} if data else {})
+    _write(kept)
     return credentials_path()
+
+
+def local_data() -> str | None:
+    """The data directory of the Hub that `kaos up` started last, if it did.
+
+    Raises:
+        InvalidRequest: the file is broken.
+    """
+    found = _read().get("local")
+    return found if isinstance(found, str) else None
+
+
+def save_local_data(path: Path) -> None:
+    """Remember the data directory of the Hub that `kaos up` starts.
+
+    Raises:
+        InvalidRequest: the file is broken or cannot be written.
+    """
+    kept = _read()
+    if kept.get("local") != str(path):
+        _write(kept | {"local": str(path)})
 
 
 def load_credentials(url: str | None = None) -> Credentials | None:
@@ -127,7 +154,7 @@ def load_credentials(url: str | None = None) -> Credentials | None:
     entry = data["hubs"].get(base) if base else None
     if not isinstance(entry, dict) or not entry.get("token"):
         return None
-    return Credentials(str(base), str(entry["token"]), entry.get("user"))
+    return Credentials(str(base), str(entry["token"]), entry.get("user"), entry.get("data"))
 
 
 def forget_credentials(url: str | None = None) -> Credentials | None:

@@ -1,4 +1,4 @@
-"""What is given besides folders: hyperparameters, a manifest, one file for a notebook to work on.
+"""Inputs besides folders: hyperparameters, a manifest, one file for a notebook to work on.
 
 All are bundles like any other. A single file is laid into a folder of its own for that, and what
 stands in it is checked here, so that a mistake is told with its line before anything is sent.
@@ -34,9 +34,9 @@ class Laid:
     content: Path
     """The folder, or the one file in it."""
     shown: str
-    """What it is called in errors."""
+    """The name by which errors call it."""
     name: str
-    """What the bundle is called, unless told otherwise."""
+    """The name of the bundle, unless told otherwise."""
     keeps: object = None
     """Whatever must live as long as the folder is needed."""
 

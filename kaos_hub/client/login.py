@@ -34,7 +34,7 @@ def login(
         notify: called with the page and the code to compare, before the browser opens.
 
     Raises:
-        NotAuthenticated: nobody confirmed in time.
+        NotAuthenticated: the login was not confirmed in time.
         Unavailable: the Hub does not answer.
     """
     base = hub_base(url)

@@ -5,12 +5,43 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kaos_hub.client.handles import Handle
 from kaos_hub.client.receiving import check_target, receive
 from kaos_hub.client.sending import Progress
 from kaos_hub.client.transport import Transport, parse, quoted
 from kaos_hub.models import NameRequest, Provenance, TrainedModel, Workspace, parse_request
 
 _DOT = "text/vnd.graphviz"
+
+
+class ModelHandle(Handle[TrainedModel]):
+    """A model. Beside what is below it has all fields of one, as in ``handle.metrics``.
+
+    Attributes:
+        model: the model as last seen.
+    """
+
+    def __init__(self, models: "Models", model: TrainedModel) -> None:
+        super().__init__(model)
+        self._models = models
+
+    def __repr__(self) -> str:
+        return f"<model {self.model.name or self.model.id}>"
+
+    def download(
+        self, target: str | os.PathLike[str], progress: Progress | None = None
+    ) -> TrainedModel:
+        """Fetch its files; see :meth:`Models.download`."""
+        return self._models.download(self.model.id, target, progress)
+
+    def provenance(self) -> Provenance:
+        """All that made it."""
+        return self._models.provenance(self.model.id)
+
+    def give_name(self, name: str) -> TrainedModel:
+        """Give it a name; the same name again makes a new version of it."""
+        self.model = self._models.name(self.model.id, name)
+        return self.model
 
 
 class Models:
@@ -35,8 +66,12 @@ class Models:
         found = self._call("GET", quoted("models"), query=query)
         return [parse(TrainedModel, each) for each in found]
 
-    def get(self, model: str) -> TrainedModel:
-        """One model."""
+    def get(self, model: str) -> ModelHandle:
+        """One model, with what can be done about it."""
+        return ModelHandle(self, self.look(model))
+
+    def look(self, model: str) -> TrainedModel:
+        """One model, as it is now."""
         return parse(TrainedModel, self._call("GET", quoted("models", model)))
 
     def name(self, model: str, name: str) -> TrainedModel:
@@ -67,7 +102,7 @@ class Models:
         """
         folder = Path(target).expanduser()
         check_target(folder)
-        found = self.get(model)
+        found = self.look(model)
         path = "/api/v1" + quoted("models", found.id, "archive")
         receive(self._transport.stream(path), folder, found.output.size, progress)
         return found
@@ -92,7 +127,7 @@ class Models:
 
 
 class Workspaces:
-    """Whose things one may see and use: one's own, and those of each group of the Hub one is in.
+    """The workspaces that a user may see and use: their own, and those of their groups of the Hub.
 
     Attributes:
         current: the name of the group whose things the client works on; None: the user's own.

@@ -1,16 +1,20 @@
 """The SDK's notebooks."""
 
+import contextlib
 import json
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kaos_hub.bundles.source import default_name, plain_letters
 from kaos_hub.client.errands import Files
+from kaos_hub.client.notebook_handle import NotebookHandle, failure
 from kaos_hub.client.transport import Transport, parse, quoted
-from kaos_hub.errors import BuildFailed, KaosError, Unavailable
+from kaos_hub.errors import Failed, NotFound, Unavailable
 from kaos_hub.models import (
     NOTHING,
     BindMount,
@@ -19,6 +23,7 @@ from kaos_hub.models import (
     DeployAnswer,
     Event,
     GitCredentials,
+    GitState,
     IdleType,
     Notebook,
     NotebookRequest,
@@ -31,6 +36,9 @@ from kaos_hub.models import (
 if TYPE_CHECKING:
     from kaos_hub.client.bundles import Bundles
 
+_WAIT = 20
+"""Seconds that the service waits for a deletion before it answers."""
+
 Bundle = str | os.PathLike[str] | BundleVersion
 """A folder to submit, a version, or a reference: digest, ``name`` or ``name@v2``."""
 
@@ -39,9 +47,9 @@ def notebook_name_from(path: Path) -> str | None:
     """A notebook's name from the folder it comes from; None where nothing of the name is usable.
 
     Args:
-        path: the folder, e.g. ``My_Model (v2)``, which gives ``my-model-v2``.
+        path: the folder, e.g. ``My_Modèl (v2)``, which gives ``my-model-v2``.
     """
-    words = re.sub(r"[^a-z0-9]+", "-", path.resolve().name.lower())
+    words = re.sub(r"[^a-z0-9]+", "-", plain_letters(path.resolve().name).lower())
     name = words.lstrip("-0123456789")[:30].strip("-")
     return name or None
 
@@ -58,46 +66,22 @@ def folder_in(bundle: Bundle) -> Path | None:
     return Path(bundle).expanduser()
 
 
-class NotebookHandle:
-    """A notebook one has deployed.
+def name_beside(notebooks: "Notebooks", name: str, source: str) -> str:
+    """A notebook's name, or one like it: that of no notebook, or of one on a source of that name.
 
-    Attributes:
-        model: the notebook as last seen.
-        actions: what the deploy did, or would do.
+    Args:
+        notebooks: where to look.
+        name: the name wanted.
+        source: name of the source bundle.
     """
-
-    def __init__(self, notebooks: "Notebooks", model: Notebook, actions: list[str]) -> None:
-        self._notebooks = notebooks
-        self.model = model
-        self.actions = actions
-
-    def __repr__(self) -> str:
-        return f"<notebook {self.name}: {self.model.state}, {self.url}>"
-
-    @property
-    def name(self) -> str:
-        """The notebook's name."""
-        return self.model.name
-
-    @property
-    def url(self) -> str:
-        """Where the notebook answers once it runs."""
-        return self.model.url
-
-    def wait(
-        self, timeout: float | None = None, on_event: Callable[[Event], object] | None = None
-    ) -> Notebook:
-        """Wait until it runs; see :meth:`Notebooks.wait`."""
-        self.model = self._notebooks.wait(self.name, timeout, on_event)
-        return self.model
-
-    def logs(self, follow: bool = False) -> Iterator[str]:
-        """The lines of its Host log."""
-        return self._notebooks.logs(self.name, follow)
-
-    def build_logs(self, follow: bool = False) -> Iterator[str]:
-        """The lines of its Build log."""
-        return self._notebooks.build_logs(self.name, follow)
+    for candidate in chain([name], (f"{name[:26]}-{number}" for number in count(2))):
+        try:
+            found = notebooks.look(candidate)
+        except NotFound:
+            break
+        if found.source is None or found.source.name == source:
+            break
+    return candidate
 
 
 class Notebooks(Files):
@@ -141,7 +125,9 @@ class Notebooks(Files):
         Args:
             source: folder with a Dockerfile, or a submitted bundle.
             data: any folder, or a submitted bundle.
-            name: without it, the source folder's name; the same folder is the same notebook.
+            name: without it, the source folder's name; the same folder is the same notebook. What
+                has that name and nothing in common is left alone: then it is one like ``name-2``,
+                and a warning says so.
             context: any file or folder, whose files are laid over the source's; or a submitted
                 bundle; ``"-"`` is none again.
             run: id of a model: the notebook gets its source, data and params, and itself.
@@ -181,20 +167,47 @@ class Notebooks(Files):
         request = parse_request(
             NotebookRequest,
             {
-                "name": name or self._derived_name(source, data, context, git),
+                "name": name,
                 "pull": pull,
                 "restart": restart,
             }
             | {"dry_run": dry_run}
             | {k: v for k, v in options.items() if v is not None},
         )
+        source = self._submitted(source, BundleKind.SOURCE, name)
+        data = self._submitted(data, BundleKind.DATA, name)
         chosen = {
+            "name": name or self._free_name(source, data, context, git),
             "source": self._reference(source, BundleKind.SOURCE),
             "data": self._reference(data, BundleKind.DATA),
             "context": self._reference(context, BundleKind.CONTEXT),
         }
         answer = self.request(request.model_copy(update=chosen))
-        return NotebookHandle(self, answer.notebook, answer.actions)
+        sent = (each for each in (source, data) if isinstance(each, BundleVersion))
+        notes = [note for each in sent for note in each.notes]
+        return NotebookHandle(self, answer.notebook, answer.actions, notes)
+
+    def _submitted(
+        self, bundle: Bundle | None, kind: BundleKind, name: str | None
+    ) -> Bundle | None:
+        """A folder, submitted; under its own name if the notebook is named, whatever has it."""
+        folder = None if bundle is None else folder_in(bundle)
+        if folder is None:
+            return bundle
+        called = default_name(self.bundles.root_of(folder, kind)) if name else None
+        return self.bundles.submit(folder, kind, called)
+
+    def _free_name(
+        self,
+        source: Bundle | None,
+        data: Bundle | None,
+        context: Bundle | None,
+        git: str | None,
+    ) -> str | None:
+        name = self._derived_name(source, data, context, git)
+        if name is None or not isinstance(source, BundleVersion):
+            return name
+        return name_beside(self, name, source.name)
 
     def request(self, request: NotebookRequest) -> DeployAnswer:
         """Send a deploy request as it is."""
@@ -205,8 +218,12 @@ class Notebooks(Files):
         """All notebooks."""
         return [parse(Notebook, n) for n in self._call("GET", quoted("notebooks"))]
 
-    def get(self, name: str) -> Notebook:
-        """One notebook."""
+    def get(self, name: str) -> NotebookHandle:
+        """One notebook, with what can be done about it."""
+        return NotebookHandle(self, self.look(name))
+
+    def look(self, name: str) -> Notebook:
+        """One notebook, as it is now."""
         return self._notebook("GET", name)
 
     def start(self, name: str) -> Notebook:
@@ -226,11 +243,21 @@ class Notebooks(Files):
         return self._notebook("POST", name, "retry")
 
     def delete(self, name: str) -> None:
-        """Delete the notebook with its files. Its bundles are kept."""
-        self._call("DELETE", quoted("notebooks", name))
+        """Delete the notebook with its files. Its bundles are kept. Returns when it is gone.
+
+        Raises:
+            NotFound: there is none.
+            Unavailable: its server takes long to end; it is deleted after that.
+        """
+        path = "/api/v1" + quoted("notebooks", name)
+        # Ends because the service gives up after a while, and says so.
+        if not self._transport.json("DELETE", path, query={"wait": _WAIT})["done"]:
+            with contextlib.suppress(NotFound):
+                while not self._transport.json("DELETE", path, query={"wait": _WAIT})["done"]:
+                    pass
 
     def events(self, name: str) -> Iterator[Event]:
-        """What happens to the notebook, beginning with its present state, without end."""
+        """Return the events of the notebook, beginning with its present state, without end."""
         return (event for event in self._events(name) if event is not None)
 
     def _events(self, name: str) -> Iterator[Event | None]:
@@ -259,7 +286,7 @@ class Notebooks(Files):
 
         Raises:
             BuildFailed: its build failed; the message is the reason.
-            KaosError: its server failed to start.
+            Failed: its server failed to start.
             Unavailable: the timeout is over, or the service does not answer.
         """
         notebook = self.follow(name, timeout, on_event)
@@ -282,14 +309,33 @@ class Notebooks(Files):
                 on_event(event)
             settled = event.state.settled if event else settled
             # Asked again in every silence too: the end of a pending restart need not be an event.
-            if settled and not self.get(name).pending:
+            if settled and not self.look(name).pending:
                 break
             if deadline is not None and time.monotonic() > deadline:
                 raise Unavailable(
                     f"notebook {name} is not ready after {timeout:g} s. It goes on:"
                     f" kaos notebook info -n {name}"
                 )
-        return self.get(name)
+        return self.look(name)
+
+    def cloned(self, name: str) -> Notebook:
+        """Wait until the repository of a running notebook is cloned.
+
+        Returns:
+            The notebook; it may have stopped meanwhile.
+
+        Raises:
+            Failed: it could not be cloned; says why, and what to do.
+            Unavailable: the service does not answer.
+        """
+        for _ in self._events(name):
+            found = self.look(name)
+            if found.git is not None and found.git.state is GitState.FAILED:
+                raise Failed(f"the repository was not cloned: {found.git.note}", notebook=name)
+            waits = found.git is not None and found.git.state is not GitState.CLONED
+            if not (waits and found.state is NotebookState.RUNNING):
+                break
+        return self.look(name)
 
     def logs(self, name: str, follow: bool = False) -> Iterator[str]:
         """The lines of the Host log, each with its time; ``follow`` goes on to its end."""
@@ -340,17 +386,3 @@ class Notebooks(Files):
 
     def _call(self, method: str, path: str, body: object = None) -> Any:
         return self._transport.json(method, "/api/v1" + path, body)
-
-
-def failure(notebook: Notebook) -> KaosError | None:
-    """The error that a notebook stands for after a deploy, if it failed.
-
-    A new version whose build failed is one too, even though the version before it still runs.
-    """
-    failed_build = notebook.build.state == "FAILED"
-    # A notebook that runs has a reason to tell only if the newest version could not be had.
-    beside = notebook.state is NotebookState.RUNNING and failed_build and notebook.reason
-    if notebook.state is not NotebookState.FAILED and not beside:
-        return None
-    reason = notebook.reason or notebook.build.reason or "it failed; its logs say why"
-    return (BuildFailed if failed_build else KaosError)(reason, notebook=notebook.name)

@@ -74,9 +74,21 @@ class Sender:
 
     def _request(self, batch: list[_Frame]) -> None:
         size = sum(len(frame.head) + frame.size for frame in batch)
-        self._transport.upload("/api/v1/objects", self._body(batch), size)
+        counted = 0
 
-    def _body(self, batch: list[_Frame]) -> Iterator[bytes]:
+        def count(size: int) -> None:
+            nonlocal counted
+            counted += size
+            self._count(size)
+
+        def body() -> Iterator[bytes]:
+            # What was refused, and is sent again, does not count twice.
+            count(-counted)
+            return self._body(batch, count)
+
+        self._transport.upload("/api/v1/objects", body, size)
+
+    def _body(self, batch: list[_Frame], count: Callable[[int], None]) -> Iterator[bytes]:
         small = bytearray()
         for frame in batch:
             small += frame.head
@@ -88,7 +100,7 @@ class Sender:
                 if len(small) >= 1 << 18:
                     yield bytes(small)
                     small.clear()
-                self._count(len(piece))
+                count(len(piece))
         yield bytes(small)
 
     def _count(self, size: int) -> None:

@@ -35,7 +35,7 @@ def parse_goal(text: str | Goal) -> Goal:
 
 
 def reference(version: BundleVersion | BundleLink) -> str:
-    """How a version is named in a request: by its name, for two names may mean one content."""
+    """Return a version's reference in a request: its name, for two names may mean one content."""
     return f"{version.name}@v{version.version}"
 
 
@@ -45,7 +45,7 @@ def prepare(
     kind: BundleKind,
     progress: Callable[[int], object] | None = None,
 ) -> Folder | str:
-    """What is to be submitted of an input, or the reference to what was submitted before.
+    """Return what is to be submitted of an input, or the reference to what was submitted before.
 
     Raises:
         InvalidRequest: says what is wrong with it, with file and line.

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from kaos_hub.client.bundles import Bundles
 
 PARTS = ("code", "data", "params", "model")
-"""What an archive of a training can hold, each in a folder of that name."""
+"""The parts that an archive of a training can hold, each in a folder of that name."""
 Trials = list[Trial]
 Points = list[MetricPoint]
 Comparisons = list[TrialComparison]
@@ -73,7 +73,8 @@ class Trainings:
         stop_on_failure: bool = False,
         pull: bool = False,
     ) -> TrainingHandle:
-        """Train. What is not given is the current input: ``inputs()`` tells which.
+        """Train. What is not given is what this source was trained with last: ``inputs()`` tells
+        which, and ``reused`` of the training which of them were used.
 
         Returns at once; ``.wait()`` waits for the end.
 
@@ -90,7 +91,7 @@ class Trainings:
             memory: bytes of each slot, or a quantity such as ``"1.5Gi"``.
             gpu: whole devices of each slot.
             deadline: seconds that one trial may take, or a duration such as ``"2h"``.
-            without_params: leave the current params out.
+            without_params: leave out the params used last, now and in later trainings.
             stop_on_failure: the first trial that fails ends the others.
             pull: look the base image up again.
 
@@ -132,9 +133,14 @@ class Trainings:
         assert answer.training is not None
         return TrainingHandle(self, answer.training, answer)
 
-    def inputs(self) -> Inputs:
-        """What a training would use now, where nothing else is said."""
-        return parse(Inputs, self._call("GET", quoted("inputs")))
+    def inputs(self, source: str | None = None) -> Inputs:
+        """Return the inputs that a training would use now, where nothing else is said.
+
+        Args:
+            source: of a source bundle of that name (or digest); without it, of the one used last.
+        """
+        query = {"source": source}
+        return parse(Inputs, self._call("GET", quoted("inputs"), query=query))
 
     def list(
         self,
@@ -147,8 +153,12 @@ class Trainings:
         found = self._call("GET", quoted("trainings"), query=query)
         return [parse(Training, each) for each in found]
 
-    def get(self, training: str) -> Training:
-        """One training."""
+    def get(self, training: str) -> TrainingHandle:
+        """One training, with what can be done about it."""
+        return TrainingHandle(self, self.look(training))
+
+    def look(self, training: str) -> Training:
+        """One training, as it is now."""
         return parse(Training, self._call("GET", quoted("trainings", training)))
 
     def trials(
@@ -191,7 +201,7 @@ class Trainings:
     def points(
         self, training: str, trial: int | None = None, follow: bool = False
     ) -> Iterator[MetricPoint]:
-        """What trials said of themselves; ``follow`` goes on until the training ends."""
+        """Yield what trials reported while they ran; ``follow`` goes on until the training ends."""
         path = "/api/v1" + quoted("trainings", training, "metrics")
         for line in self._transport.log(path, follow, {"trial": trial}, "metrics"):
             if line:
@@ -288,7 +298,7 @@ class Trainings:
         receive(self._transport.stream(path, query), folder, 0, progress)
 
     def events(self, training: str | None = None) -> Iterator[TrainingEvent]:
-        """What happens to a training, or to all, beginning with the present state, without end."""
+        """Return the events of a training, or of all, from the present state on, without end."""
         return (event for event in self._events(training) if event is not None)
 
     def _events(self, training: str | None) -> Iterator[TrainingEvent | None]:
@@ -318,7 +328,7 @@ class Trainings:
 
         Raises:
             BuildFailed: its build failed; the message is the reason.
-            KaosError: it failed or was cancelled.
+            Failed: it failed or was cancelled.
             Unavailable: the timeout is over, or the service does not answer.
         """
         found = self.follow(training, timeout, on_event)
@@ -348,14 +358,14 @@ class Trainings:
                 on_event(event)
             # Asked again in every silence too: what "done" looks at need not make an event.
             settled = event is None or event.state.ended or event.state is TrainingState.WAITING
-            if settled and done(self.get(training)):
+            if settled and done(self.look(training)):
                 break
             if deadline is not None and time.monotonic() > deadline:
                 raise Unavailable(
                     f"training {training} has not ended after {timeout:g} s. It goes on:"
                     f" kaos train info -j {training}"
                 )
-        return self.get(training)
+        return self.look(training)
 
     def _call(
         self,
@@ -368,7 +378,7 @@ class Trainings:
 
 
 def _sort(word: str | None) -> str | None:
-    """What the service sorts by: a bare name is a metric's."""
+    """Return what the service sorts by: a bare name is a metric's."""
     if word is None or word in _SORTS or word.startswith(("metrics.", "params.")):
         return word
     return f"metrics.{word}"

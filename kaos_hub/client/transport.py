@@ -1,11 +1,11 @@
 """HTTP between the SDK and the service: one connection pool, errors as :mod:`kaos_hub.errors`."""
 
 import json
+import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -14,13 +14,15 @@ import urllib3
 from pydantic import ValidationError
 from urllib3.exceptions import HTTPError, MaxRetryError
 
-from kaos_hub import __version__
+from kaos_hub import __version__, tls
 from kaos_hub.client.credentials import hub_base
+from kaos_hub.client.events import ServerEvent, lines, parse_events
 from kaos_hub.errors import (
     Forbidden,
     KaosError,
     NotAuthenticated,
     NotFound,
+    TooManyRequests,
     Unavailable,
     from_body,
 )
@@ -28,20 +30,16 @@ from kaos_hub.models import AnyModel
 
 _CONNECT = 10.0
 _READ = 120.0
+_PATIENCE = 300.0
+"""Seconds for which a request is sent again that the service had no time for."""
 _QUIET = 60.0
 """Seconds without a byte after which a stream is taken for dead and opened again."""
 _RECONNECTS = 6
 """Times a broken stream is opened again before we give up: half a minute, for a Hub to restart."""
-_LINE_LIMIT = 16 << 20
 
 
-@dataclass(frozen=True)
-class ServerEvent:
-    """One event of an SSE stream."""
-
-    id: str
-    event: str
-    data: str
+Body = bytes | Callable[[], Iterable[bytes]] | None
+"""The body of a request: there at once, or made as often as it is sent."""
 
 
 def parse(model: type[AnyModel], data: object) -> AnyModel:
@@ -102,7 +100,8 @@ class Transport:
         body: object = None,
         query: Mapping[str, object] | None = None,
     ) -> Any:
-        """Send JSON, get JSON. Only a GET is tried again when the connection breaks.
+        """Send JSON, get JSON. Only a GET is tried again when the connection breaks. What was too
+        much at once is sent again when the service says so.
 
         Raises:
             KaosError: the class the service answered with.
@@ -123,8 +122,13 @@ class Transport:
                 " Another one: kaos login URL"
             ) from None
 
-    def upload(self, path: str, body: Iterable[bytes], size: int) -> Any:
-        """Stream ``size`` bytes to the service. Never tried again by itself.
+    def upload(self, path: str, body: Callable[[], Iterable[bytes]], size: int) -> Any:
+        """Stream ``size`` bytes to the service. Never tried again when the connection breaks.
+
+        Args:
+            path: of the service.
+            body: makes the bytes; anew, where the service says that it was too much at once.
+            size: how many they are.
 
         Raises:
             KaosError: as :meth:`json`.
@@ -221,13 +225,13 @@ class Transport:
             headers["Last-Event-ID"] = last
         response = self._open("GET", path, None, headers, query, read=_QUIET)
         with closing(response):
-            yield from parse_events(_lines(_pieces(response)))
+            yield from parse_events(lines(_pieces(response)))
 
     def _open(
         self,
         method: str,
         path: str,
-        body: bytes | Iterable[bytes] | None,
+        body: Body,
         headers: Mapping[str, str],
         query: Mapping[str, object] | None = None,
         read: float = _READ,
@@ -237,9 +241,7 @@ class Transport:
         try:
             return self._send(method, path, body, headers, read)
         except Forbidden as e:
-            # What was streamed cannot be sent twice; but nobody begins with that.
-            again = body is None or isinstance(body, bytes)
-            if not (self._instead and again and "scope" in e.details):
+            if not (self._instead and "scope" in e.details):
                 raise
             first, self.service, self._instead = self.service, self._instead, None
             try:
@@ -249,19 +251,34 @@ class Transport:
                 raise e from None
 
     def _send(
-        self,
-        method: str,
-        path: str,
-        body: bytes | Iterable[bytes] | None,
-        headers: Mapping[str, str],
-        read: float,
+        self, method: str, path: str, body: Body, headers: Mapping[str, str], read: float
     ) -> urllib3.BaseHTTPResponse:
-        retries = urllib3.Retry(3 if method == "GET" else 0, redirect=0, backoff_factor=0.2)
+        """Send a request, again when the service says that there were too many."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return self._send_once(method, path, body, headers, read)
+            except TooManyRequests as e:
+                wait = _seconds(e.details.get("retry_after"))
+                if time.monotonic() + wait > until:
+                    raise
+                time.sleep(wait)
+
+    def _send_once(
+        self, method: str, path: str, body: Body, headers: Mapping[str, str], read: float
+    ) -> urllib3.BaseHTTPResponse:
+        # Waiting is ours: urllib3 would not say how long.
+        retries = urllib3.Retry(
+            3 if method == "GET" else 0,
+            redirect=0,
+            backoff_factor=0.2,
+            respect_retry_after_header=False,
+        )
         try:
             response = self._pool.request(
                 method,
                 f"{self.service}{path}",
-                body=body,
+                body=body() if callable(body) else body,
                 headers={**self._headers, **headers},
                 preload_content=False,
                 redirect=False,
@@ -300,6 +317,9 @@ class Transport:
             body = None
         if isinstance(body, dict) and "code" in body:
             raise from_body(status, body)
+        if status == 429:
+            # A proxy before the service, perhaps.
+            raise TooManyRequests(retry_after=response.headers.get("Retry-After"))
         raise self._foreign(status)
 
     def _foreign(self, status: int) -> KaosError:
@@ -323,10 +343,22 @@ class Transport:
         return from_body(status, {"message": f"{where} answered HTTP {status}"})
 
 
+def _seconds(said: object) -> float:
+    """Return the seconds to wait that a service asks for: 0.1 to 60, or 1 if it says none."""
+    try:
+        return min(max(float(str(said)), 0.1), 60.0)
+    except ValueError:
+        return 1.0
+
+
 def _pool(service: str) -> urllib3.PoolManager:
     parts = urlsplit(service)
+    inside = urlsplit(os.environ.get("KAOS_URL", ""))
+    if parts.scheme == "https" and parts.netloc == inside.netloc:
+        # In a notebook whose hub speaks TLS with it; of other hubs our certificate is no business.
+        return urllib3.PoolManager(maxsize=8, ssl_context=tls.of_environment())
     proxy = getproxies().get(parts.scheme)
-    # This machine is never behind anybody's proxy, whatever the environment says.
+    # This machine is never behind a proxy, whatever the environment says.
     here = re.fullmatch(r"localhost|127\..*|::1", parts.hostname or "")
     if proxy and not here and not proxy_bypass(parts.netloc):
         return urllib3.ProxyManager(proxy, maxsize=8)
@@ -340,37 +372,3 @@ def _pieces(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         return
     while piece := response.read1(1 << 16):
         yield piece
-
-
-def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    """Text lines without their ends. What follows the last end is dropped: it is half a line."""
-    rest = b""
-    for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
-            yield line.removesuffix(b"\r").decode("utf-8", "replace")
-        if len(rest) > _LINE_LIMIT:
-            raise Unavailable("the service sent a line without end")
-
-
-def parse_events(lines: Iterable[str]) -> Iterator[ServerEvent]:
-    """Server-sent events from their lines.
-
-    A comment (keep-alive) comes as an event ``comment``, so that who waits can look at the time.
-    """
-    last, event, data = "", "message", list[str]()
-    for line in lines:
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if not line:
-            if data or event != "message":
-                yield ServerEvent(last, event, "\n".join(data))
-            event, data = "message", []
-        elif not name:
-            yield ServerEvent(last, "comment", value)
-        elif name == "data":
-            data.append(value)
-        elif name == "event":
-            event = value
-        elif name == "id":
-            last = value

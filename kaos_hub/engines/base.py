@@ -1,8 +1,8 @@
 """The contract of an engine: where work runs.
 
 An engine knows workloads by name (``kaos-<kind>-<id>``). Every verb may be repeated: submitting
-what is already there adopts it, cancelling or removing what is gone succeeds. So whoever drives an
-engine may die at any moment and simply begin again.
+what is already there adopts it, cancelling or removing what is gone succeeds. So a process that
+drives an engine may die at any moment and simply begin again.
 """
 
 from abc import ABC, abstractmethod
@@ -13,12 +13,12 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from kaos_hub.engines.places import Places
-from kaos_hub.models import JobKind, Mount, NotebookSpec, Pool, Resources
+from kaos_hub.models import Capacity, JobKind, Mount, NotebookSpec, Pool, Resources
 from kaos_hub.registry import Reference
 
 
 class Phase(StrEnum):
-    """What an engine sees of a workload."""
+    """The state of a workload, as an engine sees it."""
 
     ABSENT = "absent"
     """No such workload, and none that ended."""
@@ -33,9 +33,13 @@ class Phase(StrEnum):
     def ended(self) -> bool:
         return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.LOST)
 
+    @property
+    def going(self) -> bool:
+        return self in (Phase.PENDING, Phase.RUNNING)
+
 
 class Cause(StrEnum):
-    """Why a workload ended as it did."""
+    """The reason why a workload ended as it did."""
 
     NONE = ""
     ERROR = "error"
@@ -48,7 +52,7 @@ class Cause(StrEnum):
     EVICTED = "evicted"
     """It had to make room for others, or its machine was short of something."""
     TRANSFER = "transfer"
-    """What it needs could not be fetched, or what it left not be sent."""
+    """Its inputs could not be fetched, or its results could not be sent."""
     CONFIGURATION = "configuration"
     """The engine is set up in a way that cannot work; its admin has to do something."""
     LOST = "lost"
@@ -66,12 +70,12 @@ class Observation:
     phase: Phase
     cause: Cause = Cause.NONE
     message: str = ""
-    """Why it ended so, or what it waits for."""
+    """The reason why it ended so, or what it waits for."""
     exit_code: int | None = None
     started: datetime | None = None
     finished: datetime | None = None
     result: dict[str, Any] = field(default_factory=dict)
-    """What the work left, e.g. ``{"image": "sha256:…"}`` or ``{"python": "/…/bin/python"}``."""
+    """The result of the work, e.g. ``{"image": "sha256:…"}`` or ``{"python": "/…/bin/python"}``."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,11 @@ class Build:
     source: str
     key: str
     image: str
-    """What to tag the result with: a repository and tag, private to the owner."""
+    """The name of the result: a repository and tag, private to the owner."""
     context: str = "model"
     bases: dict[str, str] = field(default_factory=dict)
+    packages: list[str] = field(default_factory=list)
+    """Versions to install, as ``name==version``, of what is asked for; without images only."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +122,15 @@ class Run:
     module: str = ""
     """Module of ours that the runtime's own Python runs; ``command`` is then its arguments."""
     scratch: tuple[str, ...] = ()
-    """Where it sees empty directories that it may write to. They are gone with the workload."""
+    """Paths at which it sees empty, writable directories. They are deleted with the workload."""
     storage: int = 0
     """Bytes that these may hold, all together; 0: as the engine is set. Not all engines see to it;
     those that do end the workload for more, so it had better end some way before by itself."""
     ticket: bool = False
-    """Whether the workload's own ticket is in the file :data:`TICKET` when it starts. Its program
-    reads and deletes the file before it runs anything of a user's."""
+    """True if the workload finds its own ticket in the file :data:`TICKET` when it starts.
+
+    :data:`IDENTITY` lies beside it. Its program reads and deletes both before it runs anything of a
+    user's."""
     pool: Pool | None = None
     """Kubernetes: the nodes it may run on; None: those of other jobs."""
 
@@ -131,6 +139,8 @@ Work = Build | Materialise | Run
 
 TICKET = "/kaos/ticket"
 """File with a workload's ticket; below ``$KAOS_ROOT``, if that is set."""
+IDENTITY = "/kaos/identity.pem"
+"""File with the certificate of a workload that has a ticket, where the hub's parts speak TLS."""
 ROOT = "KAOS_ROOT"
 """Variable that an engine sets which cannot show a workload its mounts and scratch directories at
 their places: they are all below the directory that it names."""
@@ -147,7 +157,7 @@ def to_json(work: Work) -> dict[str, Any]:
 
 
 def from_json(kind: str, work: dict[str, Any]) -> Work:
-    """What :func:`to_json` made of work of that kind of job."""
+    """Restore the work of a job of that kind from what :func:`to_json` made of it."""
     if kind == JobKind.BUILD:
         return Build(**work)
     if kind == JobKind.MATERIALISE:
@@ -171,13 +181,15 @@ class JobSpec:
 
 
 class Engine(ABC):
-    """Where work runs."""
+    """A place where work runs."""
 
     name: ClassVar[str]
+    lacks: str = ""
+    """A sentence on what bundles may count on and workloads will not find; empty if nothing."""
     uid: int | None = None
     """User and group id that workloads run as; None where they run as the service's own user."""
     images: ClassVar[bool] = True
-    """Whether builds leave images; else they leave an environment of Python packages."""
+    """True if builds leave images; else they leave an environment of Python packages."""
 
     async def start(self) -> None:  # noqa: B027 - most have nothing to do
         """Make ready; called once.
@@ -192,7 +204,7 @@ class Engine(ABC):
     @property
     @abstractmethod
     def places(self) -> Places:
-        """Where trees and homes lie."""
+        """The places where trees and homes lie."""
 
     async def admitted(self, spec: NotebookSpec) -> None:  # noqa: B027 - most have nothing to do
         """Make ready what a notebook needs that is about to be started by the Hub; repeatable.
@@ -213,7 +225,7 @@ class Engine(ABC):
 
     @abstractmethod
     async def observe(self, name: str) -> Observation:
-        """How the workload is. Never raises for one that is not there.
+        """Return the present state of the workload. A missing one is no error, but ``ABSENT``.
 
         Raises:
             EngineUnavailable: the engine does not answer.
@@ -243,7 +255,7 @@ class Engine(ABC):
 
     @abstractmethod
     async def resolve(self, image: str, pull: bool = False) -> str:
-        """What an image reference means now, as something that never changes its meaning.
+        """Return what an image reference means now, as something that never changes its meaning.
 
         Raises:
             NotFound: no such image, says where it was looked for.
@@ -251,21 +263,38 @@ class Engine(ABC):
 
     @abstractmethod
     async def has(self, result: dict[str, Any]) -> bool:
-        """Whether what a build left (its ``result``) is still usable."""
+        """Return whether what a build left (its ``result``) is still usable."""
 
     async def libc(self, image: str) -> str:
         """The C library of an image, as it was resolved: ``musl``, ``glibc``, or nothing where
         that is seen only once something runs in it."""
         return ""
 
+    def substitution(self, image: str, resolved: str) -> str:
+        """Return a note for the user if ``resolved`` is not what ``image`` names; else nothing."""
+        return ""
+
+    async def is_built(self, image: str) -> bool:
+        """Return whether a resolved image says of itself that a build of kaos_hub left it."""
+        return False
+
+    async def triggers(self, image: str) -> list[str]:
+        """The ONBUILD instructions of an image, as it was resolved."""
+        return []
+
     def owns(self, image: Reference) -> bool:
-        """Whether an image is what a build of somebody's left."""
+        """Return whether the name of an image is one that builds of kaos_hub give."""
         return False
 
     @property
     def classic_builder(self) -> bool:
-        """Whether images are built by the Docker Engine's first builder, which lacks much."""
+        """Return whether the Docker Engine's classic builder, which lacks much, builds images."""
         return False
+
+    @property
+    def buildah(self) -> bool:
+        """Return whether buildah builds the images."""
+        return self.images
 
     @property
     @abstractmethod
@@ -274,8 +303,12 @@ class Engine(ABC):
 
     @abstractmethod
     def problems(self) -> list[str]:
-        """What is weaker here than promised, in plain words, for ``kaos doctor``."""
+        """List what is weaker here than promised, in plain words, for ``kaos doctor``."""
 
     async def gpus(self) -> int:
-        """How many GPUs can be given out."""
+        """Return the number of GPUs that can be given out."""
         return 0
+
+    async def capacity(self) -> Capacity:
+        """The most that one workload can have; a cluster whose nodes come and go does not know."""
+        return Capacity()

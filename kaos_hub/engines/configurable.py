@@ -1,4 +1,4 @@
-"""What all engines share that an admin can set."""
+"""Settings that all engines share."""
 
 import platform
 import sys
@@ -10,9 +10,11 @@ from typing import Any
 from traitlets import Int, Unicode
 from traitlets.config import LoggingConfigurable
 
+from kaos_hub.certificates import Certificates
 from kaos_hub.datadir import DataDir
-from kaos_hub.engines.base import Engine, JobSpec, Observation
+from kaos_hub.engines.base import Engine, JobSpec, Observation, Run
 from kaos_hub.engines.process import DEFAULT_CAP
+from kaos_hub.engines.scratch import Pass
 from kaos_hub.tickets import Tickets
 
 _TICKET_SECONDS = 24 * 3600
@@ -36,7 +38,7 @@ class ConfigurableEngine(LoggingConfigurable, Engine, metaclass=_Meta):  # type:
     ).tag(config=True)
 
     def observe(self, name: Any, *args: Any, **kwargs: Any) -> Any:
-        """How the workload of that name is, see :meth:`Engine.observe`.
+        """Return the state of the workload of that name, see :meth:`Engine.observe`.
 
         Configurables have a method of the same name, by which traitlets itself adds its handlers to
         an instance; the two are told apart by what they are given.
@@ -47,7 +49,7 @@ class ConfigurableEngine(LoggingConfigurable, Engine, metaclass=_Meta):  # type:
 
     @abstractmethod
     async def _observe(self, name: str) -> Observation:
-        """How the workload is."""
+        """Return the present state of the workload."""
 
     @cached_property
     def _data(self) -> DataDir:
@@ -60,6 +62,15 @@ class ConfigurableEngine(LoggingConfigurable, Engine, metaclass=_Meta):  # type:
     def _ticket(self, spec: JobSpec, digests: Iterable[str] = ()) -> str:
         """A ticket for a job, for a day longer than it may take: it may have to wait to begin."""
         return self._tickets.issue(spec.name, digests, spec.deadline + _TICKET_SECONDS)
+
+    def _identity(self, spec: JobSpec) -> str:
+        """The certificate of a job, for as long as its ticket; empty without TLS."""
+        found = Certificates.of_service()
+        return found.worker(spec.name, spec.deadline + _TICKET_SECONDS) if found else ""
+
+    def _pass(self, spec: JobSpec, work: Run) -> Pass | None:
+        """Return the pass of a job at the service, if it is one that asks there."""
+        return Pass(self._ticket(spec), self._identity(spec)) if work.ticket else None
 
     @property
     def platform(self) -> str:

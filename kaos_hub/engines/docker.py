@@ -1,4 +1,4 @@
-"""The engine of one Docker Engine: images are built and commands run in containers."""
+"""The engine of one Docker Engine: images are built, and commands run, in containers."""
 
 import asyncio
 import contextlib
@@ -12,17 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakValueDictionary
 
-from traitlets import Bool, Int, Unicode
-
-from kaos_hub import runtime_image
-from kaos_hub.engines import docker_client as engine, docker_containers as containers
+from kaos_hub import builder_image, runtime_image
+from kaos_hub.engines import (
+    docker_bases as base_images,
+    docker_build,
+    docker_client as engine,
+    docker_containers as containers,
+    docker_leftovers as leftovers,
+)
 from kaos_hub.engines.base import Build, Cause, JobSpec, Materialise, Observation, Phase, Run
 from kaos_hub.engines.docker_events import Events
 from kaos_hub.engines.docker_logs import Follower
+from kaos_hub.engines.docker_networks import DockerNetworks
+from kaos_hub.engines.docker_settings import DockerSettings
 from kaos_hub.engines.files import write_json
-from kaos_hub.engines.supervised import SupervisedEngine
-from kaos_hub.errors import EngineUnavailable, NotFound, Unsupported
-from kaos_hub.models import Mount
+from kaos_hub.errors import EngineUnavailable, Unsupported
+from kaos_hub.logins import ISOLATED
+from kaos_hub.models import Capacity, Mount
 from kaos_hub.registry import Reference
 
 if TYPE_CHECKING:
@@ -31,8 +37,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class DockerEngine(SupervisedEngine):
-    """Work runs in containers, builds in the Engine's builder.
+class DockerEngine(DockerSettings):
+    """Work runs in containers, and so do builds.
 
     A build's client, and laying a tree out, are supervised processes of this machine: they outlive
     the service. So do containers.
@@ -41,53 +47,16 @@ class DockerEngine(SupervisedEngine):
     name: ClassVar[str] = "docker"
     _libcs: ClassVar[dict[str, str]] = {}
 
-    uid = Int(
-        os.geteuid() or 1000,
-        min=1,
-        help="User and group id of what runs in containers, and of the homes they write to.",
-    ).tag(config=True)
-
-    pids_limit = Int(4096, min=16, help="How many processes a job may have at once.").tag(
-        config=True
-    )
-
-    shared_memory = Unicode(
-        "1g",
-        help=(
-            "Size of /dev/shm of a job, which counts as its memory. Docker's own 64m is too little"
-            " for what loads data in parallel."
-        ),
-    ).tag(config=True)
-
-    runtime_volume = Unicode(
-        help="Volume with the Python of our own programs in containers; by default this release's."
-    ).tag(config=True)
-
-    stop_grace = Int(5, min=0, help="Seconds between SIGTERM and SIGKILL.").tag(config=True)
-
-    build_network = Unicode(
-        "default", help="Network mode of build steps: a name of the Engine's, or `none`."
-    ).tag(config=True)
-
-    resync = Int(
-        30, min=1, help="Seconds after which a watched container is looked at without any event."
-    ).tag(config=True)
-
-    link_trees = Bool(
-        True,
-        help=(
-            "Lay trees out as hard links into the store. Safe, since containers see them through"
-            " read-only mounts and never get CAP_SYS_ADMIN."
-        ),
-    ).tag(config=True)
-
-    threads = Int(8, min=1, help="Simultaneous requests to the Engine.").tag(config=True)
-
     # --- talking to the Engine ---
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.threads, thread_name_prefix="kaos-docker")
+
+    @cached_property
+    def networks(self) -> DockerNetworks:
+        """The networks in which owners' containers run."""
+        return DockerNetworks(parent=self, data_dir=self.data_dir)
 
     @cached_property
     def _events(self) -> Events:
@@ -131,9 +100,17 @@ class DockerEngine(SupervisedEngine):
         loop = asyncio.get_running_loop()
         self._buildx = await loop.run_in_executor(self._pool, engine.has_buildx)
         await self._sweep()
+        await self.networks.start()
+        await self._ask(self._clear_builds)
+
+    def _clear_builds(self, client: "DockerClient") -> None:
+        """Remove what builds left that are no more."""
+        going = {n for n in self._processes.names() if self._processes.observe(n).phase.going}
+        leftovers.sweep(client, self.hub_prefix, self._state, going, self.build_cache_days)
 
     async def close(self) -> None:
         """Let go of connections and threads. Containers and builds go on."""
+        await self.networks.close()
         self._events.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         await super().close()
@@ -144,32 +121,35 @@ class DockerEngine(SupervisedEngine):
         """Start the work, or adopt the workload of that name."""
         match spec.work:
             case Build() as build:
-                arguments = self._build(spec, build)
-                await self._run_module(spec, "kaos_hub.engines.docker_build", arguments)
+                await self._build(spec, build)
             case Materialise() as work:
                 await self._materialise(spec, work, link=self.link_trees)
             case Run() as run:
                 async with self._locks.setdefault(spec.name, asyncio.Lock()):
                     await self._run(spec, run)
 
-    def _build(self, spec: JobSpec, work: Build) -> list[str]:
-        labels = {"kaos_hub.key": work.key, containers.OWNER: spec.owner}
-        resources = spec.resources
-        return [
-            *(
-                "--source",
-                str(self.places.path(work.source)),
-                "--context",
-                work.context,
-                "--tag",
-                work.image,
-            ),
-            *(f"--label={name}={value}" for name, value in labels.items()),
-            *(f"--base={name}={value}" for name, value in work.bases.items()),
-            *([f"--memory={resources.memory}"] if resources.memory else []),
-            *([f"--cpu={resources.cpu}"] if resources.cpu else []),
-            *("--network", self.build_network),
-        ]
+    async def _build(self, spec: JobSpec, work: Build) -> None:
+        network, cores = self.build_network, int((self._info or {}).get("NCPU") or 0)
+        if not network:
+            # The Engine's builder knows no networks of owners.
+            network = await self.networks.ensure(spec.owner) if self.buildah else "default"
+        order = {
+            "name": spec.name,
+            "owner": spec.owner,
+            "source": str(self.places.path(work.source)),
+            "context": work.context,
+            "tag": work.image,
+            "labels": {base_images.KEY: work.key, containers.OWNER: spec.owner},
+            "bases": work.bases,
+            "registries": self.registries,
+            "network": network,
+            "rules": self._confinement(spec.resources, cores) if self.buildah else None,
+        }
+        # In its environment, which others on this machine cannot read as they can arguments.
+        more = {docker_build.ORDER: json.dumps(order)}
+        if base := os.environ.get(builder_image.BASE):
+            more[builder_image.BASE] = base
+        await self._run_module(spec, docker_build.__name__, [], more)
 
     async def _run(self, spec: JobSpec, work: Run) -> None:
         if not work.image:
@@ -177,29 +157,31 @@ class DockerEngine(SupervisedEngine):
         if self._verdict(spec.name):
             return
         found = await self._inspect(spec.name)
+        if found is not None and containers.observation(found).phase is not Phase.PENDING:
+            return
+        network = await self.networks.ensure(spec.owner)
         if found is None:
-            await self._create(spec, work)
+            await self._create(spec, work, network)
             found = await self._inspect(spec.name)
         if found is not None and containers.observation(found).phase is Phase.PENDING:
             await self._ask(partial(containers.start, name=spec.name))
 
-    async def _create(self, spec: JobSpec, work: Run) -> None:
+    async def _create(self, spec: JobSpec, work: Run, network: str) -> None:
         import docker.errors
 
         try:
             given = await asyncio.to_thread(self._parameters, spec, work)
+            given["network_mode"] = network
             if work.module:
                 await self._ask(lambda client: client.api.inspect_volume(self._runtime))
             await self._ask(lambda client: client.containers.create(**given))
         except docker.errors.ImageNotFound:
             self._judge(spec.name, Cause.MISSING_IMAGE, f"the image {work.image} is not there")
-        except docker.errors.NotFound:
-            # The Engine would make an empty one.
+        except docker.errors.NotFound:  # the Engine would make an empty one
             message = f"the runtime ({self._runtime}) is not on this Docker Engine"
             self._judge(spec.name, Cause.CONFIGURATION, message)
         except docker.errors.APIError as e:
-            # Somebody else made it a moment ago: theirs is ours.
-            if e.status_code == 409:
+            if e.status_code == 409:  # another process made it a moment ago: adopt it
                 return
             raise Unsupported(f"The Docker Engine refuses {spec.name}: {e.explanation}") from None
 
@@ -208,8 +190,7 @@ class DockerEngine(SupervisedEngine):
         return self.runtime_volume or runtime_image.volume()
 
     def _parameters(self, spec: JobSpec, work: Run) -> dict[str, Any]:
-        ticket = self._ticket(spec) if work.ticket else ""
-        mounts = [*self._scratch.make(spec.name, work, ticket), *work.mounts]
+        mounts = [*self._scratch.make(spec.name, work, self._pass(spec, work)), *work.mounts]
         if work.module:
             mounts.append(Mount(source=self._runtime, target=runtime_image.ROOT))
         return containers.parameters(spec, work, mounts) | {
@@ -309,7 +290,9 @@ class DockerEngine(SupervisedEngine):
     async def cancel(self, name: str) -> None:
         """End the work and everything it started. Returns when it is really gone."""
         if self._supervised(name):
-            return await self._processes.cancel(name)
+            await self._processes.cancel(name)
+            # Its client was to do that, and may have been killed.
+            return await self._ask(partial(leftovers.clear, name=name))
         async with self._locks.setdefault(name, asyncio.Lock()):
             found = await self._inspect(name)
             if found is None or containers.observation(found).phase.ended:
@@ -320,9 +303,10 @@ class DockerEngine(SupervisedEngine):
 
     async def remove(self, name: str) -> None:
         """Forget the workload, its container and logs; ends it first if it still runs."""
-        if not self._supervised(name) and await self._inspect(name):
-            await self._ask(partial(containers.remove, name=name))
+        supervised = self._supervised(name)
         await self._processes.remove(name)
+        if supervised or await self._inspect(name):
+            await self._ask(partial(leftovers.clear, name=name))
         await self._scratch.remove(name)
 
     async def logs(self, name: str, offset: int = 0) -> AsyncIterator[bytes]:
@@ -343,8 +327,13 @@ class DockerEngine(SupervisedEngine):
 
     @property
     def classic_builder(self) -> bool:
-        """Whether images are built without BuildKit."""
-        return not self._buildx
+        """Return whether the Engine builds images itself, and without BuildKit."""
+        return not self.buildah and not self._buildx
+
+    @property
+    def buildah(self) -> bool:
+        """Return whether buildah builds the images."""
+        return bool(self.builder == ISOLATED)
 
     async def resolve(self, image: str, pull: bool = False) -> str:
         """The id of the image that ``image`` means now; fetched if it is not here, or if told.
@@ -352,10 +341,11 @@ class DockerEngine(SupervisedEngine):
         Raises:
             NotFound: neither this machine nor the registry has it.
         """
-        return await self._ask(lambda c: engine.resolve(c, image, pull))
+        asked = self._registries
+        return await self._ask(lambda c: base_images.resolve(c, image, pull, asked))
 
     async def has(self, result: dict[str, Any]) -> bool:
-        """Whether a built image is still there."""
+        """Return whether a built image is still there."""
         image = str(result.get("image") or "")
         return bool(image) and await self._ask(lambda c: engine.image_id(c, image)) is not None
 
@@ -365,8 +355,16 @@ class DockerEngine(SupervisedEngine):
             self._libcs[image] = str((await self.describe(image))["libc"])
         return self._libcs[image]
 
+    async def is_built(self, image: str) -> bool:
+        """Return whether an image has the label of what a build left."""
+        return await self._ask(lambda c: base_images.is_built(c, image))
+
+    async def triggers(self, image: str) -> list[str]:
+        """The ONBUILD instructions of an image."""
+        return await self._ask(lambda c: base_images.triggers(c, image))
+
     def owns(self, image: Reference) -> bool:
-        """Whether an image is what a build of somebody's left."""
+        """Return whether the name of an image is one that builds of kaos_hub give."""
         return image.repository.startswith("kaos-hub/")
 
     async def describe(self, image: str) -> dict[str, Any]:
@@ -375,23 +373,22 @@ class DockerEngine(SupervisedEngine):
         Raises:
             NotFound: it is not on this machine.
         """
-        import docker.errors
-
-        try:
-            return await self._ask(lambda c: engine.describe(c, image))
-        except docker.errors.ImageNotFound:
-            raise NotFound(f"There is no image {image} on this machine") from None
+        return await self._ask(lambda c: engine.describe(c, image))
 
     async def gpus(self) -> int:
-        """How many GPUs can be given out: those of this machine, if the Engine can hand them on."""
+        """Count the GPUs of this machine; 0 if the Engine cannot hand them on."""
         return await self._ask(engine.gpus)
+
+    async def capacity(self) -> Capacity:
+        """Cores and memory of the machine that the Engine runs on."""
+        return engine.capacity(self._info or {})
 
     _info: dict[str, Any] | None = None
     _buildx = False
 
     def problems(self) -> list[str]:
-        """What is weaker here than promised."""
-        info = self._info
-        if info is None:
+        """List what is weaker here than promised."""
+        if self._info is None:
             return ["The Docker Engine has not answered yet."]
-        return engine.weaknesses(info, self.classic_builder)
+        found = engine.weaknesses(self._info, self.buildah)
+        return found + self.networks.problems()

@@ -1,11 +1,11 @@
 """The client of one image build: run as ``python -m`` under a supervisor, to outlive the service.
 
-The Engine works for as long as its client is connected. So ending this process ends the running
-step, which no cancel of the SDK does. Uses ``docker buildx`` where that is installed, else the
-classic builder.
+Builds in a container (:mod:`kaos_hub.engines.docker_builder`), or, where the admin wants it so,
+with the Engine's own builder: by ``docker buildx`` where that is installed, else the classic one.
+That works for as long as its client is connected. So ending this process ends the running step,
+which no cancel of the SDK does.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -13,42 +13,53 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from kaos_hub.engines.base import Cause
+from kaos_hub.engines.docker_bases import Registries, fetch, have
+from kaos_hub.engines.docker_builder import Builder, Confinement, Ended, Task
 from kaos_hub.engines.docker_client import (
     answering,
     connect,
     describe,
     has_buildx,
     image_id,
-    pull,
     split,
 )
 from kaos_hub.engines.docker_context import context_tar, dockerfile_name
-from kaos_hub.errors import BuildFailed, KaosError
+from kaos_hub.errors import BuildFailed, EngineUnavailable, KaosError
+from kaos_hub.registry import Reference
 
 if TYPE_CHECKING:
     from docker import DockerClient
     from requests import Response
 
 _CONTAINER = re.compile(r" ---> Running in ([0-9a-f]{12,64})")
-_PERIOD = 100_000
+
+
+ORDER = "KAOS_BUILD"
+"""Variable with what to build, as JSON."""
 
 
 @dataclass(frozen=True)
-class Order:
-    """What to build."""
+class Order(Task):
+    """A task with its limits: the order that the engine gives to this process."""
 
-    source: Path
-    context: str
-    tag: str
-    labels: dict[str, str]
-    bases: dict[str, str]
-    memory: int | None
-    cpu: float | None
-    network: str
+    registries: Sequence[str] = ()
+    """Registries that may be asked though their address is not public."""
+    rules: Confinement | None = None
+    """The confinement of the build; None: the Engine's own builder builds."""
+
+    @classmethod
+    def read(cls, text: str) -> "Order":
+        """Read the order that the engine wrote as JSON."""
+        said = json.loads(text)
+        said["source"] = Path(said["source"])
+        said["rules"] = Confinement(**said["rules"]) if said["rules"] else None
+        return cls(**said)
 
     @property
     def directory(self) -> Path:
@@ -72,9 +83,14 @@ def build(order: Order) -> dict[str, Any]:
     Raises:
         KaosError: it could not be built; the log has all the builder said.
     """
-    client = connect()
+    client, registries = connect(), Registries(order.registries)
     with answering():
-        pin_bases(client, order.bases)
+        if order.rules:
+            for line in have(client, order.bases.items(), registries):
+                say(line)
+            Builder(client, order, order.rules, say).build()
+            return describe(client, order.tag)
+        pin_bases(client, order.bases, registries)
         if has_buildx():
             _buildx(order)
         else:
@@ -85,8 +101,12 @@ def build(order: Order) -> dict[str, Any]:
 # --- base images ---
 
 
-def pin_bases(client: "DockerClient", bases: dict[str, str]) -> None:
+def pin_bases(
+    client: "DockerClient", bases: Mapping[str, str], registries: Registries
+) -> None:  # fmt: skip
     """See to it that each base image means what it meant when the environment's key was made.
+
+    The Engine's builder looks bases up by their names.
 
     Raises:
         BuildFailed: it means something else by now.
@@ -99,7 +119,7 @@ def pin_bases(client: "DockerClient", bases: dict[str, str]) -> None:
             client.api.tag(wanted, *split(reference))
             have = wanted
         elif have is None:
-            for line in pull(client, reference):
+            for line in fetch(client, Reference.parse(reference), registries):
                 say(line)
             have = image_id(client, reference)
         if have != wanted:
@@ -149,14 +169,9 @@ class _Classic:
             "t": order.tag,
             "rm": 1,
             "forcerm": 1,
-            "labels": json.dumps(order.labels),
+            "labels": json.dumps(dict(order.labels)),
             "networkmode": order.network,
         }
-        if order.memory:
-            # Equal to the memory: no swap beyond it.
-            parameters |= {"memory": order.memory, "memswap": order.memory}
-        if order.cpu:
-            parameters |= {"cpuperiod": _PERIOD, "cpuquota": int(order.cpu * _PERIOD)}
         return parameters
 
     def _tell(self, event: dict[str, Any]) -> None:
@@ -186,7 +201,13 @@ def _check(response: "Response") -> None:
     try:
         response.raise_for_status()
     except requests.HTTPError as e:
-        docker.errors.create_api_error_from_http_exception(e)
+        try:
+            docker.errors.create_api_error_from_http_exception(e)
+        except docker.errors.APIError as refused:
+            if refused.status_code != requests.codes.bad_request:
+                raise
+            # The Dockerfile, or what is asked for: in the Engine's own words.
+            raise BuildFailed(str(refused.explanation or refused)) from None
 
 
 # --- BuildKit ---
@@ -194,46 +215,27 @@ def _check(response: "Response") -> None:
 
 def _buildx(order: Order) -> None:
     labels = [word for k, v in order.labels.items() for word in ("--label", f"{k}={v}")]
-    done = subprocess.run(
+    with subprocess.Popen(
         # The default builder is the Engine's own: it knows the images on this machine.
         ["docker", "buildx", "build", "--builder", "default", "--load", "--progress", "plain",
          "--network", order.network, "--file", str(order.dockerfile), "--tag", order.tag,
          *labels, str(order.directory)],
+        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise BuildFailed(f"docker buildx build ended with exit code {done.returncode}")
+        text=True,
+        errors="replace",
+    ) as process:  # fmt: skip
+        why = ""
+        for line in process.stdout or ():
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            if line.startswith("ERROR: "):
+                why = line.removeprefix("ERROR: ").removeprefix("failed to solve: ").strip()
+    if process.returncode:
+        raise BuildFailed(why or f"docker buildx build ended with exit code {process.returncode}")
 
 
 # --- the command ---
-
-
-def _pairs(values: list[str]) -> dict[str, str]:
-    return dict(v.partition("=")[::2] for v in values)
-
-
-def _parse() -> Order:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source", type=Path, required=True)
-    parser.add_argument("--context", required=True)
-    parser.add_argument("--tag", required=True)
-    parser.add_argument("--label", action="append", default=[])
-    parser.add_argument("--base", action="append", default=[])
-    parser.add_argument("--memory", type=int)
-    parser.add_argument("--cpu", type=float)
-    parser.add_argument("--network", default="default")
-    given = parser.parse_args()
-    return Order(
-        given.source,
-        given.context,
-        given.tag,
-        _pairs(given.label),
-        _pairs(given.base),
-        given.memory,
-        given.cpu,
-        given.network,
-    )
 
 
 def _stop(*_: object) -> NoReturn:
@@ -242,10 +244,10 @@ def _stop(*_: object) -> NoReturn:
 
 
 def main() -> int:
-    """Build as the arguments say, and leave the result where the supervisor looks for it."""
+    """Build as the environment says, and leave the result where the supervisor looks for it."""
     import docker.errors
 
-    order = _parse()
+    order = Order.read(os.environ[ORDER])
     signal.signal(signal.SIGTERM, _stop)
     result = Path(os.environ["KAOS_RESULT"])
     try:
@@ -253,7 +255,10 @@ def main() -> int:
     except (KaosError, docker.errors.APIError, OSError) as e:
         message = e.message if isinstance(e, KaosError) else str(e)
         say(message)
-        result.write_text(json.dumps({"message": message}))
+        # An Engine that went away is no fault of the user's.
+        away = {"cause": Cause.TRANSFER} if isinstance(e, EngineUnavailable) else {}
+        cause = {"cause": e.cause} if isinstance(e, Ended) else away
+        result.write_text(json.dumps({"message": message, **cause}))
         return 1
     say(f"Built {found['image']}")
     result.write_text(json.dumps(found))

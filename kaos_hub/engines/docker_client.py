@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaos_hub.errors import EngineUnavailable, NotFound
+from kaos_hub.models import Capacity
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 SCRATCH = "scratch"
-"""What means no image at all."""
+"""The name that stands for no image at all."""
 _LOADERS = {
     "amd64": "x86_64", "arm64": "aarch64", "arm": "armhf", "386": "i386",
     "ppc64le": "powerpc64le", "s390x": "s390x", "riscv64": "riscv64",
@@ -64,11 +65,25 @@ def connect(timeout: int = 60) -> "DockerClient":
 
 
 def has_buildx() -> bool:
-    """Whether the docker command is here and can drive BuildKit."""
+    """Return whether the docker command is here and can drive BuildKit."""
     if not shutil.which("docker"):
         return False
     asked = subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False)
     return asked.returncode == 0
+
+
+def keeps_whole_images(info: Mapping[str, Any]) -> bool:
+    """Return whether the Engine keeps images in containerd's store.
+
+    That store wants each image with all its layers.
+
+    Args:
+        info: what the Engine tells of itself.
+    """
+    return any(
+        "io.containerd.snapshotter" in str(value)
+        for _, value in (pair for pair in info.get("DriverStatus") or [] if len(pair) == 2)
+    )
 
 
 def split(reference: str) -> tuple[str, str]:
@@ -90,28 +105,13 @@ def image_id(client: "DockerClient", reference: str) -> str | None:
         return None
 
 
-def resolve(client: "DockerClient", reference: str, pull_again: bool) -> str:
-    """The id of the image that a reference means; fetched if it is not here, or if told.
-
-    Raises:
-        NotFound: neither this machine nor the registry has it.
-    """
-    if reference == SCRATCH:
-        return SCRATCH
-    have = None if pull_again else image_id(client, reference)
-    if have is None:
-        # What it meant before will do, if it cannot be fetched again.
-        with contextlib.suppress(NotFound) if pull_again else contextlib.nullcontext():
-            for _ in pull(client, reference):
-                pass
-        have = image_id(client, reference)
-    if have is None:
-        raise NotFound(f"There is no image {reference}, here or in a registry")
-    return have
+def capacity(info: dict[str, Any]) -> Capacity:
+    """Cores and memory, from what the Engine says of itself."""
+    return Capacity(cpu=info.get("NCPU") or None, memory=info.get("MemTotal") or None)
 
 
 def gpus(client: "DockerClient") -> int:
-    """How many GPUs this machine has, if the Engine can hand them on."""
+    """Count the GPUs of this machine; 0 if the Engine cannot hand them on."""
     info = client.info()
     if "nvidia" not in (info.get("Runtimes") or {}) and not info.get("CDISpecDirs"):
         return 0
@@ -151,8 +151,17 @@ def _not_found(reference: str, why: str) -> str:
 
 
 def describe(client: "DockerClient", image: str) -> dict[str, Any]:
-    """What the service must know of an image: id, C library, working directory, PATH."""
-    found = _inspect(client.api, image)
+    """Return what the service must know of an image: id, C library, working directory, PATH.
+
+    Raises:
+        NotFound: it is not on this machine.
+    """
+    import docker.errors
+
+    try:
+        found = _inspect(client.api, image)
+    except docker.errors.ImageNotFound:
+        raise NotFound(f"There is no image {image} on this machine") from None
     config: Mapping[str, Any] = found.get("Config") or {}
     variables = dict(v.partition("=")[::2] for v in config.get("Env") or [])
     return {
@@ -187,14 +196,19 @@ def _has(client: "DockerClient", container: str, path: str) -> bool:
     return True
 
 
-def weaknesses(info: Mapping[str, Any], classic_builder: bool) -> list[str]:
-    """What an Engine that says so of itself does not enforce."""
-    found = [
-        "The Docker Engine sets no disk quota: a job may fill the disk.",
-        "A build's processes and disk are not limited."
-        if classic_builder
-        else "docker buildx: a build's memory, cpu, processes and disk are not limited.",
-    ]
+def weaknesses(info: Mapping[str, Any], isolated: bool) -> list[str]:
+    """List what an Engine does not enforce or cannot give.
+
+    Args:
+        info: what the Engine tells of itself.
+        isolated: whether each build runs in a container of its own.
+    """
+    found = ["The Docker Engine sets no disk quota: a job may fill the disk."]
+    if not isolated:
+        found.append(
+            "DockerEngine.builder is 'engine': builds of all users share the Engine's images,"
+            " caches and network, and their memory, cpu, processes and disk are not limited."
+        )
     for flag, what in (
         ("MemoryLimit", "memory limits"),
         ("SwapLimit", "swap limits"),

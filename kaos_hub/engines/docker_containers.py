@@ -1,4 +1,4 @@
-"""What a workload is as a container, and what a container's state says of the workload."""
+"""Workloads as containers: their parameters, and what a container's state says of them."""
 
 import contextlib
 import math
@@ -20,7 +20,7 @@ LABEL = "kaos_hub.workload"
 OWNER = "kaos_hub.owner"
 DEADLINE = "kaos_hub.deadline"
 
-_PYTHON = (f"{RUNTIME}/bin/python", "-I", "-u", "-m")
+_RUN = f"{RUNTIME}/bin/kaos-run"
 _NEVER = "0001-01-01"
 _KILLED = 128 + 9
 _HEARSAY = 1.0
@@ -33,7 +33,7 @@ def parameters(spec: JobSpec, work: Run, seen: Iterable[Mount]) -> dict[str, Any
 
     resources = spec.resources
     gpus = DeviceRequest(count=resources.gpu, capabilities=[["gpu"]])
-    ours = [*_PYTHON, work.module] if work.module else []
+    ours = [_RUN, work.module] if work.module else []
     argv = [*ours, *work.command]
     return {
         "image": work.image,
@@ -66,7 +66,7 @@ def _mount(mount: Mount) -> dict[str, Any]:
 
 
 def log_config(limit: int) -> "LogConfig":
-    """How the Engine keeps what a container prints, of which ``limit`` bytes are read.
+    """Configure how the Engine keeps a container's output, of which ``limit`` bytes are read.
 
     As files, so that they can be read again from the start; the reader stops at the limit long
     before the first file is dropped.
@@ -77,7 +77,7 @@ def log_config(limit: int) -> "LogConfig":
 
 
 def observation(found: dict[str, Any]) -> Observation:
-    """What the Engine tells of a container, as a workload."""
+    """Turn what the Engine tells of a container into the observation of a workload."""
     state = found["State"]
     started, finished = _time(state.get("StartedAt")), _time(state.get("FinishedAt"))
     status, code = state["Status"], int(state.get("ExitCode") or 0)
@@ -130,7 +130,7 @@ def _short(error: str) -> str:
 
 
 def killed(found: dict[str, Any]) -> bool:
-    """Whether it ended by SIGKILL, with nothing in its state to say why."""
+    """Return whether a container ended by SIGKILL and its state does not say why."""
     state = found["State"]
     ended = state["Status"] in ("exited", "dead")
     return ended and state.get("ExitCode") == _KILLED and not state.get("OOMKilled")
@@ -140,10 +140,10 @@ def killed(found: dict[str, Any]) -> bool:
 
 
 def out_of_memory(client: "DockerClient", found: dict[str, Any]) -> bool:
-    """Whether the kernel killed something in a container that has ended, for want of memory.
+    """Return whether the kernel killed a process of an ended container for want of memory.
 
-    The Engine hears of that and of the end on two ways. Whenever the end comes first, its state
-    never tells of the other, but the Engine's events do, a moment later.
+    The Engine hears of that and of the end in two ways. Whenever the end comes first, its state
+    never tells of the kill, but the Engine's events do, a moment later.
     """
     ended = (_time(found["State"].get("FinishedAt")) or datetime.now(UTC)).timestamp()
     started = (_time(found["State"].get("StartedAt")) or datetime.now(UTC)).timestamp()
@@ -171,7 +171,7 @@ def start(client: "DockerClient", name: str) -> None:
             found: dict[str, Any] = client.api.inspect_container(name)
         except docker.errors.NotFound:
             return
-        # No such command, say: its state tells that to whoever observes it.
+        # No such command, say: the next observation finds that in its state.
         if observation(found).phase is Phase.PENDING:
             raise EngineUnavailable(f"{name} does not start: {e.explanation}") from None
 
@@ -193,6 +193,6 @@ def remove(client: "DockerClient", name: str) -> None:
     except docker.errors.NotFound:
         return
     except docker.errors.APIError as e:
-        # Somebody else is at it.
+        # Another process is removing it.
         if e.status_code != 409:
             raise

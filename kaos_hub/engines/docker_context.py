@@ -47,7 +47,7 @@ def context_tar(directory: Path, dockerfile: Path, name: str) -> Iterator[bytes]
 def _read_ignored(directory: Path) -> list[str]:
     lines: list[str] = []
     with contextlib.suppress(FileNotFoundError):
-        lines = (directory / _IGNORE).read_text(errors="surrogateescape").splitlines()
+        lines = (directory / _IGNORE).read_text("utf-8-sig", "surrogateescape").splitlines()
     patterns = [line.strip() for line in lines]
     return [p for p in patterns if p and not p.startswith("#")]
 

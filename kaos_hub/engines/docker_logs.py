@@ -101,7 +101,7 @@ class Follower:
     def _put(self, piece: bytes | BaseException | None) -> None:
         if piece == b"" or self._stopped.is_set():
             return
-        # Its loop may be closed by now; then nobody reads.
+        # Its loop may be closed by now; then there is no reader.
         try:
             waiting = asyncio.run_coroutine_threadsafe(self._queue.put(piece), self._loop)
         except RuntimeError:

@@ -26,7 +26,7 @@ def take(path: Path) -> int | None:
 
 
 def held(path: Path) -> bool:
-    """Whether a process holds the lock. Only asks: it never gets in the way of :func:`take`."""
+    """Return whether a process holds the lock. Only asks: never gets in the way of :func:`take`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

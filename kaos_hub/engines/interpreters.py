@@ -1,5 +1,6 @@
-"""Which Python of this machine stands in for the one a Dockerfile begins from."""
+"""The Python of this machine that stands in for the one a Dockerfile begins from."""
 
+import contextlib
 import os
 import platform
 import re
@@ -11,6 +12,8 @@ from pathlib import Path
 
 _VERSION = re.compile(r"\d+(?:\.\d+){0,2}")
 _NAMED = re.compile(r"python-?(\d+\.\d+(?:\.\d+)?)")
+_OLDEST = (3, 8)
+"""Older ones cannot be kernels."""
 _ASK = "import platform, sys; print(platform.python_version(), sys.implementation.name)"
 
 
@@ -64,18 +67,24 @@ def find(image: str) -> Interpreter:
 
 
 def note(image: str, found: Interpreter) -> str:
-    """What to tell the user about the choice."""
+    """Return what to tell the user about the choice."""
     wanted = asked(image)
     if wanted is None and not image:
         return f"Python {found.version} ({found.path})"
     if wanted is None:
         return f"{image} names no Python: this is Python {found.version}"
-    if found.version.split(".")[:2] != wanted.split(".")[:2] and "." in wanted:
-        return (
-            f"Python {wanted} is not on this machine: this is Python {found.version}."
-            " Install it, or use the docker engine"
-        )
-    return f"Python {found.version} ({found.path})"
+    return mismatch(image, found.version) or f"Python {found.version} ({found.path})"
+
+
+def mismatch(image: str, version: str) -> str:
+    """Return a note if a Python is of another minor version than the image's; else nothing."""
+    wanted = asked(image)
+    if wanted is None or "." not in wanted or version.split(".")[:2] == wanted.split(".")[:2]:
+        return ""
+    return (
+        f"Python {wanted} is not on this machine: this is Python {version}."
+        f" Install it (uv python install {wanted}), or use the docker engine"
+    )
 
 
 def _same(wanted: str, have: str) -> bool:
@@ -90,6 +99,47 @@ def _wider(version: str) -> Iterator[str]:
 
 
 def _search(version: str) -> Interpreter | None:
+    """The Python of a version: one that uv finds, else the newest that a version manager has."""
+    return _found_by_uv(version) or _installed(version)
+
+
+def _installed(version: str) -> Interpreter | None:
+    minor = ".".join(version.split(".")[:2])
+    if "." in minor and tuple(map(int, minor.split("."))) < _OLDEST:
+        return None
+    names = (f"python{minor}", "python3", "python")
+    found: list[Interpreter] = []
+    for place in _places():
+        path = next((p for name in names if os.access(p := place / name, os.X_OK)), None)
+        answer = _output([str(path), "-I", "-c", _ASK], dict(os.environ)) if path else ""
+        if len(answer.split()) == 2:
+            python = Interpreter(str(path), *answer.split())
+            if python.implementation == "cpython" and _same(version, python.version):
+                found.append(python)
+    return max(found, key=lambda p: [int(n) for n in re.findall(r"\d+", p.version)], default=None)
+
+
+def _places() -> Iterator[Path]:
+    """Yield folders where version managers, conda and systems keep Pythons off the path."""
+    home = Path.home()
+    pyenv = Path(os.environ.get("PYENV_ROOT") or home / ".pyenv")
+    for root in (
+        pyenv / "versions",
+        Path(os.environ.get("ASDF_DATA_DIR") or home / ".asdf") / "installs/python",
+        Path(os.environ.get("MISE_DATA_DIR") or home / ".local/share/mise") / "installs/python",
+        Path("/opt/python"),
+    ):
+        yield from sorted(root.glob("*/bin"))
+    with contextlib.suppress(OSError):
+        for line in (home / ".conda/environments.txt").read_text().splitlines():
+            yield Path(line.strip(), "bin")
+    for name in ("miniconda3", "miniforge3", "mambaforge", "anaconda3", "micromamba"):
+        yield home / name / "bin"
+        yield from sorted((home / name / "envs").glob("*/bin"))
+    yield from map(Path, ("/usr/local/bin", "/usr/bin", "/opt/conda/bin", "/opt/homebrew/bin"))
+
+
+def _found_by_uv(version: str) -> Interpreter | None:
     import uv
 
     command = [uv.find_uv_bin(), "python", "find", "--system", "--no-project"]
@@ -103,7 +153,7 @@ def _search(version: str) -> Interpreter | None:
 
 
 def _output(command: list[str], environment: dict[str, str]) -> str:
-    """What a command prints; nothing if it fails."""
+    """Return what a command prints; nothing if it fails."""
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=30, check=True

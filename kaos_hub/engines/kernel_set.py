@@ -60,7 +60,7 @@ def _ensure(
 
 
 def sdk_requirements(interpreter: Interpreter) -> list[str]:
-    """What ``import kaos_hub`` needs in a notebook; nothing where Python is too old for it."""
+    """List what ``import kaos_hub`` needs in a notebook; nothing if Python is too old for it."""
     if tuple(map(int, interpreter.minor.split("."))) < _SDK_SINCE:
         return []
     try:
@@ -71,7 +71,7 @@ def sdk_requirements(interpreter: Interpreter) -> list[str]:
 
 
 def describe(directory: Path, interpreter: Interpreter, sdk: Iterable[str]) -> dict[str, Any]:
-    """What the packages of a set need of each other, for the kernel and for the SDK apart."""
+    """Describe what the packages of a set need of each other, for kernel and SDK apart."""
     installed = {_canonical(d.metadata["Name"]): d for d in _distributions(directory)}
     environment = {
         "python_version": interpreter.minor,

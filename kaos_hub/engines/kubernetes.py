@@ -35,7 +35,7 @@ T = TypeVar("T")
 _SCRATCH = "scratch"
 _TICKET_SECONDS = 24 * 3600
 _TRIES = 20
-"""How often, half a second apart, a container's output is asked for in vain."""
+"""The number of failed reads, half a second apart, after which an output is given up."""
 _GONE_WITHIN = 60.0
 """Seconds beyond its grace after which a pod's node counts as dead."""
 
@@ -70,7 +70,7 @@ class KubernetesEngine(KubernetesSettings):
 
     @cached_property
     def places(self) -> ClusterPlaces:
-        """Where trees and homes lie: on persistent volumes."""
+        """The places where trees and homes lie: on persistent volumes."""
         return ClusterPlaces(
             self.trees_claim, self._data.path / "claims", self._ask, self.shared_volumes
         )
@@ -170,7 +170,7 @@ class KubernetesEngine(KubernetesSettings):
         try:
             return await self._ask(lambda api: api.create_pod(body))
         except Conflict:
-            # Somebody else made it a moment ago: theirs is ours.
+            # Another process made it a moment ago: adopt that one.
             pod = await self._pod(name)
             if pod is None:
                 raise EngineUnavailable(f"the pod {name} is just being removed") from None
@@ -318,7 +318,7 @@ class KubernetesEngine(KubernetesSettings):
             # Before it is deleted, since some nodes take ten seconds to tell of a deletion.
             if not seen_as.over(pod):
                 await self._judge(name, Cause.CANCELLED, "removed")
-            # If its node is dead or cut off: what it does there harms nobody, results go by name.
+            # If its node is dead or cut off: what it does there does no harm, results go by name.
             with contextlib.suppress(EngineUnavailable):
                 await self._until(name, seen_as.over, self.stop_grace + _GONE_WITHIN)
         await self._ask(lambda api: api.delete_pod(name, 0, uid))
@@ -357,7 +357,7 @@ class KubernetesEngine(KubernetesSettings):
                     if failures < _TRIES:
                         continue
                 # What was followed may have ended before its last lines were there: read it again,
-                # unless nobody will ever tell that it has ended.
+                # unless its status will never tell that it has ended.
                 if state == "terminated" or seen_as.over(pod) or failures >= _TRIES:
                     done.add(left[0])
                     progress.next()
@@ -381,7 +381,7 @@ class KubernetesEngine(KubernetesSettings):
         return reference.pinned(found.digest)
 
     async def has(self, result: dict[str, Any]) -> bool:
-        """Whether a built image is still in the registry."""
+        """Return whether a built image is still in the registry."""
         image = str(result.get("image") or "")
         if not image:
             return False
@@ -392,11 +392,11 @@ class KubernetesEngine(KubernetesSettings):
         return await self._in_thread(lambda: self._registries.has(Reference.parse(image)))
 
     async def gpus(self) -> int:
-        """How many GPUs can be given out, as the admin says."""
+        """Return the number of GPUs that can be given out, as the admin has set it."""
         return int(self.gpu_count)
 
     def problems(self) -> list[str]:
-        """What is weaker here than promised."""
+        """List what is weaker here than promised."""
         if not self._version:
             return ["The Kubernetes cluster has not answered yet."]
         return self.weaknesses()

@@ -52,7 +52,7 @@ def _microseconds(time: bytes) -> bytes:
 
 @dataclass
 class Progress:
-    """How far a reader is."""
+    """The position of a reader in the stream."""
 
     skip: int
     """Bytes that it has already."""
@@ -148,7 +148,7 @@ class Reader:
     def _put(self, piece: bytes | BaseException | None) -> None:
         if piece == b"" or self._stopped.is_set():
             return
-        # Its loop may be closed by now; then nobody reads.
+        # Its loop may be closed by now; then there is no reader.
         with contextlib.suppress(RuntimeError):
             waiting = asyncio.run_coroutine_threadsafe(self._queue.put(piece), self._loop)
             while not self._stopped.is_set():

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kaos_hub.engines.builder_environment import BUILDER_UID
 from kaos_hub.engines.kubernetes_seen import PREFIX, WORKLOAD
 
 Object = dict[str, Any]
@@ -14,8 +15,6 @@ LAID = f"{PREFIX}/laid-out"
 """Annotation: what a pod lays out on the shared claim…"""
 CLAIM = f"{PREFIX}/claim"
 """…and the uid of that claim."""
-BUILDER_UID = 1001
-"""Builds run as another user than notebooks: their limit of processes counts by user."""
 
 
 def owner_hash(owner: str) -> str:
@@ -35,7 +34,11 @@ def cache_claim(owner: str) -> str:
 
 
 def builder_context(profile: str) -> Object:
-    """What the step that builds may do; ``profile`` is of seccomp, on the nodes."""
+    """Return the security context of the step that builds.
+
+    Args:
+        profile: the seccomp profile on the nodes; empty: the step is unconfined.
+    """
     confined = {"type": "Localhost", "localhostProfile": profile}
     return {
         "runAsUser": BUILDER_UID,
@@ -88,7 +91,7 @@ def secret(name: str, ticket: str, kind: str, pod: Object | None = None) -> Obje
 
 
 def registries_conf(mirrors: Mapping[str, str], insecure: Sequence[str]) -> str:
-    """How the builder reaches registries, in its own words."""
+    """Return the builder's configuration (``registries.conf``) of how it reaches registries."""
     parts = ['unqualified-search-registries = ["docker.io"]', 'short-name-mode = "disabled"']
     for registry in dict.fromkeys([*mirrors, *insecure]):
         parts += [

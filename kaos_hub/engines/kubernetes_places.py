@@ -1,4 +1,4 @@
-"""Where trees and homes lie in a cluster: on persistent volumes, or nowhere but in the pod."""
+"""Places of trees and homes in a cluster: persistent volumes, or the pod itself."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ class ClusterPlaces(Places):
     """Trees on a claim that all nodes can mount, if there is one; a claim for every home.
 
     What has been laid out is remembered in files below the claim's uid, so that nothing is believed
-    of a claim that somebody deleted and made anew.
+    of a claim that was deleted and made anew.
 
     Args:
         claim: name of the shared claim; empty if there is none, and every pod fetches its trees.
@@ -37,14 +37,14 @@ class ClusterPlaces(Places):
         self._runtime = ""
 
     async def has_tree(self, digest: str) -> bool:
-        """Whether it is on the shared claim; where each pod fetches its own, nothing is missing."""
+        """Return whether it is on the shared claim; True if each pod fetches its own trees."""
         if not self.claim:
             return True
         uid = await self.uid()
         return bool(uid) and await asyncio.to_thread(self._mark(uid, _hex(digest)).exists)
 
     async def uid(self) -> str:
-        """Which volume the shared claim's name means now; empty if there is none."""
+        """Return the uid of the claim that has the shared name now; empty if there is none."""
         found = await self._claim(self.claim) if self.claim else None
         return str(found["metadata"]["uid"]) if found else ""
 
@@ -56,7 +56,7 @@ class ClusterPlaces(Places):
             mark.touch()
 
     async def knows(self, what: str) -> bool:
-        """Whether something was remembered of the claim that is there now."""
+        """Return whether something was remembered of the claim that is there now."""
         uid = await self.uid()
         return bool(uid) and self._mark(uid, _hex(what)).exists()
 

@@ -1,8 +1,8 @@
-"""What workloads are as pods."""
+"""Pods for workloads: their manifests."""
 
 from kaos_hub.engines.base import Build, JobSpec, Materialise, Run
+from kaos_hub.engines.builder_environment import BUILDER_UID
 from kaos_hub.engines.kubernetes_objects import (
-    BUILDER_UID,
     CLAIM,
     LAID,
     Object,
@@ -131,7 +131,7 @@ class Pods(Steps):
         return {"name": "claim", "persistentVolumeClaim": {"claimName": self._s.trees_claim}}
 
     def _writing(self, body: Object) -> Object:
-        """Let the pod write to a claim whose root belongs to somebody else."""
+        """Let the pod write to a claim whose root belongs to another user."""
         body["spec"]["securityContext"] |= _group(self._s.uid)
         return body
 

@@ -1,4 +1,4 @@
-"""What the status of a pod says of a workload."""
+"""Observations of workloads, read from the status of their pods."""
 
 import json
 import re
@@ -71,12 +71,12 @@ def observation(pod: Pod, now: datetime | None = None) -> Observation:
 
 
 def over(pod: Pod) -> bool:
-    """Whether a pod has ended, for the cluster at least."""
+    """Return whether a pod has ended, for the cluster at least."""
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def scheduled(pod: Pod) -> bool:
-    """Whether it has been given a node."""
+    """Return whether a pod has been given a node."""
     return bool(pod["spec"].get("nodeName"))
 
 
@@ -211,7 +211,7 @@ def _short(error: str) -> str:
 
 
 def _abandoned(pod: Pod, now: datetime) -> bool:
-    """Whether a pod should long be gone, but its node doesn't say so."""
+    """Return whether a pod should long be gone, but its node doesn't say so."""
     deleted = pod["metadata"].get("deletionTimestamp")
     if pod.get("status", {}).get("reason") == "NodeLost":
         return True
@@ -225,7 +225,7 @@ def _abandoned(pod: Pod, now: datetime) -> bool:
 
 
 def waiting(pod: Pod) -> str:
-    """What a pod waits for, for people; empty if it doesn't."""
+    """Describe what a pod waits for, for people; empty if it doesn't wait."""
     if pod["metadata"].get("deletionTimestamp"):
         return "it is being removed"
     for condition in pod.get("status", {}).get("conditions") or ():
@@ -269,7 +269,7 @@ def recall(pod: Pod, told: dict[str, str]) -> None:
 
 
 def stuck(pod: Pod, patience: float, now: datetime) -> tuple[Cause, str] | None:
-    """Why a pod will never start, once there is no hope left.
+    """Return the cause and reason why a pod will never start, once there is no hope left.
 
     Args:
         pod: one that has a node.

@@ -1,4 +1,4 @@
-"""What an admin can set of the engine of a cluster."""
+"""Settings of the engine of a cluster."""
 
 import os
 
@@ -247,7 +247,7 @@ class KubernetesSettings(ConfigurableEngine):
         return {**own, **self.registry_mirrors}
 
     def owns(self, image: Reference) -> bool:
-        """Whether an image is what a build of somebody's left."""
+        """Return whether the name of an image lies below the registry that builds push to."""
         places = [place for place in (self.registry, self.pull_registry) if place]
         return any(f"{image.name}/".startswith(f"{place}/") for place in places)
 
@@ -273,7 +273,7 @@ class KubernetesSettings(ConfigurableEngine):
                 )
 
     def weaknesses(self) -> list[str]:
-        """What, set as it is, is weaker than promised."""
+        """List what is weaker than promised with these settings."""
         found = [
             "Whether the cluster enforces network policies cannot be seen from here.",
             "A pod's processes are limited only where nodes do it (kubelet's podPidsLimit).",

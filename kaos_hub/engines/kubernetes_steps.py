@@ -3,9 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from kaos_hub.engines.base import Build, JobSpec
+from kaos_hub.engines.builder_environment import environment as builder_environment
 from kaos_hub.engines.kubernetes_objects import Object, builder_context, registries_conf
 from kaos_hub.models import Resources
 
@@ -15,12 +15,11 @@ _TERMINATION = "/dev/termination-log"
 PYTHON = ["/opt/kaos/bin/python", "-I", "-m"]
 _MIB = 1 << 20
 _LITTLE = 256 * _MIB
-_OUTPUT = 4 << 20
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the admin has set, as far as pods depend on it."""
+    """The admin's settings, as far as pods depend on them."""
 
     uid: int
     grace: int
@@ -93,18 +92,18 @@ class Steps:
         """The step that runs what the Dockerfile says. Nothing in its reach is worth stealing."""
         s, source = self._s, work.source.removeprefix("blake3:")
         bases = {name: pin for name, pin in work.bases.items() if pin != "scratch"}
-        variables = {
+        variables = builder_environment(
+            work.context,
+            bases,
+            s.build_storage,
+            s.build_args,
+            s.pip_index_url,
+            f"{_CA}/ca.crt" if s.ca_configmap else "",
+            "/cache" if s.build_cache else "",
+        ) | {
             "KAOS_SOURCE": f"/trees/{source}",
-            "KAOS_CONTEXT": work.context,
-            "KAOS_OUT": "/out",
-            "KAOS_STORAGE": "/storage",
-            "KAOS_BASES": _lines(bases, " "),
             "KAOS_REGISTRIES": registries_conf(s.mirrors, s.insecure),
-            "KAOS_BUILD_ARGS": _lines(s.build_args, "="),
-            "KAOS_PIP": _pip_conf(s.pip_index_url, bool(s.ca_configmap)),
-            "KAOS_OUTPUT_LIMIT": str(_OUTPUT),
             "KAOS_PROCESSES": str(s.build_processes),
-            "KAOS_FILE_LIMIT": str(s.build_storage // _MIB),
         }
         mounts: list[Object] = [
             {"name": "trees", "mountPath": "/trees", "readOnly": True},
@@ -112,13 +111,11 @@ class Steps:
             {"name": "out", "mountPath": "/out"},
         ]
         if s.ca_configmap:
-            variables["KAOS_CA"] = f"{_CA}/ca.crt"
             mounts.append(_read("ca", _CA))
         if self._keeps(work):
             variables["KAOS_KEPT"] = _KEPT
             mounts.append(_read("kept", _KEPT))
         if s.build_cache:
-            variables |= {"KAOS_CACHE": "/cache", "KAOS_CACHE_LIMIT": str(s.build_storage // _MIB)}
             mounts.append({"name": "cache", "mountPath": "/cache"})
         return {
             "name": "build",
@@ -126,12 +123,12 @@ class Steps:
             "command": ["/usr/local/bin/kaos-build"],
             "env": environment({**s.build_environment, **variables}),
             "volumeMounts": mounts,
-            "resources": self.resources(spec.resources, storage=s.build_storage),
+            "resources": self.resources(spec.resources, s.share, s.build_storage),
             "securityContext": builder_context(s.build_seccomp_profile),
         }
 
     def _keeps(self, work: Build) -> bool:
-        """Whether there may be bases that want a login."""
+        """Return whether there may be bases that want a login."""
         return bool(self._s.base_secret) and set(work.bases.values()) - {"scratch"} != set()
 
     def _bases(self, work: Build) -> Object:
@@ -194,7 +191,7 @@ class Steps:
     def resources(
         self, asked: Resources, share: float | None = None, storage: int | None = None
     ) -> Object:
-        """Requests and limits: the same where somebody asked, else a share of the default."""
+        """Return requests and limits: the same where the job asked, else a share of the default."""
         s = self._s
         default = s.default
         limits: Object = {
@@ -207,7 +204,7 @@ class Steps:
         requests = {
             "cpu": _cores(cpu_share * (asked.cpu or default.cpu or 1)),
             "memory": str(int(memory_share * (asked.memory or default.memory or 0))),
-            # A limit, not a reservation: what is set aside could be given to nobody else.
+            # A limit, not a reservation: what is set aside could be given to no other pod.
             "ephemeral-storage": str(min(_LITTLE, storage or s.storage)),
         }
         if asked.gpu:
@@ -216,16 +213,6 @@ class Steps:
 
     def _size(self) -> str:
         return str(self._s.build_storage)
-
-
-def _pip_conf(index: str, certificates: bool) -> str:
-    """How pip is configured in builds; empty if it is left alone."""
-    lines = [f"index-url = {index}"] if index else []
-    if urlsplit(index).scheme == "http":
-        # Else pip would ignore it; who names such an index means it.
-        lines.append(f"trusted-host = {urlsplit(index).netloc.rpartition('@')[2]}")
-    lines += ["cert = /etc/xdg/pip/ca.crt"] if certificates else []
-    return "\n".join(["[global]", *lines, ""]) if lines else ""
 
 
 def harmless() -> Object:
@@ -246,10 +233,6 @@ def literal(text: str) -> str:
     """A text that the cluster leaves as it is."""
     # "$(NAME)" would be replaced; a doubled dollar is one.
     return text.replace("$(", "$$(")
-
-
-def _lines(values: Mapping[str, str], between: str) -> str:
-    return "\n".join(f"{name}{between}{value}" for name, value in values.items())
 
 
 def _cores(cpu: float) -> str:

@@ -1,4 +1,4 @@
-"""Pods with a user's image: his command, or a program of ours that runs his code."""
+"""Pods with a user's image: the user's command, or a program of ours that runs the user's code."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from kaos_hub.engines import base
 from kaos_hub.engines.base import JobSpec, Run
 from kaos_hub.engines.kubernetes_objects import Object
 from kaos_hub.engines.kubernetes_pods import Pods, digests, ticket
-from kaos_hub.engines.kubernetes_steps import PYTHON, TICKET, environment, harmless, literal
+from kaos_hub.engines.kubernetes_steps import TICKET, environment, harmless, literal
 from kaos_hub.engines.scratch import scratch_of
 from kaos_hub.errors import Unsupported
 from kaos_hub.models import JobKind, Mount
@@ -19,7 +19,7 @@ _SCRATCH, _FILLED = "/scratch", "/filled"
 
 
 def wants_ticket(spec: JobSpec) -> bool:
-    """Whether a pod waits for the secret with its ticket."""
+    """Return whether a pod waits for the secret with its ticket."""
     work = spec.work
     return bool(digests(spec)) or (isinstance(work, Run) and work.ticket)
 
@@ -54,13 +54,13 @@ class WorkerPods(Pods):
             steps.append(self._prepare(work, copied))
         volumes += self._empty(spec, work, copied)
         body = self._pod(spec, _kind(spec), steps, main, volumes)
-        # Somebody must collect what it leaves behind, and hand on the wish to end.
+        # Some process must reap what it leaves behind, and pass on the signal to end.
         body["spec"]["shareProcessNamespace"] = True
         return _placed(body, work, self._s.gpu_resource)
 
     def _main(self, spec: JobSpec, work: Run) -> Object:
         s = self._s
-        ours = [*PYTHON[:2], "-u", *PYTHON[2:], work.module] if work.module else []
+        ours = [f"{ROOT}/bin/kaos-run", work.module] if work.module else []
         # Beside the scratch directories there are its trees and what it writes elsewhere.
         storage = s.storage + work.storage
         return {
@@ -151,13 +151,13 @@ class WorkerPods(Pods):
 
 
 def _kind(spec: JobSpec) -> str:
-    """What network policies know it by."""
+    """Return the kind by which network policies know the pod."""
     found = _KIND.match(spec.name)
     return found[1] if found else JobKind.TRAIN.value
 
 
 def _placed(body: Object, work: Run, gpu: str) -> Object:
-    """Where it may run: what the pool says, beside what is so for all jobs."""
+    """Place a pod on the nodes of its pool, beside what holds for all jobs."""
     pool = work.pool
     if pool is None:
         return body

@@ -20,8 +20,8 @@ _FIRST, _SLOWEST = 0.5, 10.0
 class Listening(ABC):
     """One connection to what an engine tells, in a thread, for any number of listeners.
 
-    Whoever listens is also woken when the connection breaks or comes back: then anything may have
-    happened, and one must look.
+    Listeners are also woken when the connection breaks or comes back: then anything may have
+    happened, and they must look.
 
     Args:
         what: what is listened to, for people.
@@ -36,7 +36,7 @@ class Listening(ABC):
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
         self._stream: Any = None
-        """What is being read, for :meth:`_hang_up`."""
+        """The stream that is being read, for :meth:`_hang_up`."""
 
     @abstractmethod
     def _follow(self) -> None:
@@ -94,7 +94,7 @@ class Listening(ABC):
         with self._lock:
             listeners = list(self._listeners.get(name, ()))
         for loop, event in listeners:
-            # A loop that was closed has nobody left to wake.
+            # A loop that was closed has no listener left to wake.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(event.set)
 

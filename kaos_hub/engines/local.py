@@ -12,10 +12,11 @@ from weakref import WeakValueDictionary
 
 from traitlets import Bool, Int
 
-from kaos_hub.engines import interpreters, sandbox
+from kaos_hub.engines import interpreters, machine, sandbox
 from kaos_hub.engines.base import ROOT, Build, JobSpec, Materialise, Phase, Run
 from kaos_hub.engines.supervised import ProcessEngine
 from kaos_hub.errors import InvalidRequest
+from kaos_hub.models import Capacity
 
 _Prepared = tuple[list[str], dict[str, str], str | None]
 """Command, variables, and where it starts."""
@@ -23,14 +24,15 @@ _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 class LocalEngine(ProcessEngine):
-    """Builds virtual environments; runs commands in a sandbox where bubblewrap works."""
+    """Builds virtual environments; runs commands in a sandbox where one can be made."""
 
     name: ClassVar[str] = "local"
     images: ClassVar[bool] = False
 
     use_sandbox = Bool(
         True,
-        help="Use bubblewrap if it works here. Without it the promised paths are only variables.",
+        help="Use a sandbox if one can be made here (by bubblewrap, else by kaos_hub itself)."
+        " Without one the promised paths are only variables.",
     ).tag(config=True)
 
     interpreter_ttl = Int(
@@ -63,7 +65,7 @@ class LocalEngine(ProcessEngine):
 
     @property
     def sandboxed(self) -> bool:
-        """Whether commands run in a sandbox."""
+        """Return whether commands run in a sandbox."""
         return self.use_sandbox and sandbox.available()
 
     async def submit(self, spec: JobSpec) -> None:
@@ -72,7 +74,7 @@ class LocalEngine(ProcessEngine):
             case Build() as build:
                 await self._run_module(spec, "kaos_hub.engines.local_build", self._build(build))
             case Materialise() as work:
-                # Whoever owns the files could write through a hard link into the store.
+                # Unsandboxed work could write through a hard link into the store.
                 await self._materialise(spec, work, link=self.sandboxed)
             case Run() as run:
                 await self._run(spec, run)
@@ -84,6 +86,8 @@ class LocalEngine(ProcessEngine):
             *("--source", str(self.places.path(work.source)), "--context", work.context),
             *("--target", str(self._data.environments / work.key)),
             *("--kernels", str(self._data.path / "kernels")),
+            # What has no version (``-e folder``) could not be asked for.
+            *("--packages", *(each for each in work.packages if not each.startswith("-"))),
         ]
 
     async def _run(self, spec: JobSpec, work: Run) -> None:
@@ -101,15 +105,13 @@ class LocalEngine(ProcessEngine):
 
     def _wrapped(self, spec: JobSpec, work: Run) -> _Prepared:
         """In a sandbox it sees everything where it should be, and no data directory."""
-        ticket = self._ticket(spec) if work.ticket else ""
-        mounts = [*self._scratch.make(spec.name, work, ticket), *work.mounts]
+        mounts = [*self._scratch.make(spec.name, work, self._pass(spec, work)), *work.mounts]
         argv = sandbox.wrap(self._command(work), mounts, [self._data.path], workdir=work.workdir)
         return argv, work.environment, None
 
     def _linked(self, spec: JobSpec, work: Run) -> _Prepared:
         """Without one, everything is below a directory of which a variable tells."""
-        ticket = self._ticket(spec) if work.ticket else ""
-        root = self._scratch.make_one_root(spec.name, work, ticket)
+        root = self._scratch.make_one_root(spec.name, work, self._pass(spec, work))
         there = root / (work.workdir or "").lstrip("/")
         workdir = str(there) if work.workdir and there.is_dir() else work.workdir
         return self._command(work), {**work.environment, ROOT: str(root)}, workdir
@@ -127,14 +129,29 @@ class LocalEngine(ProcessEngine):
             self._resolved[image] = (time.monotonic(), found)
         return found
 
+    def substitution(self, image: str, resolved: str) -> str:
+        """Return a note if the Python's minor version is not the image's; else nothing."""
+        return interpreters.mismatch(image, resolved.split("-")[1])
+
+    async def capacity(self) -> Capacity:
+        """Cores and memory of this machine."""
+        return machine.capacity()
+
+    @property
+    def lacks(self) -> str:  # type: ignore[override]
+        """Without a sandbox: the promised paths."""
+        if self.sandboxed:
+            return ""
+        why = sandbox.why() if self.use_sandbox else "it is turned off"
+        return (
+            f"There is no sandbox here ({why}): paths such as /kaos/data and /pfs/data do not"
+            " exist, only the variables that name them"
+        )
+
     def problems(self) -> list[str]:
-        """What is weaker here than promised."""
+        """List what is weaker here than promised."""
         found = [
             "The local engine enforces no cpu or memory: a notebook may use the whole machine.",
             "The local engine runs no Dockerfile: it installs requirements.txt, no more.",
         ]
-        if not self.use_sandbox:
-            found.append("The sandbox is turned off: /kaos/source and others are only variables.")
-        elif reason := sandbox.why():
-            found.append(f"No sandbox: {reason}. /kaos/source and others are only variables.")
-        return found
+        return [*found, *filter(None, [self.lacks])]

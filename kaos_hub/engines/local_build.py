@@ -9,21 +9,25 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import uv
-from dockerfile_parse import DockerfileParser
 
+from kaos_hub.dockerfile import final_base, instructions
 from kaos_hub.engines import interpreters, kernel_set, pip_settings
 from kaos_hub.engines.interpreters import Interpreter
+from kaos_hub.errors import Unsupported
 
 MARK = "kaos.json"
+_PINNED = re.compile(r"[A-Za-z0-9._-]+==[^\s;@]+")
 _PROJECT = ("pyproject.toml", "setup.py")
 _NOT_RUN = ("RUN", "COPY", "ADD", "ENV", "USER", "SHELL", "WORKDIR")
 _PACKAGES = '''\
@@ -53,18 +57,22 @@ class BuildError(Exception):
 class Builder:
     """One build, from nothing to an environment that is whole."""
 
-    def __init__(self, source: Path, context: str, target: Path, kernels: Path) -> None:
+    def __init__(
+        self, source: Path, context: str, target: Path, kernels: Path, packages: Sequence[str] = ()
+    ) -> None:
         self._source = source
         self._context = context
         self._target = target
         self._kernels = kernels
+        # What lies in a folder or repository has no version to ask for; the source names it.
+        self._wanted = [each for each in packages if _PINNED.fullmatch(each)]
         self._environ = pip_settings.uv_environment(os.environ) | {
             "UV_LINK_MODE": "copy",
             "UV_NO_PROGRESS": "1",
             "UV_PYTHON_DOWNLOADS": "never",
         }
 
-    def run(self) -> dict[str, str]:
+    def run(self) -> dict[str, Any]:
         """Build, unless it is there already; what the environment is.
 
         Raises:
@@ -90,9 +98,9 @@ class Builder:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _known(self) -> dict[str, str] | None:
+    def _known(self) -> dict[str, Any] | None:
         try:
-            known: dict[str, str] = json.loads((self._target / MARK).read_bytes())
+            known: dict[str, Any] = json.loads((self._target / MARK).read_bytes())
         except FileNotFoundError:
             return None
         # one that was moved here with its data directory still points to where it was made
@@ -104,7 +112,7 @@ class Builder:
             Path(directory).chmod(0o700)
         shutil.rmtree(self._target, ignore_errors=True)
 
-    def _build(self) -> dict[str, str]:
+    def _build(self) -> dict[str, Any]:
         interpreter = self._choose()
         python = self._target / "bin" / "python"
         print("Step 2/4 : virtual environment", flush=True)
@@ -114,7 +122,10 @@ class Builder:
         kernel_set.ensure(self._kernels, interpreter, self._into(interpreter))
         self._add_packages_path(interpreter)
         _protect(self._target)
-        result = {"python": str(python), "version": interpreter.version}
+        result = {
+            "python": str(python), "version": interpreter.version,
+            "packages": self._installed(python),
+        }  # fmt: skip
         draft = self._target / f".{MARK}"
         draft.write_text(json.dumps(result))
         draft.replace(self._target / MARK)
@@ -145,8 +156,26 @@ class Builder:
         if any(found for name in _PROJECT for found in context.rglob(name)):
             context = self._writable_source() / self._context
         # From where pip would run in a Dockerfile, for paths in the file.
-        self._uv("pip", "install", "--python", str(python), "--compile-bytecode",
-                 "--requirement", "requirements.txt", cwd=context)  # fmt: skip
+        install = ("pip", "install", "--python", str(python), "--compile-bytecode")
+        asked = ("--requirement", "requirements.txt")
+        if not self._wanted:
+            self._uv(*install, *asked, cwd=context)
+            return
+        print(f"With the {len(self._wanted)} versions that were installed before.", flush=True)
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as lock:
+            lock.write("\n".join(self._wanted))
+            lock.flush()
+            self._uv(*install, *asked, "--constraint", lock.name, cwd=context)
+            # Also what nothing asks for: pip itself, and what another index had beside it.
+            self._uv(*install, "--no-deps", "--requirement", lock.name)
+
+    def _installed(self, python: Path) -> list[str]:
+        """All that is installed, as ``name==version`` or as where it comes from."""
+        command = [uv.find_uv_bin(), "pip", "freeze", "--python", str(python)]
+        done = subprocess.run(
+            command, env=self._environ, capture_output=True, text=True, check=False
+        )
+        return sorted(done.stdout.splitlines())
 
     def _writable_source(self) -> Path:
         """A copy of the bundle: who builds a package writes into its folder, and ours is shared.
@@ -185,7 +214,10 @@ class Builder:
 
 
 def _protect(environment: Path) -> None:
-    """Nobody adds to it by accident: what a notebook installs goes elsewhere."""
+    """Make the environment's folders read-only, so that nothing is added to them by accident.
+
+    What a notebook installs goes elsewhere.
+    """
     for directory, _, _ in os.walk(environment):
         if Path(directory) != environment:
             Path(directory).chmod(0o555)
@@ -193,16 +225,12 @@ def _protect(environment: Path) -> None:
 
 def read_dockerfile(path: Path) -> tuple[str, list[int]]:
     """The image that the last stage begins from, and the lines that we do not run."""
-    parser = DockerfileParser(str(path), cache_content=True)
-    stages: dict[str, str] = {}
-    image = ""
-    for words in (s["value"].split() for s in parser.structure if s["instruction"] == "FROM"):
-        names = [w for w in words if not w.startswith("--")] or [""]
-        image = stages.get(names[0].lower(), names[0])
-        if len(names) == 3:
-            stages[names[2].lower()] = image
-    not_run = [s["startline"] + 1 for s in parser.structure if s["instruction"] in _NOT_RUN]
-    return image if "$" not in image else str(parser.baseimage or ""), not_run
+    text = path.read_text("utf-8", "replace")
+    try:
+        image = final_base(text)
+    except Unsupported:
+        image = ""
+    return image, [i.line for i in instructions(text) if i.word in _NOT_RUN]
 
 
 def _stop(*_: object) -> NoReturn:
@@ -217,10 +245,13 @@ def main() -> int:
     parser.add_argument("--context", required=True)
     parser.add_argument("--target", type=Path, required=True)
     parser.add_argument("--kernels", type=Path, required=True)
+    parser.add_argument("--packages", nargs="*", default=[])
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
     try:
-        result = Builder(given.source, given.context, given.target, given.kernels).run()
+        result = Builder(
+            given.source, given.context, given.target, given.kernels, given.packages
+        ).run()
     except BuildError as e:
         print(e, flush=True)
         return 1

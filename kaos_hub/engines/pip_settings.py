@@ -1,4 +1,4 @@
-"""How pip is set up on this machine, said in uv's words.
+"""The settings of pip on this machine, as settings of uv.
 
 uv reads its own settings only, but people (and whole companies) tell pip where packages come from.
 """
@@ -31,13 +31,13 @@ def uv_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def no_index(environ: Mapping[str, str]) -> bool:
-    """Whether pip may ask no index at all. uv has no variable for that, only ``--no-index``."""
+    """Return whether pip must ask no index. uv has no variable for that, only ``--no-index``."""
     said = pip_settings(environ).get("no-index", "")
     return said.strip().lower() in ("1", "true", "yes", "on")
 
 
 def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """What pip would be told by its files and variables, the later winning."""
+    """Return pip's settings from its files and variables, the later winning."""
     found: dict[str, str] = {}
     for path in _files(environ):
         parser = configparser.RawConfigParser()

@@ -1,4 +1,4 @@
-"""Where an engine has trees and homes, and how its workloads see them."""
+"""The places where an engine has trees and homes, and the mounts by which workloads see them."""
 
 import asyncio
 import contextlib
@@ -14,11 +14,11 @@ class Places(ABC):
     """Trees are shared by digest and never written to; a home is one notebook's, and stays."""
 
     here: ClassVar[bool] = False
-    """Whether workloads see folders of the machine that the service runs on."""
+    """True if workloads see folders of the machine that the service runs on."""
 
     @abstractmethod
     async def has_tree(self, digest: str) -> bool:
-        """Whether a tree need not be laid out (any more) before a workload can see it.
+        """Return whether a workload can see a tree without its being laid out first.
 
         Raises:
             EngineUnavailable: the engine does not answer.
@@ -26,26 +26,26 @@ class Places(ABC):
 
     @abstractmethod
     def tree(self, digest: str, target: str, path: str = "") -> Mount:
-        """How a workload sees a tree, or what lies at ``path`` in it, at ``target``."""
+        """Return the mount of a tree, or of what lies at ``path`` in it, at ``target``."""
 
     def runtime(self, target: str) -> Mount | None:
-        """How notebooks see the runtime at ``target``; None: who starts them sees to that."""
+        """Return the mount of the runtime at ``target``; None: the spawner provides it."""
         return None
 
     @abstractmethod
     def home(self, notebook_id: str, target: str) -> Mount:
-        """How a notebook sees its home. Whoever starts the notebook makes it, if need be."""
+        """Return the mount of a notebook's home, which the spawner makes if it is not there."""
 
     @abstractmethod
     async def remove_home(self, notebook_id: str) -> None:
         """Delete a home for good. One that was never made, or is gone, is fine."""
 
     shares_volumes: bool = True
-    """Whether several running notebooks can have one volume."""
+    """True if several running notebooks can have one volume."""
 
     @abstractmethod
     def volume(self, volume_id: str, target: str, read_only: bool) -> Mount:
-        """How a notebook sees a volume. Whoever starts the notebook makes it, if need be."""
+        """Return the mount of a volume. It is made, if need be, when a notebook with it starts."""
 
     @abstractmethod
     async def remove_volume(self, volume_id: str) -> None:
@@ -70,7 +70,7 @@ class MachinePlaces(Places):
         self._trees, self._homes, self._volumes = trees, homes, volumes
 
     def path(self, digest: str) -> Path:
-        """Where a tree is laid out; of no tree at all (``""``), an empty folder."""
+        """Return the folder in which a tree is laid out; for no tree (``""``), an empty folder."""
         if digest:
             return self._trees / digest.removeprefix("blake3:")
         nothing = self._trees / "none"
@@ -78,7 +78,7 @@ class MachinePlaces(Places):
         return nothing
 
     async def has_tree(self, digest: str) -> bool:
-        """Whether it is laid out."""
+        """Return whether a tree is laid out."""
         return self.path(digest).is_dir()
 
     def tree(self, digest: str, target: str, path: str = "") -> Mount:

@@ -1,4 +1,4 @@
-"""Supervised processes: work on this machine that outlives whoever started it.
+"""Supervised processes: work on this machine that outlives the process that started it.
 
 Used by the local engine for everything, by the docker engine for what is a client of the Engine,
 and by the local spawner for notebooks. :mod:`kaos_hub.engines.supervisor` tells what lies in a
@@ -36,6 +36,8 @@ _BEYOND_GRACE = 40.0
 """Seconds that ending may take after the grace; the supervisor gives up earlier than that."""
 
 DEFAULT_CAP = 64 << 20
+_BETTER = (Cause.OUT_OF_MEMORY, Cause.STORAGE, Cause.CONFIGURATION, Cause.TRANSFER)
+"""Causes that work may give itself for its failure."""
 
 
 class Processes:
@@ -54,7 +56,7 @@ class Processes:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def path(self, name: str) -> Path:
-        """Where the workload's files are.
+        """Return the folder of the workload's files.
 
         Raises:
             InvalidName: the name could not be a directory's.
@@ -119,7 +121,7 @@ class Processes:
             raise EngineUnavailable(f"Cannot start {path.name} in {path.parent}: {e}") from None
 
     def observe(self, name: str) -> Observation:
-        """How it is. Cheap: a few system calls, no process is started."""
+        """Return the state of a workload. Cheap: a few system calls, no process is started."""
         path = self.path(name)
         ending = _read_json(path / "exit.json")
         if ending is None:
@@ -128,7 +130,7 @@ class Processes:
             ending = _read_json(path / "exit.json")
         if ending is not None:
             return _ended(ending)
-        # Without this file nobody ever began: whoever submits again starts it.
+        # Without this file it was never started: the next submit starts it.
         if not (path / "started.json").exists():
             return Observation(Phase.ABSENT)
         return Observation(Phase.LOST, Cause.LOST, _why_lost(path), started=_started(path))
@@ -343,6 +345,8 @@ def _ended(ending: dict[str, Any]) -> Observation:
     result = dict(ending["result"])
     # A failing work may say better than its exit code why.
     message = phase is Phase.FAILED and cause is Cause.ERROR and result.get("message")
+    if message and result.get("cause") in _BETTER:
+        cause = Cause(result["cause"])
     return Observation(
         Phase.LOST if cause is Cause.LOST else phase,
         cause,

@@ -1,4 +1,7 @@
-"""Bubblewrap: the promised paths (``/kaos/source``, ``/home/kaos``, …), not made on the host.
+"""Sandboxes: the promised paths (``/kaos/source``, ``/home/kaos``, …), not made on the host.
+
+Bubblewrap makes them where it is installed, else :mod:`.namespaces`, a program of ours that does
+the same. Either needs namespaces that the user may make.
 
 What is wrapped sees the machine as its user does, but: bundles and environments are mounted
 read-only, the directories to hide are empty, it sees no process but its own, directories appear
@@ -11,25 +14,46 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from kaos_hub.engines import namespaces
 from kaos_hub.models import Mount
 
 HOME = "/home/kaos"
-_TRIAL_SECONDS = 20
+_TRIAL_SECONDS = 30
+_PAUSES = (0.2, 1.0)
+"""Seconds before the second and the third try."""
 
 
 def available() -> bool:
-    """Whether it works here, for this user: it is tried, once."""
+    """Return whether a sandbox works here, for this user: it is tried, once."""
     return not why()
+
+
+def how() -> str:
+    """Say in words whether bubblewrap is used here, or kaos_hub does the same."""
+    return "works" if shutil.which("bwrap") else "not installed, kaos_hub does the same"
 
 
 @functools.cache
 def why() -> str:
-    """What keeps it from working here; empty if it works."""
-    if not shutil.which("bwrap"):
-        return "bubblewrap is not installed (the package is called bubblewrap)"
+    """Return what keeps it from working here; empty if it works.
+
+    The answer is kept for the life of the process, so a busy machine gets more than one try.
+    """
+    for pause in _PAUSES:
+        found = _trial()
+        if not found:
+            return ""
+        time.sleep(pause)
+    return _trial()
+
+
+def _trial() -> str:
+    """Run a command in a sandbox and return what kept it from working."""
+    there = shutil.which("bwrap")
     try:
         tried = subprocess.run(
             wrap(["true"], home=Path("/"), workdir="/"),
@@ -38,11 +62,22 @@ def why() -> str:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as e:
-        return f"bubblewrap cannot be started: {e}"
+        return f"a sandbox cannot be started: {e}"
     if tried.returncode == 0:
         return ""
     complaint = tried.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    return f"bubblewrap does not work for this user ({complaint}); are user namespaces turned off?"
+    if there:
+        return f"bubblewrap does not work for this user ({complaint}): are namespaces turned off?"
+    return (
+        "bubblewrap is not installed (the package is called bubblewrap), and without it this user"
+        f" may make no namespaces ({complaint})"
+    )
+
+
+def _program() -> list[str]:
+    """Find the program that makes the sandbox, now: the PATH in there is the user's to set."""
+    there = shutil.which("bwrap")
+    return [there] if there else [sys.executable, "-I", "-S", namespaces.__file__]
 
 
 def wrap(
@@ -54,7 +89,7 @@ def wrap(
 ) -> list[str]:
     """The command that runs ``argv`` in a sandbox; ending its first process ends all of it.
 
-    The environment passes through: it does not belong on a command line, which everybody can read.
+    The environment passes through: it does not belong on a command line, which all users can read.
 
     Args:
         argv: what to run.
@@ -67,8 +102,7 @@ def wrap(
     hidden = [p.resolve() for p in hide if p.is_dir()]
     targets = [Path(m.target) for m in seen]
     return [
-        # Found now: the PATH in there is the user's to set.
-        shutil.which("bwrap") or "bwrap",
+        *_program(),
         # Its parent is a supervisor, which outlives the Hub. Without this one, what is inside would
         # outlive a killed supervisor.
         "--die-with-parent",
@@ -127,7 +161,7 @@ def _host(directory: Path, missing: list[Path]) -> list[str]:
 
 
 def _entries(directory: Path) -> list[Path]:
-    """What is in a directory; of one that we may not list, at least what we surely need."""
+    """List a directory; if that is not allowed, at least what we surely need in it."""
     try:
         return sorted(directory.iterdir())
     except PermissionError:

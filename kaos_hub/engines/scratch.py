@@ -5,10 +5,11 @@ import contextlib
 import os
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from kaos_hub.engines.base import TICKET, Run
+from kaos_hub.engines.base import IDENTITY, TICKET, Run
 from kaos_hub.errors import EngineUnavailable
 from kaos_hub.models import Mount
 
@@ -17,8 +18,17 @@ _UNDER_ONE_ROOT = "root"
 _TICKETS = str(PurePosixPath(TICKET).parent)
 
 
+@dataclass(frozen=True)
+class Pass:
+    """The ticket and certificate with which a workload is let in at the service."""
+
+    ticket: str
+    identity: str = ""
+    """Its certificate; empty where the hub's parts speak plain HTTP."""
+
+
 class Scratch:
-    """What workloads write to: ``<directory>/<workload>/<number>``, one for each target.
+    """Directories that workloads write to: ``<directory>/<workload>/<number>``, one per target.
 
     Args:
         directory: where all of it lies.
@@ -29,8 +39,8 @@ class Scratch:
         self._directory = directory
         self._uid = uid if uid is not None and os.geteuid() == 0 else None
 
-    def make(self, name: str, work: Run, ticket: str = "") -> list[Mount]:
-        """Make the directories of a workload that has not begun, with its ticket in them.
+    def make(self, name: str, work: Run, given: Pass | None = None) -> list[Mount]:
+        """Make the directories of a workload that has not begun, with what lets it in.
 
         Returns:
             How it sees them; to be mounted before what lies in them.
@@ -46,11 +56,11 @@ class Scratch:
             for place in places.values():
                 self._folder(place)
             self._points(work, places)
-            if work.ticket:
-                self._write(places[_TICKETS] / PurePosixPath(TICKET).name, ticket)
+            if given:
+                self._let_in(places[_TICKETS], given)
         return [Mount(source=str(p), target=t, read_only=False) for t, p in places.items()]
 
-    def make_one_root(self, name: str, work: Run, ticket: str = "") -> Path:
+    def make_one_root(self, name: str, work: Run, given: Pass | None = None) -> Path:
         """The same below one directory, with links instead of mounts; that directory.
 
         Raises:
@@ -65,21 +75,40 @@ class Scratch:
                 self._folder(link.parent)
                 if not link.is_symlink():
                     link.symlink_to(mount.source)
-            if work.ticket:
-                self._write(root / TICKET.lstrip("/"), ticket)
+            if given:
+                self._let_in(root / _TICKETS.lstrip("/"), given)
         return root
 
-    def keep_ticket(self, name: str, ticket: str) -> Path:
-        """The file with the ticket of a program of ours that writes to none of these directories.
+    def keep_ticket(self, name: str, given: Pass) -> Path:
+        """The file with the ticket of a program of ours that writes to none of these directories;
+        that with its certificate, if there is one, is beside it.
 
         Raises:
             EngineUnavailable: it cannot be written.
         """
-        path = self._directory / name / "ticket"
+        folder = self._directory / name
         with _explained(name):
-            self._folder(path.parent)
-            self._write(path, ticket)
-        return path
+            self._folder(folder)
+            self._let_in(folder, given)
+        return folder / PurePosixPath(TICKET).name
+
+    def keep(self, name: str, folder: str, files: Mapping[str, str]) -> Path:
+        """A folder with files that a workload reads, made anew.
+
+        Args:
+            name: the workload's.
+            folder: the folder's.
+            files: their names and content, in the order in which they are written.
+
+        Raises:
+            EngineUnavailable: it cannot be written.
+        """
+        place = self._directory / name / folder
+        with _explained(name):
+            self._folder(place)
+            for file, text in files.items():
+                self._write(place / file, text)
+        return place
 
     def names(self) -> list[str]:
         """All workloads that have such directories, and what is left of interrupted removals."""
@@ -88,7 +117,7 @@ class Scratch:
         return []
 
     def forgotten(self, name: str) -> bool:
-        """Whether that is what an interrupted removal left."""
+        """Return whether a name of :meth:`names` is what an interrupted removal left."""
         return name.startswith(_GRAVE)
 
     async def remove(self, name: str) -> None:
@@ -127,6 +156,11 @@ class Scratch:
         path.mkdir(mode=0o700)
         if self._uid is not None and self._directory not in (path, path.parent):
             os.chown(path, self._uid, self._uid)
+
+    def _let_in(self, folder: Path, given: Pass) -> None:
+        self._write(folder / PurePosixPath(TICKET).name, given.ticket)
+        if given.identity:
+            self._write(folder / PurePosixPath(IDENTITY).name, given.identity)
 
     def _write(self, path: Path, text: str) -> None:
         path.unlink(missing_ok=True)

@@ -1,20 +1,22 @@
-"""What engines share that run (some of) their work as supervised processes."""
+"""Base classes of engines that run (some of) their work as supervised processes."""
 
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from traitlets import List, Unicode
 
-from kaos_hub.engines.base import JobSpec, Materialise, Observation, Phase
+from kaos_hub import tls
+from kaos_hub.engines.base import IDENTITY, JobSpec, Materialise, Observation, Phase
 from kaos_hub.engines.configurable import ConfigurableEngine
 from kaos_hub.engines.places import MachinePlaces
 from kaos_hub.engines.process import Processes
-from kaos_hub.engines.scratch import Scratch
+from kaos_hub.engines.scratch import Pass, Scratch
 
 
 class SupervisedEngine(ConfigurableEngine):
@@ -36,7 +38,7 @@ class SupervisedEngine(ConfigurableEngine):
 
     @cached_property
     def places(self) -> MachinePlaces:
-        """Where trees and homes lie: in the data directory."""
+        """The places where trees and homes lie: in the data directory."""
         return MachinePlaces(self._data.trees, self._data.homes, self._data.volumes)
 
     @cached_property
@@ -48,7 +50,7 @@ class SupervisedEngine(ConfigurableEngine):
         return Scratch(self._data.scratch, self.uid)
 
     async def _sweep(self) -> None:
-        """Delete what workloads wrote that are no more: whoever was to do it has died."""
+        """Delete what workloads wrote that are gone: the process that was to do it has died."""
         for name in self._scratch.names():
             left = self._scratch.forgotten(name)
             if left or (await self._observe(name)).phase is Phase.ABSENT:
@@ -66,24 +68,33 @@ class SupervisedEngine(ConfigurableEngine):
             if any(fnmatch(name, pattern) for pattern in self.job_environment)
         }
 
-    async def _run_module(self, spec: JobSpec, module: str, arguments: Sequence[str]) -> None:
-        """Run a module of ours as the workload."""
+    async def _run_module(
+        self,
+        spec: JobSpec,
+        module: str,
+        arguments: Sequence[str],
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Run a module of ours as the workload, with more variables than others have."""
         argv = [sys.executable, "-I", "-m", module, *arguments]
-        environment = self._environment() | {"PYTHONUNBUFFERED": "1"}
+        environment = self._environment() | {"PYTHONUNBUFFERED": "1", **more}
         await self._processes.submit(
             spec.name, argv, environment, deadline=spec.deadline, cap=self.log_limit
         )
 
     async def _materialise(self, spec: JobSpec, work: Materialise, link: bool) -> None:
-        """Lay a tree out. Hard links are only for where nobody can write through them."""
+        """Lay a tree out. Hard links are only for where no workload can write through them."""
         target = str(self.places.path(work.digest))
         if not work.store.startswith("http"):
             arguments = [work.digest, work.store, target, *(["--link"] if link else [])]
             await self._run_module(spec, "kaos_hub.stores.layout", arguments)
             return
-        ticket = self._scratch.keep_ticket(spec.name, self._ticket(spec, [work.digest]))
+        given = Pass(self._ticket(spec, [work.digest]), self._identity(spec))
+        ticket = self._scratch.keep_ticket(spec.name, given)
         arguments = ["--url", work.store, "--ticket", str(ticket), f"--tree={work.digest}={target}"]
-        await self._run_module(spec, "kaos_hub.inside.fetch", arguments)
+        identity = str(ticket.with_name(PurePosixPath(IDENTITY).name))
+        more = {tls.VARIABLE: identity} if given.identity else {}
+        await self._run_module(spec, "kaos_hub.inside.fetch", arguments, more)
 
 
 class ProcessEngine(SupervisedEngine):
@@ -110,6 +121,6 @@ class ProcessEngine(SupervisedEngine):
         return self._processes.logs(name, offset)
 
     async def has(self, result: dict[str, Any]) -> bool:
-        """Whether a built environment is whole and its Python still there."""
+        """Return whether a built environment is whole and its Python still there."""
         python = Path(str(result.get("python") or "/-"))
         return os.access(python, os.X_OK) and (python.parent.parent / "kaos.json").exists()

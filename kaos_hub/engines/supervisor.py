@@ -8,7 +8,7 @@ detaches itself, so it outlives the service and the Hub; its parent returns once
 ``lock``        locked as long as the supervisor lives: the one sign of life; process ids are reused
 ``started.json`` when, and the supervisor's process id
 ``control``     a FIFO; any byte makes the supervisor look for ``cancel.json``
-``cancel.json`` somebody wants it to end
+``cancel.json`` a request to end it, with the grace in seconds
 ``output.log``  stamped lines
 ``result.json`` what the work may leave, a JSON object; its path is in ``$KAOS_RESULT``
 ``exit.json``   how it ended; written whole, and last
@@ -251,7 +251,7 @@ class Supervisor:
     def _end_what_must_end(self) -> None:
         now = time.monotonic()
         if self._told_to_stop:
-            # Nobody of ours does that: the machine is going down.
+            # No process of ours does that: the machine is going down.
             self._end("lost", "ended from outside: its supervisor was told to stop", 1.0)
         if not self._ending and self._deadline is not None and now >= self._deadline:
             message = f"its deadline of {self._spec['deadline']:g} s passed"
@@ -303,7 +303,7 @@ class Supervisor:
                 time.sleep(0.5)
 
     def _result(self) -> tuple[dict[str, Any], str]:
-        """What the work left, and what is wrong with it."""
+        """Read the result that the work left; return it, and what is wrong with it."""
         try:
             with (self._dir / "result.json").open("rb") as file:
                 result = json.loads(file.read(_RESULT_LIMIT))
@@ -369,7 +369,7 @@ def main(directory: Path) -> int:
 
 
 def _tell(pipe: int) -> None:
-    # Whoever started us may be dead by now, and its pipe closed.
+    # The process that started us may be dead by now, and its pipe closed.
     with contextlib.suppress(BrokenPipeError):
         os.write(pipe, b"1")
     os.close(pipe)

@@ -1,4 +1,4 @@
-"""What runs in a container: of a notebook, start, working copy, kernels, extension; `fetch`."""
+"""Code that runs in containers: a notebook's start, working copy, kernels, extension; `fetch`."""
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:

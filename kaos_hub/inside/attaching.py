@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kaos_hub.errors import Conflict, KaosError, Unavailable
-from kaos_hub.inside import variables
 from kaos_hub.inside.fetch_place import discard
 from kaos_hub.models import ErrandOrder, ErrandReport
 
@@ -46,7 +45,7 @@ def attach(
 
     Raises:
         KaosError: it cannot be had, or something of the user's is in its place. Nothing is changed.
-        Over: nobody waits for it any more; nothing is changed.
+        Over: the service has ended this errand; nothing is changed.
         OSError: it cannot be written.
     """
     assert order.digest is not None
@@ -74,7 +73,7 @@ def attach(
 
 
 class _Memory:
-    """Which versions lie there: name → digest; empty while one takes another's place."""
+    """The versions that lie there: name → digest; empty while one takes another's place."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -102,8 +101,6 @@ def _fetch(
     tell: Callable[[ErrandReport], object],
     stopped: threading.Event,
 ) -> None:
-    environ = dict(os.environ)
-    variables.put_aside(environ)
     private.mkdir(mode=0o700, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", prefix="ticket-", dir=private) as ticket:
         ticket.write(order.ticket)
@@ -112,7 +109,7 @@ def _fetch(
             sys.executable, "-I", "-m", "kaos_hub.inside.fetch", "--no-sync", "--url", url,
             "--ticket", ticket.name, "--tree", f"{order.digest}={target}",
         ]  # fmt: skip
-        with _running(command, environ) as process, _ended(process, stopped):
+        with _running(command, dict(os.environ)) as process, _ended(process, stopped):
             _follow(process, tell)
             problem = process.stderr.read().strip() if process.stderr else ""
             code = process.wait()

@@ -25,7 +25,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def folder(kept: Path, pinned: str) -> Path:
-    """Where a base is kept."""
+    """Return the folder in which a base is kept."""
     return kept / Reference.parse(pinned).digest.removeprefix("sha256:")
 
 

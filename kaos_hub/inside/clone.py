@@ -59,11 +59,11 @@ _SENSELESS = (
     UnresolvedDeltas, UnsupportedExtension, UnsupportedVersion, ValueError, WrongObjectException,
     struct.error, zlib.error,
 )  # fmt: skip
-"""What dulwich may make of what a server sends."""
+"""Errors that dulwich may raise for content that a server sends."""
 
 
 class TooLong(Exception):
-    """It takes longer than it may."""
+    """A clone that takes longer than it may."""
 
 
 class Cloning:
@@ -224,7 +224,10 @@ def _end(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def _unforeseen(kind: type[BaseException], e: BaseException, _: object) -> None:
-    """Whoever began this tells that it ended; nobody can use a traceback."""
+    """Print an error in one line: a traceback is of no use to users.
+
+    The notebook's server, which began this program, tells that it ended.
+    """
     print(f"kaos: git: {kind.__name__}: {e}", flush=True)
 
 

@@ -1,8 +1,8 @@
-"""Where clones lie in a working directory, and how one knows them again.
+"""The places of clones in a working directory, and the record by which they are known again.
 
-What a clone is of stands in its own ``.git``: it comes with the clone, complete, in the moment in
-which that is renamed to its place, and stays with it if somebody renames it. Standard library only:
-each start of a notebook looks.
+The record of a clone stands in its own ``.git``: it comes with the clone, complete, in the moment
+in which that is renamed to its place, and stays with it if a user renames it. Standard library
+only: each start of a notebook looks.
 """
 
 import errno

@@ -37,7 +37,7 @@ class Made:
     branch: str = ""
     """The branch that it is on; empty if on none."""
     whole: bool = False
-    """Whether all of the history is there."""
+    """True if all of the history was fetched."""
     files: int = 0
     submodules: list[str] = field(default_factory=list)
     pointers: list[str] = field(default_factory=list)
@@ -81,7 +81,7 @@ def make(
 
 @dataclass
 class _Chosen:
-    """What of a repository is wanted."""
+    """The part of a repository that is wanted."""
 
     name: bytes
     """Of a branch or tag, in full; empty if it is a commit."""
@@ -148,7 +148,7 @@ def _choose(refs: dict[bytes, bytes], repository: Repository) -> _Chosen | None:
 
 
 def _unknown(repository: Repository, server: Server) -> str:
-    """That there is no such branch or tag, and what there is."""
+    """Return the sentence that there is no such branch or tag, and what there is."""
     refs = server.get_refs("", ref_prefix=[_BRANCH, _TAG]).refs
     names = [
         name.removeprefix(start).decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""How a clone goes is told: to the notebook's log, to the service, and in a file if it failed."""
+"""Reports of a clone: to the notebook's log, to the service, and in a file if it failed."""
 
 import os
 import threading
@@ -30,7 +30,7 @@ _PAUSE = 3.0
 
 
 class Unwanted(Exception):
-    """Nobody wants this clone any more."""
+    """A clone that the notebook is no longer to have."""
 
 
 class Teller:
@@ -59,7 +59,7 @@ class Teller:
             print(f"kaos: git: {line}", flush=True)
 
     def credentials(self) -> GitCredentials | None:
-        """What the user gave for this repository, if that was not handed out before.
+        """Return the login that the user gave for this repository, if it was not handed out before.
 
         Raises:
             Unwanted: the notebook is to have another repository, or none.
@@ -124,7 +124,7 @@ class Teller:
         except Over:
             raise Unwanted from None
         except KaosError as e:
-            # What is cloned counts, not who hears of it.
+            # The clone counts, not that the service hears of it.
             self.say(f"the service did not hear that: {e.message}")
             self._told = time.monotonic() + _UNHEARD
 

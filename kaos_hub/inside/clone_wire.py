@@ -1,4 +1,4 @@
-"""What a clone asks of the server of its repository: every step of it is judged, and counted."""
+"""Requests of a clone to the server of its repository: every step is judged, and counted."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ _GIT = "application/x-git-"
 
 
 class LoginWanted(Exception):
-    """The server shows this repository only to some.
+    """A refusal by a server that shows this repository only to some.
 
     Args:
         refused: whether it was given a login.

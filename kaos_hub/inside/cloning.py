@@ -13,10 +13,10 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from kaos_hub.inside import clone_record, variables
+from kaos_hub.inside import clone_record
 
 DRAFT = "clone-"
-"""How the folders in ``~/.kaos`` begin in which clones are made."""
+"""Prefix of the folders in ``~/.kaos`` in which clones are made."""
 
 _lock = threading.Lock()
 _under_way: dict[str, "Cloning"] = {}
@@ -63,7 +63,6 @@ class Cloning:
 
     def _run(self) -> None:
         environ = {**os.environ, "KAOS_GIT": self._order, "KAOS_HOME": str(self._home)}
-        variables.put_aside(environ)
         command = [sys.executable, "-I", "-m", "kaos_hub.inside.clone"]
         try:
             # It writes to the log of the notebook.

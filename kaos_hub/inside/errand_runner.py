@@ -1,4 +1,4 @@
-"""What the service asks of this notebook's server, done in threads of its own."""
+"""Errands that the service gives to this notebook's server, done in threads of their own."""
 
 import asyncio
 import logging

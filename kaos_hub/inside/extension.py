@@ -6,6 +6,8 @@ reports, 30 if not set. ``GET <base>/kaos/status`` tells the last verdict as JSO
 """
 
 import os
+import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 _NEEDED = ("KAOS_URL", "KAOS_NOTEBOOK", "JUPYTERHUB_API_TOKEN")
 _SETTING = "kaos_link"
+_LATEST_END = 30.0
+"""Seconds that the end of an idle server may take."""
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
@@ -28,7 +32,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(serverapp: "ServerApp") -> None:
-    """Called by Jupyter while the server is made; nothing runs yet."""
+    """Add the status page. Jupyter calls this while the server is made; nothing runs yet."""
     settings = serverapp.web_app.settings
     missing = [name for name in _NEEDED if not os.environ.get(name)]
     if missing or _SETTING in settings:
@@ -41,7 +45,7 @@ def _load_jupyter_server_extension(serverapp: "ServerApp") -> None:
 
 
 async def _start_jupyter_server_extension(serverapp: "ServerApp") -> None:
-    """Called by Jupyter when the server runs."""
+    """Begin to report to the service. Jupyter calls this when the server runs."""
     settings = serverapp.web_app.settings
     if _SETTING not in settings or settings[_SETTING] is not None:
         return
@@ -54,10 +58,19 @@ async def _start_jupyter_server_extension(serverapp: "ServerApp") -> None:
         watch.activity,
         _interval(),
         serverapp.log,
+        _end,
     )
     # Not earlier: the Hub's own extension sets the hook that this one chains.
     watch.watch_requests(link.used)
     link.start()
+
+
+def _end() -> None:
+    """End this server in good order; and if something in it hangs, all the same."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    late = threading.Timer(_LATEST_END, os.kill, (os.getpid(), signal.SIGKILL))
+    late.daemon = True
+    late.start()
 
 
 def _interval() -> float:
@@ -68,10 +81,10 @@ def _interval() -> float:
 
 
 class StatusHandler(APIHandler):  # type: ignore[misc]
-    """What the service said last: the idle verdict, the source, and what the last update did."""
+    """A page of the last idle verdict, the source, the last update, trouble with the service."""
 
     def update_api_activity(self) -> None:
-        """Asking for the status is no activity: pages poll it."""
+        """Do not count a request for the status as activity: pages poll it."""
 
     @authenticated
     async def get(self) -> None:

@@ -5,7 +5,7 @@ Standard library and BLAKE3 only.
 
 A folder appears whole or not at all: the tree is laid out beside it under a name of its own, and
 renamed. So any number may fetch the same tree at the same time, on any number of machines that
-share the volume; whoever is second throws its own away. Whoever is killed leaves a hidden folder
+share the volume; the second one throws its own away. A fetch that is killed leaves a hidden folder
 that is no longer touched; after some minutes the next fetch beside it removes it.
 
 Everything is checked: the listing by the tree's digest, each file by the listing. Progress goes to
@@ -40,7 +40,7 @@ _LISTING = 1 << 30
 """Bytes of the longest listing that is taken: several million entries."""
 _MANY_BYTES = 8 << 20
 _MANY_FILES = 500
-"""What is asked for at once: little enough to hold, enough that asking costs nothing."""
+"""Bytes and files of one request: few enough to hold, enough that asking costs nothing."""
 
 
 def fetch(source: Source, digest: str, target: Path, jobs: int = 8, sync: bool = True) -> bool:
@@ -228,7 +228,7 @@ def _trees(options: argparse.Namespace) -> list[tuple[str, Path]]:
 
 
 def _end(number: int, _frame: object) -> None:
-    """Asked to end: clean up first, which a second signal does not shorten."""
+    """End on a signal: clean up first, which a second signal does not shorten."""
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_IGN)
     raise FetchError(f"ended by signal {number}")

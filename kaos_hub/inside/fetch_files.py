@@ -43,7 +43,7 @@ class Progress:
         self.add(0)
 
     def add(self, more: int) -> None:
-        """So many bytes more are done."""
+        """Note that so many bytes more are done."""
         with self._lock:
             self._done += more
             percent = self._done * 100 // self._total if self._total else 100
@@ -173,7 +173,7 @@ class _Range:
 
     @property
     def done(self) -> bool:
-        """Whether all are written."""
+        """True if all are written."""
         return self._at == len(self._entries)
 
     def ask(self, wire: Wire, digest: str) -> Iterator[int]:
@@ -233,10 +233,16 @@ class _Range:
 
     def _create(self, entry: Entry) -> int:
         mode = EXECUTABLE if entry.kind == "x" else FILE
-        return os.open(entry.path, _CREATE, mode, dir_fd=self._folder)
+        try:
+            return os.open(entry.path, _CREATE, mode, dir_fd=self._folder)
+        except FileExistsError:
+            raise FetchError(
+                f"{entry.path!r} cannot be laid out: this file system takes it for another name"
+                " beside it, which differs in case or accents"
+            ) from None
 
     def _refuse(self, entry: Entry) -> None:
-        """What came is not what it should be: once may be the wire's fault."""
+        """Refuse wrong content: once may be the wire's fault, twice in a row is the store's."""
         if self._garbled == self._at:
             raise FetchError(
                 f"the content of {entry.path!r} arrives damaged; an admin should check the store"

@@ -1,6 +1,6 @@
 """The listing of a tree as the service sends it, checked against nothing but the tree's digest.
 
-Whoever sends it, nothing is believed: each folder's own text is put together again and must have
+Nothing that is sent is believed: each folder's own text is put together again and must have
 the digest by which its parent, and at last the root, is known. Names, order and links are checked
 besides. What was checked is written down in a short form, so that it need not be held in memory:
 a line ``kind, digest, size, path`` (and ``target`` of a link), with tabs between.
@@ -48,7 +48,7 @@ class Entry(NamedTuple):
 
 @dataclass
 class Totals:
-    """What there is in a tree."""
+    """The numbers of files and bytes in a tree."""
 
     files: int = 0
     bytes: int = 0
@@ -123,7 +123,7 @@ def read(kept: BinaryIO) -> Iterator[Entry]:
 
 
 def _close(open_folders: list[_Folder], next_path: str) -> None:
-    """All of the innermost folder was seen."""
+    """Check the innermost folder, all of which was seen."""
     if len(open_folders) == 1:
         raise BadListing(f"{next_path!r} is not below the folder that was listed before it")
     folder = open_folders.pop()

@@ -1,9 +1,9 @@
 """A folder that appears whole or not at all, also where many machines share the volume.
 
 What is being made has a name of its own, and its time of change is renewed for as long as its maker
-lives. What was not renewed for some minutes belongs to nobody; whoever makes something beside it
-removes it. Times are compared with that of a folder made just now, so only the volume's own clock
-counts. No lock: volumes that are shared between machines do not reliably have any.
+lives. What was not renewed for some minutes is left over; the next maker beside it removes it.
+Times are compared with that of a folder made just now, so only the volume's own clock counts. No
+lock: volumes that are shared between machines do not reliably have any.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _OURS = re.compile(r"\.kaos-(?:partial|removed)-[0-9a-f]{16}")
 
 
 class Place:
-    """Where a folder shall be. Enter it to make the folder; it is gone at the exit if not kept.
+    """The place of a folder. Enter it to make the folder; it is gone at the exit if not kept.
 
     Args:
         target: the folder; what it lies in is there.
@@ -43,7 +43,7 @@ class Place:
         """Descriptor of the folder that is being made."""
 
     def taken(self) -> bool:
-        """Whether it is there already: kubelet makes empty ones, so these count as nothing."""
+        """Tell whether it is there already: kubelet makes empty ones, so these count as nothing."""
         if self.target.is_symlink():
             return False
         try:
@@ -60,7 +60,7 @@ class Place:
         return self
 
     def keep(self, sync: bool) -> bool:
-        """Give it its name; False if somebody else was quicker.
+        """Give it its name; return False if another maker was quicker.
 
         Args:
             sync: first wait until the disk holds everything.
@@ -101,7 +101,7 @@ class Place:
 
 
 def _changed(path: Path) -> float:
-    """When it changed; never, if it is just gone."""
+    """Return when it changed; infinity, if it is just gone."""
     try:
         return path.lstat().st_mtime
     except FileNotFoundError:

@@ -11,10 +11,12 @@ import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from kaos_hub import tls
+
 PATIENCE = 600.0
 """Seconds without any progress after which we give up: a restart of the service takes a few."""
 SHORT_PATIENCE = 60.0
-"""The same if somebody else answers in place of the service: it is restarted, or the URL wrong."""
+"""The same if a proxy or another server answers: the service is restarted, or the URL wrong."""
 TIMEOUT = 60.0
 """Seconds for which a connection may be silent."""
 
@@ -23,15 +25,15 @@ _ERROR = 1 << 16
 
 
 class FetchError(Exception):
-    """It cannot be fetched; one line for people."""
+    """The reason why it cannot be fetched, in one line for people."""
 
 
 class Trouble(Exception):
-    """It did not work now; later it may.
+    """A failure now; later it may work.
 
     Args:
         problem: what happened, for people.
-        foreign: whether somebody else answered in place of the service.
+        foreign: whether a proxy or another server answered in place of the service.
     """
 
     def __init__(self, problem: str, foreign: bool = False) -> None:
@@ -41,7 +43,7 @@ class Trouble(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """Where trees are fetched from.
+    """The service that trees are fetched from.
 
     Args:
         url: the service's, without a slash at the end.
@@ -72,9 +74,7 @@ class Wire:
 
     def __init__(self, source: Source) -> None:
         parts = urlsplit(source.url)
-        secure = parts.scheme == "https"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        self._connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
+        self._connection = tls.connection(parts, TIMEOUT, tls.of_environment())
         self._prefix = parts.path.rstrip("/") + "/fetch/v1/"
         self._headers = {"Authorization": f"Bearer {source.ticket}", "Accept-Encoding": "identity"}
 
@@ -82,7 +82,7 @@ class Wire:
         """Ask for something.
 
         Raises:
-            Trouble: nobody answers, or not now.
+            Trouble: the service does not answer, or not now.
             FetchError: the service refuses.
         """
         try:
@@ -104,13 +104,13 @@ class Wire:
         self._connection.close()
 
     def abort(self) -> None:
-        """Let whoever reads from it, in another thread, find it broken."""
+        """Break the connection, for another thread that reads from it."""
         with contextlib.suppress(OSError, AttributeError):
             self._connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _refusal(status: int, body: bytes) -> Exception:
-    """What an answer other than 200 means. Errors of the service itself have a ``code``."""
+    """Return the error for a status other than 200. The service's own errors have a ``code``."""
     try:
         said = json.loads(body)
         code, message = str(said["code"]), " ".join(str(said["message"]).split())
@@ -122,10 +122,10 @@ def _refusal(status: int, body: bytes) -> Exception:
 
 
 class Patience:
-    """How long to go on trying.
+    """The limit to trying again.
 
     Args:
-        stop: set when nobody wants it any more.
+        stop: set when it is no longer wanted.
     """
 
     def __init__(self, stop: threading.Event) -> None:
@@ -133,7 +133,7 @@ class Patience:
         self.progress()
 
     def progress(self) -> None:
-        """Something worked."""
+        """Begin to count anew: something worked."""
         self._since = time.monotonic()
         self._pause = 0.1
 
@@ -141,7 +141,7 @@ class Patience:
         """Pause before the next try.
 
         Raises:
-            FetchError: it has been tried for long enough, or nobody wants it any more.
+            FetchError: it has been tried for long enough, or ``stop`` is set.
         """
         waited = time.monotonic() - self._since
         if waited > (SHORT_PATIENCE if trouble.foreign else PATIENCE):

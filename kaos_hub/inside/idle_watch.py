@@ -1,4 +1,4 @@
-"""Whether a person uses this server, from what the server itself sees.
+"""Signs that a person uses this server, as far as the server itself sees them.
 
 Use is a page that is opened, a file that is written, a kernel or terminal that is started, stopped
 or given input, and a kernel that computes, however silent. What an open tab asks for by itself,
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from tornado.web import RequestHandler
 
@@ -29,7 +30,7 @@ _WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 
 def is_use(method: str, path: str, status: int, headers: Mapping[str, str]) -> bool:
-    """Whether a request shows that a person is there.
+    """Tell whether a request shows that a person is there.
 
     Args:
         path: below the server's base URL, without a slash at the beginning.
@@ -44,6 +45,19 @@ def is_use(method: str, path: str, status: int, headers: Mapping[str, str]) -> b
     return headers.get("Sec-Fetch-Dest", "document") in ("document", "iframe", "frame")
 
 
+def used_since(before: Activity, now: Activity) -> bool:
+    """Tell whether something has happened between two looks, or happens now."""
+    return (
+        now.last_use > before.last_use
+        or any(kernel.execution_state == "busy" for kernel in now.kernels)
+        or _open(now) != _open(before)
+    )
+
+
+def _open(seen: Activity) -> tuple[int, int, int]:
+    return len(seen.kernels), len(seen.terminals), sum(k.connections for k in seen.kernels)
+
+
 class IdleWatch:
     """Watches one server."""
 
@@ -51,14 +65,16 @@ class IdleWatch:
         self._app = serverapp
         self._base = str(serverapp.base_url)
         self._last_use = datetime.now(UTC)
+        self._observed: WeakSet[Any] = WeakSet()
         # On the local engine the number would be the machine's, not the notebook's.
         self._memory = None if os.environ.get("KAOS_PYTHON") else MemoryWatch()
 
     def watch_requests(self, on_use: Callable[[], None]) -> None:
-        """See each request when it ends, through tornado's hook for that, which is chained.
+        """See each request when it ends, through tornado's hook for that, which is chained; and
+        each kernel as it begins and ends to compute, which needs no request: a websocket is open.
 
         Args:
-            on_use: called, after each request that is use.
+            on_use: called, after each that is use.
         """
         settings = self._app.web_app.settings
         log: Callable[[RequestHandler], None] | None = settings.get("log_function")
@@ -67,6 +83,7 @@ class IdleWatch:
             if log is not None:
                 log(handler)
             request = handler.request
+            self._observe_kernels(on_use)  # the request may have started one
             path = request.path.removeprefix(self._base)
             if is_use(request.method or "", path, handler.get_status(), request.headers):
                 self._used(datetime.now(UTC))
@@ -74,11 +91,24 @@ class IdleWatch:
 
         settings["log_function"] = see
 
+    def _observe_kernels(self, on_use: Callable[[], None]) -> None:
+        def changed(change: Mapping[str, Any]) -> None:
+            if "busy" in (change["old"], change["new"]):
+                self._used(datetime.now(UTC))
+                on_use()
+
+        manager = self._app.kernel_manager
+        for kernel_id in manager.list_kernel_ids():
+            kernel = manager.get_kernel(kernel_id)
+            if kernel not in self._observed and hasattr(kernel, "observe"):
+                self._observed.add(kernel)
+                kernel.observe(changed, "execution_state")
+
     def _used(self, at: datetime) -> None:
         self._last_use = max(self._last_use, at)
 
     def last_use(self) -> datetime:
-        """When a person last used the server, as far as can be seen."""
+        """Return when a person last used the server, as far as can be seen."""
         for kernel in self._kernels():
             busy = kernel["execution_state"] == "busy"
             self._used(datetime.now(UTC) if busy else _instant(kernel["last_activity"]))
@@ -102,6 +132,7 @@ class IdleWatch:
                 for terminal in self._terminals()[:1000]
             ],
             last_use=self.last_use(),
+            at=datetime.now(UTC),
             source=source,
             out_of_memory=self._memory.last_end() if self._memory else None,
         )
@@ -119,7 +150,7 @@ class IdleWatch:
         return list(self._terminal_manager.list()) if self._terminal_manager else []
 
     def _terminal_inputs(self) -> list[datetime]:
-        """When each terminal was last typed into.
+        """Return when each terminal was last typed into.
 
         The server's own `last_activity` moves with output, too, and a clock in a terminal is no
         use. The terminal device knows better: it is read when there was input, to within 8 s.

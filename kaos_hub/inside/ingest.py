@@ -28,7 +28,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from kaos_hub import manifest
+from kaos_hub import manifest, tls
 from kaos_hub.errors import KaosError
 from kaos_hub.inside.ingest_files import PATIENCE, Fetcher, Part, Room
 from kaos_hub.inside.ingest_hosts import Hosts, Wrong
@@ -56,12 +56,12 @@ _SHOWN_ALWAYS = 200
 
 
 class Failed(Exception):
-    """It cannot be done; one line for people."""
+    """The reason why it cannot be done, in one line for people."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where things are."""
+    """The paths of the manifest and of the scratch folder."""
 
     manifest: Path
     scratch: Path
@@ -141,7 +141,7 @@ class Ingest:
             raise self._fatal
 
     def _run(self, rest: Iterator[tuple[int, Entry]], shipper: Shipper) -> None:
-        """What a thread does: fetch one file after the other."""
+        """Fetch one file after the other, in a thread."""
         while not self._stop.is_set():
             with self._lock:
                 number, entry = next(rest, (-1, None))
@@ -171,7 +171,7 @@ class Ingest:
             print(f"Step {done}/{total} : {entry.path}", flush=True)
 
     def _break(self, e: BaseException) -> None:
-        """Nothing more is to be done; only the first to say why counts."""
+        """End all work; only the first reason counts."""
         with self._lock:
             self._fatal = self._fatal or e
         self._stop.set()
@@ -253,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _ingest(options: argparse.Namespace) -> None:
     ticket = options.ticket.read_text("ascii", errors="replace").strip()
-    work = Work(options.url, ticket)
+    work = Work(options.url, ticket, context=tls.take(options.ticket.with_name("identity.pem")))
     places = Places(options.manifest, options.scratch)
     # Whatever a killed attempt has left there.
     shutil.rmtree(places.scratch, ignore_errors=True)

@@ -28,9 +28,9 @@ _SMALL = 1 << 16
 """
 _LONGEST_PAUSE = 30.0
 _MOST_WAITS = 20
-"""How often a server may ask for patience."""
+"""Times that a server may ask for patience."""
 _UNKNOWN = 8 << 20
-"""Bytes that are taken for a file whose size nobody says."""
+"""Bytes of room that are taken for a file of unknown size."""
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -53,7 +53,7 @@ class Room:
         """Wait until there is room for so many bytes.
 
         Raises:
-            Wrong: nobody wants them any more.
+            Wrong: the room was closed.
         """
         with self._changed:
             while self._used and self._used + size > self._limit and not self._closed:
@@ -63,13 +63,13 @@ class Room:
             self._used += size
 
     def give(self, size: int) -> None:
-        """So many bytes are free again."""
+        """Give so many bytes back."""
         with self._changed:
             self._used -= size
             self._changed.notify_all()
 
     def count(self, size: int) -> None:
-        """A file of so many bytes is there for good.
+        """Count a file of so many bytes, which is there for good.
 
         Raises:
             TooLarge: all together are more than there may be.
@@ -79,7 +79,7 @@ class Room:
             self.check(0)
 
     def check(self, size: int) -> None:
-        """Whether so many bytes more may come; raises as :meth:`count`."""
+        """Check that so many bytes more may come; raises as :meth:`count`."""
         if self._total + size > self._most:
             raise TooLarge(
                 f"the files that are to be fetched have more than the {self._most:,} bytes that"
@@ -87,14 +87,14 @@ class Room:
             )
 
     def close(self) -> None:
-        """Nobody waits any longer."""
+        """Close it: :meth:`take` waits no longer, and raises."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
 
 class Part:
-    """What there is of a file. Its room is taken, until somebody gives it back.
+    """The part of a file that is there. It takes room until :meth:`drop` gives that back.
 
     Args:
         entry: what it shall be.
@@ -136,7 +136,7 @@ class Part:
         return self._blake.digest()
 
     def headers(self) -> dict[str, str]:
-        """What to ask with: for the rest, if the server can tell that it is the same file's."""
+        """Return headers that ask for the rest, if that can be known to be of the same file."""
         asked = {"Accept-Encoding": "identity", "User-Agent": "kaos-hub"}
         if self.size and (self._validator or self._total):
             asked["Range"] = f"bytes={self.size}-"
@@ -205,7 +205,7 @@ class Part:
         self.room.check(size)
 
     def _take(self, size: int) -> None:
-        # Only whoever holds nothing waits, so that nobody waits for somebody who waits.
+        # Only a part that holds no room waits, so that none waits for another that waits.
         if self.taken == 0:
             self.room.take(size)
         else:
@@ -251,7 +251,7 @@ class Part:
             raise Wrong(f"its sha256 is {found}, and the manifest says {self.entry.sha256}")
 
     def content(self) -> Iterator[bytes]:
-        """What is there, as often as it is asked for."""
+        """Yield what is there, as often as it is asked for."""
         if self._file is None:
             yield bytes(self._held)
             return
@@ -260,12 +260,12 @@ class Part:
                 yield piece
 
     def close(self) -> None:
-        """No more will be written. There may be more files waiting than can be open."""
+        """Close the file, which is complete. More files may be waiting than can be open."""
         if self._file is not None:
             self._file.close()
 
     def drop(self) -> None:
-        """It is needed no more."""
+        """Delete it, and give its room back."""
         self._held = bytearray()
         if self._file is not None:
             self._file.close()
@@ -278,9 +278,9 @@ class Fetcher:
     """Fetches files, patiently. Threads may share it.
 
     Args:
-        web: who asks.
+        web: makes the requests.
         room: the disk.
-        stop: set when nobody wants them any more.
+        stop: set when they are no longer wanted.
         patience: seconds without progress, after which a file is given up.
     """
 
@@ -288,7 +288,7 @@ class Fetcher:
         self._web, self._room, self._stop, self._patience = web, room, stop, patience
 
     def fetch(self, entry: Entry, path: Path) -> Part:
-        """Fetch a file to ``path``; whoever gets it drops it in the end.
+        """Fetch a file to ``path``; the caller drops it in the end.
 
         Raises:
             Wrong: it cannot be had.

@@ -1,4 +1,4 @@
-"""Which machines an ingest may ask: public ones, and those that the admin allows.
+"""The machines that an ingest may ask: public ones, and those that the admin allows.
 
 A name is looked up here, each of its addresses is judged, and the connection is made to an address
 that was judged, not to the name: it cannot mean another machine in between.
@@ -20,17 +20,17 @@ _KEPT = 60.0
 _NAT64 = tuple(map(ip_network, ("64:ff9b::/96", "::ffff:0:0:0/96")))
 """Packets to these go to the IPv4 address that is written in them."""
 _TUNNELS = tuple(map(ip_network, ("2001::/32", "2002::/16", "::/96", "fec0::/10")))
-"""Ways to IPv4 addresses that nobody needs any more, and local addresses of old."""
+"""Obsolete ways to IPv4 addresses, and local addresses of old."""
 # Public by number, for some versions of Python; in clouds they answer with the machine's secrets.
 _METADATA = tuple(map(ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
 
 
 class Wrong(Exception):
-    """This file cannot be had; trying again would not help."""
+    """A file that cannot be had; trying again would not help."""
 
 
 class Later(Exception):
-    """It did not work now.
+    """A failure now; later it may work.
 
     Args:
         problem: for people.
@@ -86,7 +86,7 @@ class Hosts:
         return found
 
     def allows(self, address: Address) -> bool:
-        """Whether an address may be reached."""
+        """Tell whether an address may be reached."""
         meant = _meant(address)
         if any(meant in network or address in network for network in self._allow):
             return True
@@ -130,7 +130,7 @@ def _meant(address: Address) -> Address:
 
 
 def host_header(host: str, port: int, standard: int) -> str:
-    """How a request names its host."""
+    """Return the name of a host as requests give it."""
     with contextlib.suppress(ValueError):
         if isinstance(ip_address(host), IPv6Address):
             host = f"[{host}]"
@@ -138,7 +138,7 @@ def host_header(host: str, port: int, standard: int) -> str:
 
 
 def is_address(host: str) -> bool:
-    """Whether a host is given by its address."""
+    """Tell whether a host is given by its address."""
     try:
         ip_address(host)
     except ValueError:

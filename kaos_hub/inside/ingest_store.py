@@ -1,4 +1,4 @@
-"""What an ingest has fetched, on its way into the store; and the tree that it all becomes."""
+"""Files that an ingest has fetched, on their way into the store; and the tree that they become."""
 
 import json
 import queue

@@ -42,13 +42,13 @@ Answer = urllib3.BaseHTTPResponse | FtpAnswer
 
 
 class Web:
-    """What an ingest may ask of the web. Threads may share it.
+    """The web, as far as an ingest or a clone may ask it. Threads may share it.
 
     Args:
         hosts: judges where connections may go.
         schemes: of URLs that may be asked for; known here are ``http``, ``https`` and ``ftp``.
         parallel: connections at once.
-        stop: set when nobody wants an answer any more.
+        stop: set when no answer is wanted any more.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Web:
     ) -> None:
         self._hosts, self._stop = hosts, stop
         self._schemes = tuple(s.lower() for s in schemes)
-        # No proxy of the environment: behind one, nobody knows where a connection goes.
+        # No proxy of the environment: behind one, it is unknown where a connection goes.
         self._pools = urllib3.PoolManager(
             num_pools=64,
             maxsize=parallel,
@@ -203,7 +203,7 @@ def status_words(status: int) -> str:
 
 
 def said(e: Exception) -> str:
-    """What went wrong with a connection, for people."""
+    """Return what went wrong with a connection, for people."""
     if isinstance(e, NewConnectionError | ConnectTimeoutError | SSLError):
         return re.sub(r"^.*(?:: |\] )", "", str(e)) or type(e).__name__
     return {

@@ -1,4 +1,4 @@
-"""What a user has pip-installed in a notebook, and what of it ``requirements.txt`` does not say.
+"""Packages that a user pip-installed in a notebook, and those that ``requirements.txt`` lacks.
 
 Nothing is executed: the records that pip leaves are read.
 """
@@ -23,7 +23,7 @@ class Package:
     name: str
     version: str
     url: str = ""
-    """Where it is from, if not from an index."""
+    """The URL that it is from, if not from an index."""
 
     @property
     def requirement(self) -> str:
@@ -33,13 +33,13 @@ class Package:
 
 @dataclass
 class Proposal:
-    """What to change of a ``requirements.txt``."""
+    """Changes to a ``requirements.txt``."""
 
     add: list[str] = field(default_factory=list)
     replace: dict[int, str] = field(default_factory=dict)
     """Line (from 0) → what it should say."""
     notes: list[str] = field(default_factory=list)
-    """What cannot be added, and why."""
+    """Packages that cannot be added, each with the reason."""
     lines: list[str] = field(default_factory=list)
     """The present lines."""
 
@@ -55,7 +55,7 @@ class Proposal:
 
 
 def installed(packages: Path) -> tuple[list[Package], list[str]]:
-    """What the user asked pip for, by name; and what of it no line could bring back.
+    """Return the packages that the user asked pip for, and notes on those no line can bring back.
 
     Packages that came only because others need them are left out: they come again with those.
 
@@ -98,7 +98,10 @@ def _origin(one: Distribution) -> str | None:
 
 
 def propose(text: str, packages: Iterable[Package], notes: Iterable[str] = ()) -> Proposal:
-    """What of the packages a ``requirements.txt`` lacks or says otherwise."""
+    """Propose the packages that a ``requirements.txt`` lacks or has in another version.
+
+    If it demands hashes, nothing is proposed, and a note says so.
+    """
     proposal = Proposal(notes=list(notes), lines=text.splitlines())
     listed = dict(_listed(proposal.lines))
     hashes = any("--hash" in line for line in proposal.lines)
@@ -130,6 +133,6 @@ def _listed(lines: list[str]) -> Iterator[tuple[str, tuple[int, Requirement]]]:
 
 
 def packages_dir(environ: Mapping[str, str]) -> Path | None:
-    """Where the user's own packages of this notebook are."""
+    """Return the folder of the user's own packages of this notebook; None if it has none."""
     named = environ.get("KAOS_PACKAGES")
     return Path(named) if named else None

@@ -40,14 +40,14 @@ class Choice:
 
     @property
     def title(self) -> str:
-        """What the launcher of JupyterLab calls the kernel."""
+        """The name of the kernel in the launcher of JupyterLab."""
         if self.python:
             return TITLE
         return f"Python {sys.version_info[0]}.{sys.version_info[1]} (of kaos: {self.reason})"
 
 
 def kernels_directory(environ: Mapping[str, str]) -> Path:
-    """Where the sets of kernel packages lie."""
+    """Return the folder in which the sets of kernel packages lie."""
     return Path(environ.get("KAOS_KERNELS") or RUNTIME / "kernel")
 
 
@@ -71,14 +71,14 @@ def _candidates(environ: Mapping[str, str]) -> Iterable[str]:
     places = (environ.get("PATH") or os.defpath).split(":")
     if installed:
         places = [p for p in places if p != str(Path(installed, "bin"))]
-    for name in [named] if named else ["python", "python3"]:
+    for name in [*([named] if named else []), "python", "python3"]:
         found = shutil.which(name, path=":".join(places))
         if found:
             yield found
 
 
 def _problem(python: str, kernels: Path) -> str:
-    """Why this Python cannot be the kernel's; empty if it can."""
+    """Return why this Python cannot be the kernel's; empty if it can."""
     if is_musl():
         return "this image's Python has another C library (musl)"
     # Most are called python3.X in the end: no need to start one to learn its version.
@@ -92,7 +92,7 @@ def _problem(python: str, kernels: Path) -> str:
 
 
 def is_musl() -> bool:
-    """Whether programs of this image use musl, which ours do not get along with."""
+    """Tell whether programs of this image use musl, with which ours do not work."""
     loaders = [p.name for d in ("/lib", "/lib64") for p in Path(d).glob("ld-*.so.*")]
     return bool(loaders) and all(name.startswith("ld-musl") for name in loaders)
 

@@ -4,7 +4,7 @@ import os
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 
-from kaos_hub.inside import kernels
+from kaos_hub.inside import kernels, variables
 
 
 class ImageKernelSpecs(KernelSpecManager):
@@ -13,5 +13,5 @@ class ImageKernelSpecs(KernelSpecManager):
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         spec = super().get_kernel_spec(kernel_name)
         if kernel_name == kernels.NAME and spec.display_name == kernels.TITLE:
-            spec.display_name = kernels.choose(os.environ).title
+            spec.display_name = kernels.choose(variables.users(os.environ)).title
         return spec

@@ -16,6 +16,7 @@ import os
 import re
 import site
 import sys
+from contextlib import suppress
 from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -43,7 +44,7 @@ class FromSet:
         return None
 
     def invalidate_caches(self) -> None:
-        """Nothing is cached here."""
+        """Do nothing: there is no cache here."""
 
 
 class NoSdk:
@@ -60,7 +61,7 @@ class NoSdk:
         return None
 
     def invalidate_caches(self) -> None:
-        """Nothing is cached here."""
+        """Do nothing: there is no cache here."""
 
 
 def numbers(text: str) -> list[int]:
@@ -73,7 +74,7 @@ def numbers(text: str) -> list[int]:
 
 
 def fits(have: str, operator: str, wanted: str) -> bool:
-    """Whether a version meets one need of the kernel. What is not understood is met."""
+    """Tell whether a version meets one need of the kernel. What is not understood is met."""
     mine, other = numbers(have), numbers(wanted)
     if operator in (">=", "~="):
         return mine >= other
@@ -109,7 +110,7 @@ def misfits(packages: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def read_manifest(directory: str) -> dict[str, Any]:
-    """What the packages of a set need of each other; empty where nobody wrote it down."""
+    """Return what the packages of a set need of each other; empty if no manifest says it."""
     try:
         text = Path(directory, "kaos-manifest.json").read_text(encoding="utf-8")
         return dict(json.loads(text))
@@ -120,7 +121,7 @@ def read_manifest(directory: str) -> dict[str, Any]:
 def lend(directory: str) -> None:
     """Lend the packages of the kernel's set to this process."""
     manifest = read_manifest(directory)
-    # who brought a kernel of their own has chosen what goes with it
+    # a user with a kernel of their own has chosen what goes with it
     bad = misfits(manifest.get("kernel", {})) if installed("ipykernel") is None else {}
     if bad:
         modules = {m for _, package in bad.values() for m in package["modules"]}
@@ -168,6 +169,18 @@ def add_packages(root: str) -> None:
     sys.path[:] = before[:place] + added + before[place:]
 
 
+def check_ipython() -> None:
+    """Make ``IPYTHONDIR``, or unset it if it cannot be written: IPython would not start at all."""
+    directory = os.environ.get("IPYTHONDIR")
+    if not directory:
+        return
+    with suppress(OSError):
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        say(f"IPYTHONDIR={directory} cannot be written; IPython keeps its files in ~/.ipython")
+        del os.environ["IPYTHONDIR"]
+
+
 def say(text: str) -> None:
     """Tell the notebook's log."""
     sys.stderr.write("kaos: " + text + "\n")
@@ -185,6 +198,7 @@ def main() -> None:
     directory = Path(os.environ.get("KAOS_KERNELS") or here, "cp" + MINOR.replace(".", ""))
     if directory.is_dir():
         lend(str(directory))
+    check_ipython()
     from ipykernel.kernelapp import launch_new_instance
 
     launch_new_instance()

@@ -1,4 +1,4 @@
-"""Whether the kernel has ended something in this container for want of memory.
+"""A watch for processes in this container that the kernel ends for want of memory.
 
 Jupyter only sees that a kernel died. The number of such ends is in the container's control group:
 ``oom_kill`` in ``memory.events`` (cgroup v2) or ``memory.oom_control`` (v1).
@@ -27,7 +27,7 @@ class MemoryWatch:
         self._last: datetime | None = None
 
     def last_end(self) -> datetime | None:
-        """When something was last ended since this server began, as far as that was noticed."""
+        """Return when one was last ended since this server began, as far as that was noticed."""
         count = self._count()
         if count > self._seen:
             self._seen, self._last = count, datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Where a user's own ``pip install`` goes: into the notebook's home, a directory per environment.
+"""The place of a user's own ``pip install``: in the notebook's home, a directory per environment.
 
 It persists there, and never meets a new environment. Standard library only.
 """

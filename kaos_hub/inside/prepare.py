@@ -1,4 +1,4 @@
-"""What a pod finds in its empty volumes: ``python -m kaos_hub.inside.prepare``.
+"""The content that a pod finds in its empty volumes: ``python -m kaos_hub.inside.prepare``.
 
 A step before the main container. It makes the directories that a workload may write to, hands the
 ticket over, and copies the runtime where no shared volume has it. Needs only the standard library.

@@ -54,7 +54,7 @@ class Layer:
 
 
 class Layout:
-    """What the build left: content by digest, and nothing else believed."""
+    """The output of a build: content by digest, and nothing else is believed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -229,7 +229,7 @@ def _put(body: bytes, target: Reference, registries: Registries) -> dict[str, An
 
 
 def describe(target: Reference, pull: str, registries: Registries) -> dict[str, Any]:
-    """What the service must know of a pushed image: reference, C library, directory, PATH.
+    """Return what the service must know of a pushed image: reference, C library, directory, PATH.
 
     Raises:
         NotFound: it is not there.

@@ -15,8 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from pathspec import GitIgnoreSpec
-
+from kaos_hub.bundles.gitignore import IgnoreFile
 from kaos_hub.bundles.ignore import SOURCE_NAMES, Rules
 from kaos_hub.bundles.limits import Limits, shown
 from kaos_hub.bundles.scan import Scan, scan
@@ -36,7 +35,7 @@ Tell = Callable[[ErrandReport], object]
 REQUIREMENTS = f"{MODEL}/requirements.txt"
 
 _HEX = "[0-9a-f]" * 8
-_OURS = GitIgnoreSpec.from_lines(
+_OURS = IgnoreFile(
     [
         f"/{NOTICE}",
         f"/{clone_record.NOTICE}",
@@ -79,7 +78,7 @@ def save(
     Raises:
         KaosError: the working copy cannot be a bundle, or the service refuses it.
         OSError: it cannot be read or written.
-        Over: nobody waits for it any more.
+        Over: the service has ended this errand.
     """
     work = home / "work"
     tell(ErrandReport(note="reading the working copy"))
@@ -145,7 +144,7 @@ def _contents(found: Scan, made: list[str], proposal: Proposal, order: ErrandOrd
         made=made,
         installed=[line[:_LONGEST] for line in proposal.shown()],
         added=order.requirements and not order.dry_run and bool(proposal.shown()),
-        notes=[note[:900] for note in proposal.notes[:90]],
+        notes=[note[:900] for note in [*found.notes, *proposal.notes][:90]],
     )
 
 
@@ -153,8 +152,8 @@ def _contents(found: Scan, made: list[str], proposal: Proposal, order: ErrandOrd
 
 
 def _lacking(work: Path, base: str) -> dict[str, str | None]:
-    """What has to be made, so that the working copy is a source bundle: path → text of a file,
-    None for a folder."""
+    """Return what the working copy lacks to be a source bundle: path → text of a file, None for a
+    folder."""
     made: dict[str, str | None] = {}
     if not os.path.lexists(work / MODEL):
         made[f"{MODEL}/"] = None

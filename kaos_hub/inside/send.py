@@ -1,4 +1,4 @@
-"""How our programs in workloads talk with the service: with their ticket, for as long as it takes.
+"""Requests of our programs in workloads to the service: with their ticket, as long as it takes.
 
 The service may be restarted, the network away; what was asked is asked again, with longer and
 longer pauses. All that can be asked of ``work/v1/`` may be asked twice. What ends it is success, a
@@ -8,6 +8,7 @@ refusal that would come again (a :class:`~kaos_hub.errors.KaosError`), or that t
 import json
 import random
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +19,7 @@ from typing import IO, Any, ClassVar, TypeVar
 import urllib3
 from urllib3.exceptions import HTTPError, MaxRetryError
 
+from kaos_hub import tls
 from kaos_hub.errors import InvalidRequest, KaosError, from_body
 from kaos_hub.models import AnyModel, Model
 
@@ -43,11 +45,11 @@ T = TypeVar("T")
 
 
 class Over(Exception):
-    """The service knows the ticket no more: the job is over, and nobody wants what we do."""
+    """The end of the job: the service no longer knows the ticket, or we were told to stop."""
 
 
 class Trouble(Exception):
-    """It did not work now; later it may."""
+    """A failure now; later it may work."""
 
 
 class Work:
@@ -57,16 +59,18 @@ class Work:
         url: the service's, like ``http://hub:8001/services/kaos/``.
         ticket: the workload's.
         patience: seconds without progress after which to give up.
-        stop: set when nobody wants an answer any more.
+        stop: set when no answer is wanted any more.
+        context: for TLS with the service; by default that of the environment.
 
     Raises:
         InvalidRequest: URL or ticket cannot be right.
+        OSError: the certificate that the environment names cannot be used.
     """
 
     below: ClassVar[str] = "/work/v1/"
     scheme: ClassVar[str] = "Bearer"
     lacking: ClassVar[str] = "missing"
-    """Where to ask what the owner lacks."""
+    """The path at which to ask what the owner lacks."""
 
     def __init__(
         self,
@@ -74,6 +78,7 @@ class Work:
         ticket: str,
         patience: float = PATIENCE,
         stop: threading.Event | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         if not re.match(r"https?://[^/]", url):
             raise InvalidRequest(f"{url!r} is no URL of a service")
@@ -84,7 +89,8 @@ class Work:
             "Authorization": f"{self.scheme} {ticket}",
             "Accept-Encoding": "identity",
         }
-        self._pool = urllib3.PoolManager(maxsize=8, retries=False)
+        context = context or tls.of_environment()
+        self._pool = urllib3.PoolManager(maxsize=8, retries=False, ssl_context=context)
         self._patience = patience
         self.stop = stop or threading.Event()
 
@@ -124,11 +130,11 @@ class Work:
                 patience.wait(e)
 
     def patience(self) -> "Patience":
-        """For what is done in several steps."""
+        """Return patience for what is done in several steps."""
         return Patience(self.stop, self._patience)
 
     def once(self, method: str, path: str, body: Body | None = None, size: int = 0) -> Any:
-        """Ask once; the JSON that is answered.
+        """Ask once, and return the JSON that is answered.
 
         Args:
             method, path: what to ask; the path may have a query.
@@ -136,7 +142,7 @@ class Work:
             size: bytes of the body, if it is anything else.
 
         Raises:
-            Trouble: nobody answers, or not now.
+            Trouble: the service does not answer, or not now.
             Over, KaosError: as :meth:`post`.
         """
         with closing(self._open(method, path, body, size)) as answer:
@@ -174,7 +180,7 @@ class Work:
 
 
 class Api(Work):
-    """Requests of a notebook's server: the API of everybody, with the server's own token."""
+    """Requests of a notebook's server: the API of all clients, with the server's own token."""
 
     below = "/api/v1/"
     scheme = "token"
@@ -189,7 +195,7 @@ def _reading(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
 
 
 def _refusal(answer: urllib3.BaseHTTPResponse) -> Exception:
-    """What an answer other than 200 means. Only the service's own errors have a ``code``."""
+    """Return the error for a status other than 200. Only the service's errors have a ``code``."""
     status = answer.status
     try:
         said = json.loads(answer.read(_ERROR))
@@ -211,10 +217,10 @@ def _problem(e: Exception) -> str:
 
 
 class Patience:
-    """How long to go on trying, and how long to pause between.
+    """The limit to trying again, and the pauses between.
 
     Args:
-        stop: set when nobody wants it any more.
+        stop: set when it is no longer wanted.
         seconds: without progress, after which it ends.
     """
 
@@ -224,7 +230,7 @@ class Patience:
         self.progress()
 
     def progress(self) -> None:
-        """Something worked."""
+        """Begin to count anew: something worked."""
         self._since = time.monotonic()
         self._pause = 0.1
 
@@ -232,7 +238,7 @@ class Patience:
         """Pause before the next try.
 
         Raises:
-            Over: nobody wants it any more.
+            Over: ``stop`` is set.
             KaosError: it has been tried for long enough.
         """
         waited = time.monotonic() - self._since

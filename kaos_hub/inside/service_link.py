@@ -18,9 +18,11 @@ from pydantic import ValidationError
 from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
+from kaos_hub import tls
 from kaos_hub.inside import cloning, working_copy
 from kaos_hub.inside.archive import unpack
 from kaos_hub.inside.errand_runner import ErrandRunner
+from kaos_hub.inside.idle_watch import used_since
 from kaos_hub.models import Activity, ActivityAnswer
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 _TROUBLE = (OSError, HTTPError, ValidationError, ValueError, tarfile.TarError)
 _LONGEST_PAUSE = 60.0
 _BETWEEN_REPORTS = 1.0
+_BETWEEN_USES = 5.0
 _LATER = 600.0
 _NO_LIMIT = 1 << 60
 
@@ -43,6 +46,7 @@ class ServiceLink:
         home: the notebook's home, whose working copy follows the service's word.
         evidence: makes the report; is given the digest that the working copy follows.
         interval: seconds between two reports when nothing happens.
+        end: ends this server.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class ServiceLink:
         evidence: Callable[[str | None], Activity],
         interval: float,
         log: logging.Logger | logging.LoggerAdapter[Any],
+        end: Callable[[], None],
     ) -> None:
         self._base = f"{url.rstrip('/')}/api/v1/notebooks/{notebook}"
         self._headers = {"Authorization": f"token {token}"}
@@ -61,27 +66,30 @@ class ServiceLink:
         self._evidence = evidence
         self._interval = interval
         self._log = log
+        self._context = tls.of_environment()
         self._client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=_NO_LIMIT)
         self._errands = ErrandRunner(url, notebook, token, home, log, self._look_again)
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._reported = 0.0
+        self._later: asyncio.TimerHandle | None = None
+        self._end = end
         self._postponed: tuple[str, float] | None = None
         """A source that could not be laid completely, and when to try again (the loop's time)."""
         self.source = working_copy.followed(home)
         """The digest of the bundle that the working copy follows."""
         self.answer: ActivityAnswer | None = None
-        """What the service said last."""
+        """The last answer of the service."""
         self.problem = ""
-        """Why it cannot be reached now; empty if it can."""
+        """The reason why the service cannot be reached now; empty if it can."""
         self.update: list[str] = []
-        """What the last update of the working copy did, for people."""
+        """Lines for people on what the last update of the working copy did."""
 
     def start(self) -> None:
         """Begin to report, on the running loop."""
         self._tasks = [
             asyncio.create_task(self._forever(self._report_until_trouble, self._trouble)),
-            # Without events news arrives with the next report: nobody needs to hear of that.
+            # Without events news arrives with the next report: no user needs to hear of that.
             asyncio.create_task(self._forever(self._listen, lambda _: None)),
         ]
 
@@ -94,9 +102,20 @@ class ServiceLink:
         self._client.close()
 
     def used(self) -> None:
-        """A person is there: the service should hear of it, if it heard nothing lately."""
-        if asyncio.get_running_loop().time() - self._reported > min(5.0, self._interval):
+        """Tell the service that a person is there: at once, or, if it has just heard something, a
+        few seconds later."""
+        if self._later is not None:
+            return
+        loop = asyncio.get_running_loop()
+        at = self._reported + min(_BETWEEN_USES, self._interval)
+        if at <= loop.time():
             self._wake.set()
+        else:
+            self._later = loop.call_at(at, self._hear_later)
+
+    def _hear_later(self) -> None:
+        self._later = None
+        self._wake.set()
 
     async def _forever(
         self,
@@ -143,19 +162,30 @@ class ServiceLink:
                 continue
             await asyncio.sleep(_BETWEEN_REPORTS)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._interval - _BETWEEN_REPORTS)
+                await asyncio.wait_for(self._wake.wait(), self._pause() - _BETWEEN_REPORTS)
+
+    def _pause(self) -> float:
+        """Seconds until the next report, if nothing happens: at the latest when we may be idle."""
+        due = self.answer.report_in if self.answer else None
+        return self._interval if due is None else min(self._interval, due + _BETWEEN_REPORTS)
 
     async def _report(self) -> bool:
         """Report once; whether there is news to report at once."""
         following = self.source
-        body = self._evidence(following).model_dump_json()
+        told = self._evidence(following)
         headers = {**self._headers, "Content-Type": "application/json"}
-        answer = await self._fetch("/activity", method="POST", body=body, headers=headers)
+        answer = await self._fetch(
+            "/activity", method="POST", body=told.model_dump_json(), headers=headers
+        )
         self._reported = asyncio.get_running_loop().time()
         self.answer = ActivityAnswer.model_validate(json.loads(answer.body))
         if self.problem:
             self._log.info("kaos answers again")
         self.problem = ""
+        if self.answer.stop and self._may_end(told):
+            self._log.info("kaos: this server ends: %s", self.answer.stop)
+            self._end()
+            return False
         self._errands.take(self.answer.errands)
         git = self.answer.git
         if git is not None:
@@ -166,8 +196,15 @@ class ServiceLink:
         await self._follow(wanted)
         return self.source != following
 
+    def _may_end(self, told: Activity) -> bool:
+        """Tell whether nothing has happened since that was told; report at once what did."""
+        used = used_since(told, self._evidence(self.source))
+        if used:
+            self._wake.set()
+        return not used
+
     async def _look_again(self) -> None:
-        """Saving made the working copy follow another version."""
+        """Find which version the working copy follows, and report: saving may have changed that."""
         self.source = await asyncio.to_thread(working_copy.followed, self._home)
         self._wake.set()
 
@@ -220,7 +257,8 @@ class ServiceLink:
         await asyncio.sleep(_BETWEEN_REPORTS)
 
     async def _fetch(self, path: str, **options: Any) -> "HTTPResponse":
-        options = {"headers": self._headers, "connect_timeout": 10, **options}
+        usual = {"headers": self._headers, "connect_timeout": 10, "ssl_options": self._context}
+        options = {**usual, **options}
         return await self._client.fetch(HTTPRequest(self._base + path, **options))
 
 

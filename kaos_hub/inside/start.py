@@ -1,4 +1,4 @@
-"""What the process of a notebook runs: prepare the home, then be its Jupyter server.
+"""The process of a notebook: prepare the home, then be its Jupyter server.
 
 ``python -m kaos_hub.inside.start``, on the local engine with the environment of kaos_hub itself, in
 a container with the runtime's (there ``python -I``). Everything it needs is in the environment:
@@ -11,6 +11,7 @@ a container with the runtime's (there ``python -I``). Everything it needs is in 
 ``KAOS_MOUNT_<n>``      where something is mounted; ``KAOS_MOUNT_<n>_NAME`` is what it is called
 ``KAOS_PARAMS_TEXT``    parameters of the run that it is on; ``KAOS_PARAMS`` names the file they get
 ``KAOS_GIT``            repository to clone into ``<home>/work``, and within which bounds; JSON
+``KAOS_TLS``            certificate of the notebook, where the parts of the hub speak TLS
 ``KAOS_HOOK_TIMEOUT``   seconds that ``startup-hook.sh`` may take, 600 if not set
 
 Nothing here keeps a notebook from starting: what goes wrong is told in the notebook's log.
@@ -23,7 +24,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from kaos_hub.inside import cloning, kernels, packages, variables
+from kaos_hub.inside import cloning, kernels, packages, unused, variables
+from kaos_hub.inside.certified import await_certificates
 from kaos_hub.inside.hook import Hook
 from kaos_hub.inside.working_copy import follow
 
@@ -35,6 +37,7 @@ _PATIENCE = 10.0
 def main() -> None:
     """Prepare and serve; ends with the server."""
     refuse_musl()
+    await_certificates()
     home = Path(os.environ.get("KAOS_HOME") or Path.home())
     seed(home, os.environ.get("KAOS_SOURCE"), os.environ.get("KAOS_SOURCE_DIGEST"))
     lay_params(home, os.environ.pop("KAOS_PARAMS_TEXT", None))
@@ -47,12 +50,12 @@ def main() -> None:
         run_hook(home / "work")
     else:
         say("still cloning; the notebook starts meanwhile")
-        hook_after(clone, home / "work", dict(os.environ))
+        hook_after(clone, home / "work", variables.users(os.environ))
     serve(home, at_work=bool(repository or os.environ.get("KAOS_SOURCE")))
 
 
 def refuse_musl() -> None:
-    """End at once in an image that nobody could look into before, and that can be no notebook's."""
+    """End at once in an image on musl: it can be no notebook's, and was not inspected before."""
     if os.environ.get("KAOS_IMAGE") and kernels.is_musl():
         say(
             "this image is built on musl (Alpine), where notebooks cannot run. Choose one with"
@@ -124,7 +127,7 @@ def lay_links(home: Path, environ: Mapping[str, str]) -> None:
 
 
 def lend_kernel(home: Path) -> None:
-    """On the local engine: default kernel and terminals run the user's own Python."""
+    """Have default kernel and terminals run the user's own Python, on the local engine."""
     python = Path(os.environ["KAOS_PYTHON"])
     sets = kernels.kernels_directory(os.environ)
     launcher = sets / "launch.py"
@@ -136,15 +139,16 @@ def lend_kernel(home: Path) -> None:
     except OSError as e:
         say(f"the kernel of this notebook could not be described, so kaos_hub's own is used: {e}")
         return
-    search = [str(jupyter), *filter(None, [os.environ.get("JUPYTER_PATH")])]
-    os.environ["JUPYTER_PATH"] = os.pathsep.join(search)
-    path = [str(python.parent), os.environ.get("PATH") or os.defpath, str(lend_command(home))]
-    os.environ["PATH"] = os.pathsep.join(path)
-    os.environ.update(packages.environment(os.environ.get("KAOS_PACKAGES"), python, os.environ))
+    environ = variables.users(os.environ)
+    search = [str(jupyter), *filter(None, [environ.get("JUPYTER_PATH")])]
+    path = [str(python.parent), environ.get("PATH") or os.defpath, str(lend_command(home))]
+    environ |= {"JUPYTER_PATH": os.pathsep.join(search), "PATH": os.pathsep.join(path)}
+    environ |= packages.environment(environ.get("KAOS_PACKAGES"), python, environ)
+    variables.give(os.environ, environ)
 
 
 def lend_command(home: Path) -> Path:
-    """On the local engine: a directory that holds the command `kaos` and nothing else."""
+    """Make a directory that holds the command `kaos` and nothing else, on the local engine."""
     directory = home / ".kaos" / "bin"
     text = (
         f"#!{sys.executable} -I\nimport sys\n\nfrom kaos_hub.cli import main\n\nsys.exit(main())\n"
@@ -172,8 +176,7 @@ def hook_after(clone: cloning.Cloning, work: Path, environ: dict[str, str]) -> N
 
 def run_hook(work: Path, environ: dict[str, str] | None = None) -> None:
     """Run the bundle's ``startup-hook.sh``, and go on without it when it takes long."""
-    environ = dict(os.environ) if environ is None else environ
-    variables.restore(environ)
+    environ = variables.users(os.environ) if environ is None else environ
     if not environ.get("KAOS_PYTHON"):
         kernels.prepare(environ)
     try:
@@ -185,14 +188,10 @@ def run_hook(work: Path, environ: dict[str, str] | None = None) -> None:
 
 def serve(home: Path, at_work: bool) -> None:
     """Be the Jupyter server of the Hub's user; ``at_work``: Lab opens in ``work``."""
-    # Half of a server's start would be spent on building parsers for one kind of JSON string
-    # (`format: iri`) that nothing here uses. jsonschema does without them where the module is
-    # absent, and None in this table is Python's way to say that a module is absent.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    unused.leave_out()
     os.environ.setdefault("JUPYTERHUB_SINGLEUSER_APP", "jupyter_server")
     # Our labconfig: Lab does not ask each new home about news, nor look for updates of itself.
-    search = [*filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")]), str(Path(__file__).parent)]
-    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(search)
+    os.environ["JUPYTER_CONFIG_PATH"] = str(Path(__file__).parent)
     import_lab()
     from jupyterhub.singleuser import main as singleuser
 
@@ -214,6 +213,8 @@ def import_lab() -> None:
 
 def options(home: Path, at_work: bool) -> list[str]:
     """The server's command line."""
+    from kaos_hub.inside import user_side  # Lab must have been imported before
+
     found = [
         f"--ServerApp.root_dir={home}",
         f"--ServerApp.jpserver_extensions={EXTENSION}=True",
@@ -225,13 +226,9 @@ def options(home: Path, at_work: bool) -> list[str]:
         "--LabApp.extension_manager=readonly",
     ]
     if os.geteuid() == 0:
-        # Root's own Hub, or a container that maps root to somebody else.
+        # Root's own Hub, or a container that maps root to another user.
         found.append("--ServerApp.allow_root=True")
-    if os.environ.get("KAOS_PYTHON"):
-        # Not a login shell: /etc/profile would throw the PATH away that leads to the user's Python.
-        shell = variables.shell(os.environ)
-        found.append(f"--ServerApp.terminado_settings={{'shell_command': {shell!r}}}")
-    return found
+    return [*found, *user_side.options()]
 
 
 if __name__ == "__main__":

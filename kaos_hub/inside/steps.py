@@ -1,4 +1,4 @@
-"""What the steps of a build have in common that ask registries: how, and their last words."""
+"""The common part of build steps that ask registries: access to these, and their last words."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from kaos_hub.registry import Registries, Ways, logins
 LONGEST = 2000
 """Characters of a message: Kubernetes keeps 4096 bytes of a container's last words."""
 TROUBLE = (KaosError, OSError, ValueError, KeyError, TypeError, LookupError)
-"""What registries, and what builds have left, may bring about."""
+"""Errors that answers of registries, and content that builds have left, may cause."""
 
 
 def registries() -> Registries:
@@ -37,7 +37,7 @@ def failed(error: Exception) -> int:
     message = error.message if isinstance(error, KaosError) else f"{type(error).__name__}: {error}"
     details = error.details if isinstance(error, KaosError) else {}
     told = {"message": message[:LONGEST]}
-    # Whoever reads it then knows that trying again is of no use.
+    # The engine then knows that trying again is of no use.
     told |= {k: str(v) for k, v in details.items() if k == "setting"}
     print(message, file=sys.stderr, flush=True)
     Path(os.environ["KAOS_RESULT"]).write_text(json.dumps(told))

@@ -25,7 +25,7 @@ _NAME_MAX = 255
 
 
 class Kind(StrEnum):
-    """What stands at a path."""
+    """The kind of an entry."""
 
     FILE = "file"
     EXECUTABLE = "executable"
@@ -37,7 +37,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Entry:
-    """What stands at a path: its kind and the SHA-256 (hex) of its content or link target."""
+    """An entry at a path: its kind and the SHA-256 (hex) of its content or link target."""
 
     kind: Kind
     digest: str = ""
@@ -75,7 +75,7 @@ class Tree:
         return dict(sorted(found.items()))
 
     def look(self, path: str) -> Entry | None:
-        """What stands at ``path``; None if nothing does, or if its parent is not a directory."""
+        """Return the entry at ``path``; None if there is none, or its parent is no directory."""
         with self._reach(path) as place:
             return _entry(*place) if place else None
 
@@ -173,7 +173,7 @@ class Tree:
 
     @contextmanager
     def _reach(self, path: str) -> Iterator[tuple[int, str] | None]:
-        """As :meth:`_parent`, but None where there is no such directory."""
+        """Yield the same as :meth:`_parent`, but None where there is no such directory."""
         with ExitStack() as stack:
             try:
                 place = stack.enter_context(self._parent(path))
@@ -185,7 +185,7 @@ class Tree:
 
 
 def beside(path: str, digest: str, number: int = 1) -> str:
-    """Where a version is laid when its own place is taken: ``a/train.new-1a2b3c4d.py``."""
+    """Return where to lay a version whose own place is taken: ``a/train.new-1a2b3c4d.py``."""
     return _marked(path, f"new-{digest[:8]}" + (f"-{number}" if number > 1 else ""))
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from kaos_hub.bundles.lenient import MOST_SKIPPED, Kept
 from kaos_hub.errors import InvalidBundle
-from kaos_hub.inside import trial_metrics, trial_upload
+from kaos_hub.inside import trial_metric_files, trial_paths, trial_upload
 from kaos_hub.inside.memory_watch import MemoryWatch
-from kaos_hub.inside.trial_command import NotStarted, command
+from kaos_hub.inside.trial_command import NotStarted, command, shell_note
 from kaos_hub.inside.trial_link import Gone, Link, Refused, patiently
 from kaos_hub.inside.trial_metrics import Metrics
 from kaos_hub.inside.trial_output import Log, LogSender
@@ -31,7 +31,7 @@ _LAST_GRACE = 3.0
 
 @dataclass(frozen=True)
 class Bench:
-    """What the trials of a worker share."""
+    """The things that the trials of a worker share."""
 
     settings: Settings
     places: Places
@@ -55,7 +55,8 @@ class Trial:
         self._bench, self._lease = bench, lease
         self._log = Log(bench.places.private, bench.settings.log_limit)
         self._log_sender = LogSender(self._log, lease.trial, lease.attempt)
-        self._metrics = Metrics(lease.trial, self._log.say)
+        self._notes: list[str] = []
+        self._metrics = Metrics(lease.trial, self._note)
         self._memory = MemoryWatch()
         self._process = Process(
             bench.waker, self._log.feed, bench.places.metrics, self._metrics.feed
@@ -65,7 +66,7 @@ class Trial:
         self._gone = False
         self._by, self._code, self._reason = EndedBy.ITSELF, 0, ""
         self.kept: Kept | None = None
-        """What it left, as it was sent."""
+        """Its output, as it was sent."""
 
     def run(self, place: Place) -> TrialEnd:
         """Run it, and send what it left.
@@ -84,8 +85,8 @@ class Trial:
         finished = datetime.now(UTC)
         if self._watch is not None:
             self._watch.stop()
-        self._log.finish()
         metrics = self._all_metrics(place)
+        self._log.finish()
         output = self._keep(place)
         self._tell_the_rest()
         return TrialEnd(
@@ -101,7 +102,7 @@ class Trial:
         )
 
     def kill(self) -> None:
-        """End it, and everything that it started; nobody is told."""
+        """End it, and everything that it started; the service is not told."""
         self._process.kill(_LAST_GRACE)
 
     # --- while it runs ---
@@ -117,7 +118,7 @@ class Trial:
         self._explain(ending)
 
     def _accompany(self) -> None:
-        """It takes a while: tell of it, watch its use of the disk."""
+        """Tell of a trial that takes a while, and watch its use of the disk."""
         bench, process = self._bench, self._process
         self._start_heart()
         self._watch = StorageWatch(
@@ -163,12 +164,23 @@ class Trial:
             self._reason = _killed(-ending.code, last_line(self._log.tail()))
         elif ending.code:
             self._reason = reason(self._log.tail(), self._bench.places.code, ending.code)
+            if note := trial_paths.note(self._reason, self._bench.settings.root):
+                self._log.say(note)
+                self._reason = f"{self._reason} ({note})"
+            if note := shell_note(self._bench.places.code):
+                self._log.say(note)
+                self._reason = f"{self._reason} ({note})"
 
     def _all_metrics(self, place: Place) -> dict[str, float]:
         found = dict(self._metrics.last)
         for out in (self._bench.places.kaos_out, place.out):
-            found |= trial_metrics.from_files(out)
+            found |= trial_metric_files.from_files(out, self._note)
         return found
+
+    def _note(self, text: str) -> None:
+        """Tell of metrics that cannot be used: in its log, and with what is not kept."""
+        self._log.say(text)
+        self._notes.append(text)
 
     # --- what it left ---
 
@@ -186,7 +198,7 @@ class Trial:
         self.kept = kept
         beside = self._bench.places.beside({place.out.name, folders[0].name})
         said = [f"{name!r} lies beside the output directory, not in it" for name in beside]
-        skipped = [*kept.skipped, *said][:MOST_SKIPPED]
+        skipped = [*self._notes, *kept.skipped, *said][:MOST_SKIPPED]
         return Output(
             digest=kept.root,
             size=kept.size,
@@ -203,7 +215,7 @@ class Trial:
         self._reason = f"{self._reason}; {text}" if self._reason else text
 
     def _tell_the_rest(self) -> None:
-        """The last of its log and metrics, before anybody hears that it ended."""
+        """Send the last of its log and metrics, before the service hears that it ended."""
         if self._heart is not None:
             self._heart.stop()
         link, tell = self._bench.link, self._bench.tell
@@ -219,7 +231,7 @@ class Trial:
 
 
 def _single_file_in_a_folder(out: Path) -> Path:
-    """A trial may make its output directory a file: then that is what is kept."""
+    """Put an output that is a file into a folder: a trial may make a file of its directory."""
     try:
         if not stat.S_ISREG(out.lstat().st_mode):
             return out

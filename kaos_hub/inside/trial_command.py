@@ -1,4 +1,4 @@
-"""How ``train`` is executed, whatever it is and however it came here."""
+"""The execution of ``train``, whatever it is and however it came here."""
 
 import os
 import shutil
@@ -10,22 +10,23 @@ _RUN = f"./{TRAIN}"
 _HEAD = 1024
 _ELF = b"\x7fELF"
 SHELL = "/bin/sh"
+_SAY = "#!/usr/bin/env python3"
 
 
 class NotStarted(Exception):
-    """It cannot be executed; says why, for people."""
+    """The reason why it cannot be executed, for people."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What to execute in the directory of the code."""
+    """A command to execute in the directory of the code."""
 
     program: str
     arguments: tuple[str, ...]
 
 
 def command(code: Path, out: str, private: Path) -> Command:
-    """How to run the ``train`` of a directory.
+    """Return the command that runs the ``train`` of a directory.
 
     Without the exec bit, which archives and Windows lose, its first line says what runs it. So it
     does where that line ends as on Windows, for no system finds a program of such a name.
@@ -58,7 +59,7 @@ def command(code: Path, out: str, private: Path) -> Command:
 
 
 def by_shell(code: Path, out: str) -> Command:
-    """What shells do with a text that says no interpreter: they run it themselves.
+    """Return the command for a text that says no interpreter: as in shells, the shell runs it.
 
     Raises:
         NotStarted: it is no text.
@@ -66,6 +67,17 @@ def by_shell(code: Path, out: str) -> Command:
     if _head(code / TRAIN).startswith(_ELF):
         raise NotStarted(f"{TRAIN} is a program for another kind of machine")
     return Command(SHELL, (SHELL, _RUN, out))
+
+
+def shell_note(code: Path) -> str:
+    """Return a note on a failure of a text that a shell had to run: mostly it is no shell script.
+
+    It is empty if ``train`` is no such text.
+    """
+    head = _head(code / TRAIN)
+    if not head or head.startswith((b"#!", _ELF)):
+        return ""
+    return f"{TRAIN} does not say what runs it, so {SHELL} did; begin it with {_SAY}"
 
 
 def _head(file: Path) -> bytes:
@@ -78,14 +90,14 @@ def _head(file: Path) -> bytes:
 
 
 def _interpreted(line: str, out: str) -> Command:
-    """As the kernel does it: the interpreter, at most one argument, the file."""
+    """Return the command that the kernel makes: interpreter, at most one argument, the file."""
     interpreter, _, argument = line.strip().partition(" ")
     words = (interpreter, argument.strip()) if argument.strip() else (interpreter,)
     return Command(interpreter, (*words, _RUN, out))
 
 
 def explained(code: Path, program: str, error: OSError) -> NotStarted:
-    """Why the system would not execute it."""
+    """Return the error that says why the system would not execute it."""
     head = _head(code / TRAIN)
     if isinstance(error, FileNotFoundError) and head.startswith(b"#!"):
         wanted = head[2:].split(b"\n")[0].strip().decode(errors="replace").partition(" ")[0]

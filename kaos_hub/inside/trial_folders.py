@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 Signature = dict[str, tuple[int, int, int, int]]
-"""Path → what changes when somebody touches the file."""
+"""Path → numbers that change when the file is touched."""
 
 
 def fresh(path: Path) -> None:
@@ -112,7 +112,7 @@ def _raise(error: OSError) -> None:
 
 
 def signature(folder: Path) -> Signature:
-    """What stands in a folder, and when it was last touched; the contents are not read."""
+    """Return what stands in a folder, and when it was last touched; the contents are not read."""
     found: Signature = {}
     ahead = [str(folder)]
     while ahead:

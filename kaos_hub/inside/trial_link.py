@@ -5,6 +5,7 @@ import http.client
 import json
 import random
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from kaos_hub import tls
 from kaos_hub.models import AnyModel, Model
 
 _TIMEOUT = 60.0
@@ -20,22 +22,22 @@ _LONGEST_PAUSE = 15.0
 _FULL = 600.0
 """Seconds for which we wait that a full store has room again."""
 _LOST = 24 * 3600.0
-"""Seconds without an answer after which nobody waits for us any more."""
+"""Seconds without an answer after which the job is taken to be over."""
 _JSON = "application/json"
 
 T = TypeVar("T")
 
 
 class Gone(Exception):
-    """The ticket is worth nothing any more: the job is over, whatever we do."""
+    """The end of the job, whatever we do: the ticket is worth nothing any more."""
 
 
 class Trouble(Exception):
-    """It did not work now; later it may."""
+    """A failure now; later it may work."""
 
 
 class Refused(Exception):
-    """The service will not have it, now or later.
+    """A refusal of the service, now and later.
 
     Args:
         status: of HTTP.
@@ -54,15 +56,14 @@ class Link:
     Args:
         url: the service's, without a slash at the end.
         ticket: what lets us.
+        context: for TLS with the service, if that wants our certificate.
     """
 
-    def __init__(self, url: str, ticket: str) -> None:
+    def __init__(self, url: str, ticket: str, context: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(url)
         self._prefix = f"{parts.path}/work/v1/"
         self._secret = {"Authorization": f"Bearer {ticket}"}
-        secure = parts.scheme == "https"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        self._connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT)
+        self._connection = tls.connection(parts, _TIMEOUT, context)
 
     def ask(self, path: str, said: Model, answer: type[AnyModel]) -> AnyModel:
         """Say something, get an answer; tried once.
@@ -132,7 +133,7 @@ class Link:
         self._connection.close()
 
     def abort(self) -> None:
-        """Let whoever uses it, in another thread, find it broken."""
+        """Break the connection, for another thread that uses it."""
         with contextlib.suppress(OSError, AttributeError):
             self._connection.sock.shutdown(socket.SHUT_RDWR)
 
@@ -172,12 +173,12 @@ def patiently(do: Callable[[], T], tell: Callable[[str], object]) -> T:
 
 
 def _refusal(status: int, body: bytes) -> Exception:
-    """What an answer other than 200 means. Errors of the service itself have a ``code``."""
+    """Return the error for a status other than 200. The service's own errors have a ``code``."""
     try:
         said = json.loads(body)
         code, message = str(said["code"]), " ".join(str(said["message"]).split())
     except (ValueError, KeyError, TypeError):
-        # Somebody else's: a proxy, while the service starts again.
+        # Not of the service: of a proxy, while the service starts again.
         return Trouble(f"HTTP status {status}")
     if status in (401, 404):
         return Gone(message)

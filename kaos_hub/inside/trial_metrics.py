@@ -1,14 +1,11 @@
-"""What a trial says of itself: live, through a pipe, and in files that it leaves."""
+"""Metrics that a trial sends while it runs, through a pipe."""
 
 import contextlib
 import json
 import math
-import os
-import stat
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from kaos_hub.models import MetricPoint
@@ -16,11 +13,9 @@ from kaos_hub.models import MetricPoint
 MOST_POINTS = 1000
 """Points that are told at once; more are thinned, evenly."""
 _MOST_VALUES = 50_000
-_MOST_NAMES = 1000
-_LONGEST_NAME = 100
+MOST_NAMES = 1000
+LONGEST_NAME = 100
 _LONGEST_LINE = 1 << 20
-_LARGEST_FILE = 1 << 20
-_MOST_FILES = 100
 
 _Point = tuple[float, float | None, dict[str, float]]
 
@@ -37,7 +32,7 @@ def number(value: object) -> float | None:
 
 
 class Metrics:
-    """What came through the pipe: JSON lines of :func:`kaos_hub.log`, or plain JSON objects.
+    """Metrics from the pipe: JSON lines of :func:`kaos_hub.log`, or plain JSON objects.
 
     One thread feeds it, another takes from it.
 
@@ -59,7 +54,7 @@ class Metrics:
         """The last value of each."""
 
     def feed(self, data: bytes, now: float) -> None:
-        """More came through the pipe."""
+        """Take more that came through the pipe."""
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = rest if len(rest) <= _LONGEST_LINE else b""
         lines = [line for line in lines if line and not line.isspace()]
@@ -68,6 +63,9 @@ class Metrics:
                 for said in _parse(lines):
                     if isinstance(said, dict):
                         self._take(said, now)
+                    else:
+                        text = str(said)[:100]
+                        self._once(f"{text!r} is no JSON object with metrics; it is not kept")
 
     def _take(self, said: dict[str, Any], now: float) -> None:
         values = said.get("values")
@@ -83,7 +81,7 @@ class Metrics:
         numbers = {}
         for name, value in values.items():
             kept = value if type(value) is float and -1e308 < value < 1e308 else number(value)
-            if kept is not None and 0 < len(name) <= _LONGEST_NAME:
+            if kept is not None and 0 < len(name) <= LONGEST_NAME:
                 numbers[name] = kept
             else:
                 self._odd(name, value)
@@ -99,14 +97,14 @@ class Metrics:
         self._seen += 1
 
     def _remember(self, numbers: dict[str, float]) -> None:
-        if len(self.last) + len(numbers) <= _MOST_NAMES or numbers.keys() <= self.last.keys():
+        if len(self.last) + len(numbers) <= MOST_NAMES or numbers.keys() <= self.last.keys():
             self.last.update(numbers)
             return
         for name, value in numbers.items():
-            if name in self.last or len(self.last) < _MOST_NAMES:
+            if name in self.last or len(self.last) < MOST_NAMES:
                 self.last[name] = value
             else:
-                self._once(f"there are more than {_MOST_NAMES} metrics; {name!r} is not kept")
+                self._once(f"there are more than {MOST_NAMES} metrics; {name!r} is not kept")
 
     def _odd(self, name: str, value: object) -> None:
         short = f"{name!r} is {str(value)!r}"[:200]
@@ -128,7 +126,7 @@ class Metrics:
         return [self._point(p) for p in thinned(points, room)]
 
     def give_back(self, points: list[MetricPoint]) -> None:
-        """Points that could not be told: they come first the next time."""
+        """Take back points that could not be told: they come first the next time."""
         before = [(p.at.timestamp(), p.step, dict(p.values)) for p in points]
         with self._lock:
             self._points = before + self._points
@@ -138,7 +136,7 @@ class Metrics:
 
     @property
     def waiting(self) -> bool:
-        """Whether there are points to tell."""
+        """True if there are points to tell."""
         return bool(self._points)
 
     def _point(self, point: _Point) -> MetricPoint:
@@ -161,40 +159,11 @@ def _parse(lines: list[bytes]) -> Iterable[Any]:
         parsed: list[Any] = json.loads(b"[" + b",".join(lines) + b"]")
         if len(parsed) == len(lines):
             return parsed
-    return [said for line in lines if (said := _parse_one(line)) is not None]
+    return [_parse_one(line) for line in lines]
 
 
 def _parse_one(line: bytes) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
-        return None
-
-
-def from_files(out: Path) -> Mapping[str, float]:
-    """Numbers in ``metrics/*metrics*.json`` of an output directory. What is nested is no metric."""
-    found: dict[str, float] = {}
-    folder = out / "metrics"
-    try:
-        names = sorted(n for n in os.listdir(folder) if "metrics" in n and n.endswith(".json"))  # noqa: PTH208
-    except OSError:
-        return found
-    if folder.is_symlink() or out.is_symlink():
-        return found
-    for name in names[:_MOST_FILES]:
-        said = _read(folder / name)
-        if isinstance(said, dict):
-            for metric, value in said.items():
-                kept = number(value)
-                if kept is not None and 0 < len(metric) <= _LONGEST_NAME:
-                    found[metric] = kept
-    return dict(list(found.items())[:_MOST_NAMES])
-
-
-def _read(path: Path) -> object:
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with os.fdopen(os.open(path, flags), "rb") as file:
-            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return json.loads(file.read(_LARGEST_FILE))
-    return None
+        return line.decode(errors="replace")

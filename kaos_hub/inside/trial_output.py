@@ -1,4 +1,4 @@
-"""What a trial prints: stamped, kept up to a limit, and its last bytes."""
+"""The output of a trial: stamped, kept up to a limit, and its last bytes."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ _PIECE = 1 << 20
 
 
 class Log:
-    """A trial's log, in a file that has no name: nobody else can change it.
+    """A trial's log, in a file that has no name: no other process can change it.
 
     Args:
         folder: where the file lies.
@@ -40,20 +40,20 @@ class Log:
         """Bytes so far."""
 
     def feed(self, data: bytes) -> None:
-        """The trial has printed something."""
+        """Take what the trial has printed."""
         self._tail = data[-TAIL:] if len(data) >= TAIL else (self._tail + data)[-TAIL:]
-        # Nobody reads on beyond the limit: then it costs nothing to print, however much.
+        # Nothing is kept beyond the limit: then it costs nothing to print, however much.
         if not self._full:
             now = time.time()
             self._add(self._stamper.feed(data, now), now)
 
     def finish(self) -> None:
-        """It prints no more."""
+        """Take the end of the output: the trial prints no more."""
         now = time.time()
         self._add(self._stamper.finish(now), now)
 
     def say(self, text: str) -> None:
-        """A line of our own."""
+        """Add a line of our own."""
         now = time.time()
         self._add(stamp(now) + f"kaos: {text}\n".encode(), now)
 
@@ -127,7 +127,7 @@ class LogSender:
 
     @property
     def behind(self) -> bool:
-        """Whether there is something to send."""
+        """True if there is something to send."""
         return self._sent < self._log.size
 
     def send(self, link: Link) -> None:

@@ -1,4 +1,4 @@
-"""Where a trial finds and leaves things, made anew for each."""
+"""The places where a trial finds and leaves things, made anew for each."""
 
 import contextlib
 import json
@@ -51,7 +51,7 @@ class Place:
     """One trial's."""
 
     out: Path
-    """Its argument; nobody has made it."""
+    """Its argument, a path at which there is nothing yet."""
     environment: dict[str, str]
 
 
@@ -144,7 +144,7 @@ class Places:
             folders.remove(self.private / name)
 
     def _pipe(self) -> None:
-        """Metrics come through a pipe: a file of them could fill the disk."""
+        """Make a pipe for metrics, unless it is there: a file of them could fill the disk."""
         try:
             there = self._metrics.lstat()
             mine = os.fstat(self.metrics) if self.metrics >= 0 else None
@@ -156,7 +156,7 @@ class Places:
         if self.metrics >= 0:
             os.close(self.metrics)
         os.mkfifo(self._metrics, 0o600)
-        # For both ways: so it never reads as closed, and nobody waits who opens it to write.
+        # For both ways: so it never reads as closed, and programs open it to write without a wait.
         self.metrics = os.open(self._metrics, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def _lay_code(self) -> None:

@@ -31,7 +31,7 @@ class Unkillable(Exception):
 
 @dataclass(frozen=True)
 class Ending:
-    """How the main process ended."""
+    """The end of the main process."""
 
     by: EndedBy
     code: int
@@ -52,7 +52,7 @@ class Waker:
             os.write(self._write, b"\0")
 
     def clear(self) -> None:
-        """It is awake."""
+        """Forget all calls of :meth:`wake`: the loop is awake."""
         with contextlib.suppress(BlockingIOError):
             while len(os.read(self.read, 4096)) == 4096:
                 pass
@@ -209,9 +209,9 @@ class Process:
         return True
 
     def _drain(self) -> None:
-        """All of them have ended: what is in the pipes is all there will be.
+        """Read what is in the pipes: all processes have ended, so it is all there will be.
 
-        Unless a stranger was handed one and goes on writing: then not for long.
+        Unless a stranger was handed one and goes on writing: then for a second at most.
         """
         until = time.monotonic() + 1
         with contextlib.suppress(BlockingIOError):
@@ -277,17 +277,17 @@ _ORDINARY = [
 
 
 def _has_its_own_processes() -> bool:
-    """Whether all processes that we can see are this one and an init: a container."""
+    """Tell whether all processes that we can see are this one and an init: a container."""
     pids = {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208
     return pids <= {1, os.getpid()}
 
 
 _CONTAINED = _has_its_own_processes()
-"""Asked before any trial begins: all processes that come later are theirs."""
+"""True in a container. Asked before any trial begins: all later processes are theirs."""
 
 
 def _kill_all() -> None:
-    """SIGKILL to everything that the trial has started and that lives."""
+    """Send SIGKILL to everything that the trial has started and that lives."""
     if _CONTAINED:
         # All but ourselves and the init, at one stroke: nothing forks away from it.
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -1,4 +1,4 @@
-"""Why a trial failed, from the last that it printed: the line that died, in one sentence."""
+"""The reason why a trial failed, from the last that it printed: the line that died."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _NEAR_THE_END = 20
 
 
 def reason(tail: str, code: Path, exit_code: int) -> str:
-    """Why a trial ended with this exit code.
+    """Return in one sentence why a trial ended with this exit code.
 
     Args:
         tail: the end of what it printed.

@@ -1,14 +1,16 @@
-"""What a worker is told when it starts: by its environment, and by the file with its ticket."""
+"""Settings that a worker gets when it starts: its environment, and the file with its ticket."""
 
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kaos_hub import tls
 from kaos_hub.inside import variables
 
 OURS = (
-    "KAOS_WORK_URL", "KAOS_ROOT", "KAOS_DATA", "KAOS_DATA_NAME", "KAOS_SOURCE", "KAOS_CODE",
+    "KAOS_WORK_URL", "KAOS_ROOT", "KAOS_DATA", "KAOS_SOURCE", "KAOS_CODE",
     "KAOS_CONTEXT", "KAOS_STORAGE", "KAOS_LOG_LIMIT", "KAOS_PYTHON_BIN", "KAOS_RESULT",
 )  # fmt: skip
 """Variables for this program alone."""
@@ -19,16 +21,16 @@ _LOG = 64 << 20
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker is told."""
+    """The settings of a worker."""
 
     url: str
     """The service's, for workloads: ``…/services/kaos``."""
     root: str
     """Prefix of all paths, where an engine cannot show them at their places; else empty."""
     code: Path
-    """Where ``train`` runs."""
+    """The directory in which ``train`` runs."""
     context: Path | None
-    """What is copied there before every trial; None: it is there."""
+    """Copied there before a trial, unless the last copy is untouched; None: the code is there."""
     data: str | None
     storage: int
     """Bytes that a trial may write."""
@@ -66,7 +68,7 @@ def read(environ: Mapping[str, str]) -> Settings:
 
 
 def _code(told: Path, context: Path | None) -> Path:
-    """Where the code is. An image may have it in another directory: that which we start in."""
+    """Return where the code is. An image may have it elsewhere: in the directory we start in."""
     here = Path.cwd()
     if context is None and not (told / "train").exists() and (here / "train").exists():
         return here
@@ -75,8 +77,7 @@ def _code(told: Path, context: Path | None) -> Path:
 
 def _users(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of the user's programs: what image and engine set, nothing of ours."""
-    found = {name: value for name, value in environ.items() if name not in OURS}
-    variables.restore(found)
+    found = {n: v for n, v in variables.users(environ).items() if n not in OURS}
     first = environ.get("KAOS_PYTHON_BIN")
     path = found.get("PATH") or os.defpath
     found["PATH"] = f"{first}{os.pathsep}{path}" if first else path
@@ -87,13 +88,15 @@ def _users(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def take_ticket(root: str) -> str:
-    """Read the ticket, and delete it: what runs later cannot have it.
+def take_ticket(root: str) -> tuple[str, ssl.SSLContext | None]:
+    """Read the ticket, and the certificate where there is one, and delete both: what runs later
+    cannot have them.
 
     Raises:
-        OSError: it is not there, or cannot be deleted.
+        OSError: the ticket is not there; one cannot be deleted, or makes no sense.
     """
     file = Path(f"{root}/kaos/ticket")
     ticket = file.read_text("ascii").strip()
+    context = tls.take(file.with_name("identity.pem"))
     file.unlink()
-    return ticket
+    return ticket, context

@@ -10,7 +10,7 @@ from kaos_hub.models import MissingAnswer, MissingRequest
 
 _BATCH_BYTES = 8 << 20
 _BATCH_OBJECTS = 2000
-_ASKED_AT_ONCE = 100_000
+_ASKED_AT_ONCE = 50_000
 LITTLE = 256 << 10
 """Bytes that are sent without asking what is missing."""
 _LITTLE_OBJECTS = 100
@@ -19,7 +19,7 @@ _PACKET = 1 << 18
 
 
 def collect(folders: list[Path], limit: int) -> Kept:
-    """What is kept of a trial's output directories; the first has the say.
+    """Gather what is kept of a trial's output directories; the first has the say.
 
     Raises:
         InvalidBundle: it is too much.
@@ -41,7 +41,7 @@ class Sender:
         self._known: set[str] = set()
 
     def forget(self) -> None:
-        """The service has not what we believed it had."""
+        """Forget what was sent: the service has not what we believed it had."""
         self._known.clear()
 
     def send(self, kept: Kept) -> None:

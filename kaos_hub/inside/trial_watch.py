@@ -1,4 +1,4 @@
-"""What goes on beside a trial that takes a while: beats and logs to the service, and disk use."""
+"""The work beside a trial that takes a while: beats and logs to the service, and disk use."""
 
 import contextlib
 import os

@@ -16,6 +16,7 @@ import ctypes
 import os
 import resource
 import signal
+import ssl
 import sys
 import time
 
@@ -43,17 +44,20 @@ class Worker:
     Args:
         settings: what it was told.
         ticket: what lets it ask the service.
+        context: for TLS with the service, if that wants a certificate.
     """
 
-    def __init__(self, settings: Settings, ticket: str) -> None:
-        link = Link(settings.url, ticket)
+    def __init__(
+        self, settings: Settings, ticket: str, context: ssl.SSLContext | None = None
+    ) -> None:
+        link = Link(settings.url, ticket, context)
         self._bench = Bench(
             settings=settings,
             places=Places(settings),
             waker=Waker(),
             link=link,
             sender=Sender(link, say),
-            new_link=lambda: Link(settings.url, ticket),
+            new_link=lambda: Link(settings.url, ticket, context),
             tell=say,
             hands=(Hand("heart"), Hand("storage")),
         )
@@ -92,7 +96,7 @@ class Worker:
         return self._lease(again)
 
     def _accepted(self, ended: TrialEnd, refused: Refused) -> TrialEnd:
-        """What the service may take, when it would not have that."""
+        """Return an end that the service may take, as it refused ``ended``."""
         kept = self._trial.kept if self._trial else None
         if refused.status == 409 and kept is not None:
             self._bench.sender.forget()
@@ -122,7 +126,7 @@ def _ended(end: TrialEnd) -> str:
 
 
 def _protect() -> None:
-    """What trials run belongs to the same user: let it not read our memory, nor outlive us."""
+    """Let programs of trials, which run as our own user, not read our memory, nor outlive us."""
     libc = ctypes.CDLL(None, use_errno=True)
     for option, value in ((_PR_SET_DUMPABLE, 0), (_PR_SET_CHILD_SUBREAPER, 1)):
         if libc.prctl(option, value, 0, 0, 0):
@@ -146,7 +150,7 @@ def main() -> int:
     try:
         _protect()
         settings = trial_settings.read(os.environ)
-        worker = Worker(settings, trial_settings.take_ticket(settings.root))
+        worker = Worker(settings, *trial_settings.take_ticket(settings.root))
         worker.work()
     except Gone:
         say("the job is over")

@@ -9,7 +9,7 @@ the user…                        and the new version…
 ===============================  ==============================================================
 has not touched it               takes its place; if the bundle has it no more, it is removed
 has changed it                   is laid beside as ``train.new-1a2b3c4d.py``, if it changed too
-has his own of that name         is laid beside, unless it is the same
+has another of that name         is laid beside, unless it is the same
 has deleted it                   is left out, and mentioned if it changed: it stays deleted
 has a file or link for a folder  is laid beside as a whole folder, ``model.new-1a2b3c4d/``
 ===============================  ==============================================================
@@ -38,7 +38,7 @@ Manifest = dict[str, Entry]
 
 @dataclass
 class Report:
-    """What an update did, path by path."""
+    """The work of an update, path by path."""
 
     added: list[str] = field(default_factory=list)
     updated: list[str] = field(default_factory=list)
@@ -175,7 +175,7 @@ def update(working: Path, source: Path, state: Path, digest: str | None = None) 
 
 @dataclass
 class _Memory:
-    """What was laid out last. ``coming`` is there while an update runs, or after one was killed."""
+    """The version laid out last. ``coming`` is set in an update, and after one that was killed."""
 
     source: str | None = None
     laid: Manifest = field(default_factory=dict)
@@ -183,7 +183,7 @@ class _Memory:
     beside: dict[str, tuple[str, Entry]] = field(default_factory=dict)
     """Path → what we laid beside it, and where."""
     saving: str | None = None
-    """What the user is about to save, or has, without our having learned of its end."""
+    """The digest that the user is about to save, or has, without our having learned of its end."""
 
     @classmethod
     def load(cls, state: Path) -> "_Memory":
@@ -243,7 +243,7 @@ def _is_leaf(entry: Entry | None) -> bool:
 
 
 def _recover(mine: Tree, laid: Manifest, coming: Manifest) -> Manifest:
-    """What was really laid out when an update from ``laid`` to ``coming`` was killed."""
+    """Return what was really laid out when an update from ``laid`` to ``coming`` was killed."""
     base: Manifest = {}
     for path in laid.keys() | coming.keys():
         old, new = laid.get(path), coming.get(path)
@@ -295,7 +295,7 @@ class _Update:
             self._guarded(path, self._folder_beside)
 
     def settled(self) -> Manifest:
-        """What to compare with the next time: what failed is as before."""
+        """Return what to compare with the next time: what failed is as before."""
         settled = dict(self._target)
         for path in self._target.keys() | self._base.keys():
             if any(
@@ -371,7 +371,7 @@ class _Update:
         return place
 
     def _lay_beside(self, place: str, path: str, entry: Entry) -> bool:
-        """Whether the version lies at ``place`` now, from this run or from one that was killed."""
+        """Lay a version at ``place``, unless a killed run did; return whether it lies there."""
         self._mine.mend(place, {entry})
         return self._mine.look(place) == entry or self._mine.lay(place, self._theirs, path)
 

@@ -7,11 +7,14 @@ ignores them (an old client survives a new service): both use the same classes, 
 
 from kaos_hub.models.account import (
     ErrorBody as ErrorBody,
+    HandOver as HandOver,
     Info as Info,
     LoginAnswer as LoginAnswer,
     LoginPoll as LoginPoll,
     LoginRequest as LoginRequest,
     LoginStarted as LoginStarted,
+    OwnerState as OwnerState,
+    OwnerSummary as OwnerSummary,
     Whoami as Whoami,
 )
 from kaos_hub.models.admission import (
@@ -34,6 +37,8 @@ from kaos_hub.models.bundles import (
     CommitRequest as CommitRequest,
     DeletedBundle as DeletedBundle,
     EntryKind as EntryKind,
+    Likeness as Likeness,
+    LikenessRequest as LikenessRequest,
     MissingAnswer as MissingAnswer,
     MissingRequest as MissingRequest,
     NamedBundle as NamedBundle,
@@ -52,7 +57,7 @@ from kaos_hub.models.errands import (
     ErrandReport as ErrandReport,
     ErrandState as ErrandState,
     SaveRequest as SaveRequest,
-    WaitForErrand as WaitForErrand,
+    Wait as Wait,
 )
 from kaos_hub.models.git import (
     GIT_SCHEMES as GIT_SCHEMES,
@@ -90,10 +95,12 @@ from kaos_hub.models.options import (
     Volume as Volume,
     VolumeMount as VolumeMount,
     VolumeMounts as VolumeMounts,
+    VolumeRequest as VolumeRequest,
     check_apart as check_apart,
     variable_name as variable_name,
 )
 from kaos_hub.models.resources import (
+    Capacity as Capacity,
     Cpu as Cpu,
     Duration as Duration,
     Gpu as Gpu,
@@ -134,6 +141,7 @@ from kaos_hub.models.trainings import (
 )
 from kaos_hub.models.words import (
     DEFAULT_SERVER as DEFAULT_SERVER,
+    NOTEBOOK_NAME as NOTEBOOK_NAME,
     BundleKind as BundleKind,
     BundleName as BundleName,
     Digest as Digest,

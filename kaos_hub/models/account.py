@@ -1,12 +1,14 @@
-"""Who asks, what this service is, errors and logins."""
+"""The asking user, the service itself, owners, errors and logins."""
 
+from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
 from kaos_hub.models.base import Model
-from kaos_hub.models.resources import IdlePolicy, Image, Limits, Size, Usage
-from kaos_hub.models.words import Owner
+from kaos_hub.models.resources import Capacity, IdlePolicy, Image, Limits, Size, Usage
+from kaos_hub.models.words import Owner, ShownText
 
 
 class Whoami(Model):
@@ -21,10 +23,13 @@ class Whoami(Model):
     )
     limits: Limits
     usage: Usage
+    capacity: Capacity = Field(
+        Capacity(), description="the most that one notebook or trial can have here"
+    )
 
 
 class Info(Model):
-    """What this service is and offers. Needs no login."""
+    """Facts about this service, and what it offers. Needs no login."""
 
     version: str
     engine: str
@@ -39,8 +44,40 @@ class Info(Model):
     max_files: int
 
 
+class OwnerState(StrEnum):
+    """The state of an owner in the Hub."""
+
+    HERE = "HERE"
+    """The Hub has it."""
+    GONE = "GONE"
+    """The Hub has it no more: what is left waits for an admin."""
+    UNSEEN = "UNSEEN"
+    """It was not seen since this is asked; the first that is seen with its name is the owner."""
+
+
+class OwnerSummary(Model):
+    """An owner as an admin sees it, and how much it has."""
+
+    id: str = Field(description="stays when the name changes, and never means another")
+    kind: str = Field(description="user or group")
+    name: str = Field(description="as it is called now, or was last")
+    state: OwnerState
+    since: datetime | None = Field(None, description="since when the Hub has it no more")
+    notebooks: int
+    volumes: int
+    versions: int = Field(description="of bundles")
+    trainings: int
+    storage: int = Field(description="bytes")
+
+
+class HandOver(Model):
+    """The owner to whom things are handed over."""
+
+    to: Annotated[str, StringConstraints(pattern=r"^(user|group):.+$", max_length=300)]
+
+
 class ErrorBody(Model):
-    """How the API reports an error."""
+    """An error as the API reports it."""
 
     code: str
     message: str
@@ -54,11 +91,11 @@ class LoginRequest(Model):
     """
 
     challenge: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-    client: str = Field(max_length=100, description="host name shown to the person")
+    client: ShownText = Field(max_length=100, description="host name shown to the person")
 
 
 class LoginStarted(Model):
-    """Where the person confirms, and the code they compare."""
+    """The page where the person confirms, and the code to compare."""
 
     url: str
     other_url: str | None = Field(

@@ -52,6 +52,7 @@ class AdmissionRequest(Model):
     """The spawner asks whether a server may start, and as what."""
 
     user: str
+    identity: str = Field("", description="of the user in the Hub; stays when it is renamed")
     server: str = Field(description="the Hub's server name; empty is the default server")
     options: dict[str, Any] = {}
 
@@ -60,6 +61,7 @@ class ReleaseRequest(Model):
     """The spawner tells that a server is gone."""
 
     user: str
+    identity: str = ""
     server: str
     workload: str
     exit_code: int | None = None

@@ -2,11 +2,17 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import Field
 
 from kaos_hub.models.base import Model
 from kaos_hub.models.words import BundleKind, BundleName, Digest, Owner
+
+Origin = Annotated[
+    str,
+    Field(pattern=r"^[0-9a-f]{64}$", description="a digest of where the folder is: machine, path"),
+]
 
 
 class BundleVersion(Model):
@@ -22,12 +28,19 @@ class BundleVersion(Model):
     size: int = Field(description="bytes of all files")
     files: int
     current: bool = Field(description="the version that is used when none is named")
+    notes: list[str] = Field(
+        default=[],
+        description="what its folder may lack, as the one who sends it finds: content that is"
+        " elsewhere, names that cannot be kept",
+    )
 
 
 class MissingRequest(Model):
     """Which of these does the owner not hold? Sizes (bytes) are checked against limits first."""
 
-    objects: dict[Digest, int] = Field(description="digest → size in bytes", max_length=1_000_000)
+    objects: dict[Digest, Annotated[int, Field(ge=0, lt=2**60)]] = Field(
+        description="digest → size in bytes", max_length=50_000
+    )
 
 
 class MissingAnswer(Model):
@@ -42,10 +55,33 @@ class CommitRequest(Model):
     kind: BundleKind
     name: BundleName
     root: Digest
+    origin: Origin | None = None
+
+
+class LikenessRequest(Model):
+    """A folder, before it is sent: is it another version of the bundle of its name?"""
+
+    kind: BundleKind
+    name: BundleName
+    root: Digest
+    origin: Origin | None = None
+    files: dict[str, Digest] = Field(
+        {},
+        max_length=5000,
+        description="path → digest of files that are not empty; not all of them",
+    )
+
+
+class Likeness(Model):
+    """The bundle that a folder belongs to."""
+
+    alike: bool = Field(description="whether it is a version of a bundle that is there, or new")
+    name: str = Field(description="the bundle's name; if it is something else, one that is free")
+    before: str = Field("", description="the version that it has nothing in common with")
 
 
 class EntryKind(StrEnum):
-    """What stands in a tree."""
+    """The kind of an entry of a tree."""
 
     FILE = "file"
     EXECUTABLE = "executable"
@@ -73,7 +109,7 @@ class NamedBundle(Model):
 
 
 class ChangeKind(StrEnum):
-    """How an entry differs between two versions."""
+    """The kind of a difference between two versions."""
 
     ADDED = "added"
     REMOVED = "removed"
@@ -91,7 +127,7 @@ class BundleChange(Model):
 
 
 class BundleComparison(Model):
-    """What is different between two versions of a bundle."""
+    """The differences between two versions of a bundle."""
 
     before: BundleVersion
     after: BundleVersion
@@ -105,27 +141,29 @@ class SiftRequest(Model):
     """Which files of a folder belong to a bundle? For browsers, which cannot tell."""
 
     kind: BundleKind
-    paths: list[str] = Field(max_length=50_000, description="of files, within the folder")
+    paths: list[Annotated[str, Field(max_length=4096)]] = Field(
+        max_length=50_000, description="of files, within the folder"
+    )
     ignores: dict[str, str] = Field(
         default={}, max_length=1000, description="path → content of the files .kaosignore"
     )
 
 
 class Skipped(Model):
-    """What is left out of a bundle, and why."""
+    """A file or folder that is left out of a bundle, and why."""
 
     path: str = Field(description="of a folder, with a slash at the end")
     reason: str
 
 
 class SiftAnswer(Model):
-    """What is left out of a bundle."""
+    """The files and folders that are left out of a bundle."""
 
     skipped: list[Skipped]
 
 
 class DeletedBundle(Model):
-    """What was deleted."""
+    """The versions that were deleted, and the storage that this freed."""
 
     versions: list[int]
     freed: int = Field(description="bytes that count against the owner's storage no longer")

@@ -1,4 +1,4 @@
-"""What somebody chose for a notebook last, to be offered again."""
+"""The last choices of a user for a notebook, to be offered again."""
 
 from kaos_hub.models.base import Model
 from kaos_hub.models.notebooks import BundleLink, Notebook
@@ -22,6 +22,6 @@ class Choices(Model):
 
     @classmethod
     def of(cls, notebook: Notebook) -> "Choices":
-        """What was chosen for a notebook."""
+        """Return what was chosen for a notebook."""
         same = {name: getattr(notebook, name) for name in cls.model_fields if name != "git"}
         return cls(**same, git=None if notebook.git is None else str(notebook.git))

@@ -1,4 +1,4 @@
-"""What a file of ``--config-file`` may hold: keys of the seeds, and every option by its name."""
+"""The keys of a file for ``--config-file``: those of the seeds, and every option by its name."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from kaos_hub.models.words import IdleType, NotebookName
 
 
 class ConfigResources(Model):
-    """What stands below ``resources``."""
+    """The keys below ``resources``."""
 
     slots: Gpu | None = Field(None, description="whole GPUs; 0 is a notebook without any")
     resource_pool: str | None = Field(None, description="nodes of the cluster to run on")
@@ -65,7 +65,7 @@ def config_keys() -> list[str]:
 
 
 def plain(config: NotebookConfig) -> dict[str, Any]:
-    """What was said, by the names that options have."""
+    """Return what was said, by the names that options have."""
     found = config.model_dump(exclude_none=True, exclude={"resources", "notebook_idle_type"})
     if config.resources is not None:
         nested = config.resources.model_dump(exclude_none=True)

@@ -17,14 +17,14 @@ Line = Annotated[str, StringConstraints(max_length=1000)]
 
 
 class ErrandKind(StrEnum):
-    """What is to be done."""
+    """The kind of an errand."""
 
     SAVE = "save"
     ATTACH = "attach"
 
 
 class ErrandState(StrEnum):
-    """How far it is."""
+    """The state of an errand."""
 
     ASKED = "ASKED"
     """The notebook's server has not yet heard of it."""
@@ -56,7 +56,7 @@ class AttachRequest(Model):
 
 
 class Contents(Model):
-    """What the notebook's server found in the working copy."""
+    """The content of the working copy, as the notebook's server found it."""
 
     root: Digest
     size: int = Field(ge=0, description="bytes of all files")
@@ -93,7 +93,7 @@ class Errand(Model):
 
 
 class ErrandOrder(Model):
-    """What the notebook's server is told to do."""
+    """An errand as the notebook's server is told it."""
 
     id: str
     kind: ErrandKind
@@ -106,7 +106,7 @@ class ErrandOrder(Model):
 
 
 class ErrandReport(Model):
-    """What the notebook's server says of an errand: how far it is, or how it ended."""
+    """A report of the notebook's server on an errand: how far it is, or how it ended."""
 
     note: str = Field("", max_length=2000)
     progress: int = Field(0, ge=0, le=100)
@@ -115,7 +115,7 @@ class ErrandReport(Model):
     done: bool = Field(False, description="nothing is left to be done")
 
 
-class WaitForErrand(Model):
-    """How long to wait for news of an errand."""
+class Wait(Model):
+    """The time to wait for the end of what goes on by itself."""
 
     wait: int = Field(0, ge=0, le=60, description="seconds to wait at most for it to end")

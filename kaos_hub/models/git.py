@@ -10,14 +10,14 @@ from kaos_hub.errors import InvalidRequest
 from kaos_hub.models.base import Model
 
 GIT_SCHEMES = ("https", "http")
-"""What can be cloned at all; an admin may allow less."""
+"""Schemes that can be cloned at all; an admin may allow less."""
 
 _NOTHING = "-"
 _LONGEST_URL, _LONGEST_REF = 2000, 250
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>[^/?#\s\\]*)(?P<path>/.*)?")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@\s]+)(:(?P<port>[0-9]{1,5}))?")
 _LIKE_SSH = re.compile(r"[^/@\s]+@(?P<host>[^/:@\s]+):(?P<path>[^\s]+)")
-_PATH = re.compile(r"(/[^\s\\?#]+)+")
+_PATH = re.compile(r"/[^\s\\?#]+")
 # What git itself refuses in the name of a branch or tag.
 _NO_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[/.-]|/\.|[/.]$|\.lock(/|$)|^@$")
 _LOGIN = (
@@ -47,7 +47,7 @@ class Repository(Model):
 
     @property
     def name(self) -> str:
-        """What its folder is called."""
+        """The name of its folder."""
         last = self.url.rstrip("/").rpartition("/")[2].removesuffix(".git")
         return last[:100] if last.strip(". ") else "repository"
 
@@ -124,7 +124,7 @@ def _login_name(text: str) -> str:
 
 
 class GitCredentials(Model):
-    """What a private repository wants: used once, and never shown again."""
+    """The credentials of a private repository: used once, and never shown again."""
 
     username: Annotated[str, AfterValidator(_login_name)] = Field(
         "git", max_length=255, description="most servers take any, with a token"
@@ -135,7 +135,7 @@ class GitCredentials(Model):
 
 
 class GitState(StrEnum):
-    """How far a clone is."""
+    """The state of a clone."""
 
     ASKED = "ASKED"
     """It begins when the notebook starts, or a moment later if it runs."""
@@ -162,7 +162,7 @@ class Clone(Model):
 
 
 class CloneReport(Model):
-    """What the notebook says of its clone."""
+    """A report of the notebook on its clone."""
 
     repository: GitWish = Field(description="which one it is about")
     state: GitState
@@ -184,7 +184,7 @@ class CloneLogin(Model):
 
 
 class CloneOrder(Model):
-    """What a notebook is to clone, within which bounds. No secret is in it."""
+    """The repository that a notebook is to clone, and the bounds. No secret is in it."""
 
     repository: str
     networks: list[str] = Field(default=[], description="to be reached though they are private")

@@ -23,6 +23,7 @@ from kaos_hub.models.words import (
     NotebookName,
     NotebookState,
     Owner,
+    ShownText,
 )
 
 
@@ -57,7 +58,7 @@ class NotebookRequest(Model):
     """Deploy a notebook, or deploy it again. What is not given stays, or takes its default."""
 
     name: NotebookName | None = Field(None, description="none: a name is found")
-    display_name: str | None = Field(
+    display_name: ShownText | None = Field(
         None, max_length=120, description="free text that says what it is for"
     )
     source: str | None = Field(None, description="digest, name, or name@v2 of a source bundle")
@@ -114,7 +115,7 @@ class NotebookRequest(Model):
 
 
 class IdleVerdict(Model):
-    """What the idle rule says of a running notebook, and from what."""
+    """The verdict of the idle rule on a running notebook, and the evidence."""
 
     idle: bool
     reason: str = Field(description="the evidence, for people")
@@ -123,7 +124,7 @@ class IdleVerdict(Model):
 
 
 class BundleLink(Model):
-    """Which bundle a notebook uses."""
+    """The version of a bundle that a notebook or training uses."""
 
     name: str
     version: int
@@ -166,7 +167,7 @@ class Notebook(Model):
 
 
 class DeployAnswer(Model):
-    """What a deploy did, or (dry run) would do."""
+    """The result of a deploy: what it did, or (dry run) would do."""
 
     notebook: Notebook
     actions: list[str] = Field(description="what is done, in order, for people")
@@ -198,11 +199,14 @@ class TerminalEvidence(Model):
 
 
 class Activity(Model):
-    """What the server extension reports of its own server."""
+    """The report of the server extension on its own server."""
 
     kernels: list[KernelEvidence] = Field(default=[], max_length=1000)
     terminals: list[TerminalEvidence] = Field(default=[], max_length=1000)
     last_use: datetime = Field(description="last write, execution or page load by a person")
+    at: datetime | None = Field(
+        None, description="now, by the same clock as last_use: that clock may be wrong"
+    )
     source: Digest | None = Field(None, description="the source the working copy follows")
     out_of_memory: datetime | None = Field(
         None, description="when a process of the notebook was last ended for want of memory"
@@ -210,9 +214,17 @@ class Activity(Model):
 
 
 class ActivityAnswer(Model):
-    """What the server extension is told back."""
+    """The answer to a report of the server extension."""
 
     verdict: IdleVerdict
+    stop: str = Field(
+        "",
+        description="why the server is to end itself, unless it has been used since it gathered"
+        " what it reported; only it can know",
+    )
+    report_in: float | None = Field(
+        None, ge=0, description="seconds until the idle timeout passes, when it is to report again"
+    )
     source: Digest | None = Field(None, description="the source the working copy should follow")
     errands: list[ErrandOrder] = Field(default=[], description="what the server should do now")
     git: CloneOrder | None = Field(None, description="the repository to clone now")

@@ -1,4 +1,4 @@
-"""What a deploy may say of a notebook besides its bundles and its size."""
+"""Options of a notebook that a deploy may set, besides its bundles and its size."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ NOTHING = "-"
 """Given for what is to be taken away again: a pool, a context, an image."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
-_OURS = ("KAOS_", "JUPYTERHUB_", "JUPYTER_", "JPY_", "LD_")
+_OURS = ("KAOS_", "JUPYTERHUB_", "JPY_", "LD_")
 _THE_SERVERS = frozenset(
     {"DATA_REPO", "HOME", "PATH", "PYTHONEXECUTABLE", "PYTHONHOME", "PYTHONUSERBASE"}
 )
@@ -159,6 +159,14 @@ def volume_name(value: str) -> str:
     return value
 
 
+class VolumeRequest(Model):
+    """Make a volume."""
+
+    name: Annotated[str, AfterValidator(volume_name)] = Field(
+        description="1 to 30 lower-case letters, digits and single hyphens"
+    )
+
+
 class VolumeMount(Model):
     """A volume, and where a notebook sees it."""
 
@@ -207,7 +215,7 @@ VolumeMounts = Annotated[list[VolumeMount], AfterValidator(_volumes)]
 
 
 class NotebookOptions(Model):
-    """What a notebook's row keeps of its wish, so that a stop and a start change nothing."""
+    """The options that a notebook's row keeps, so that a stop and a start change nothing."""
 
     environment: Variables = Field(default={}, description="variables of kernels and terminals")
     bind_mounts: BindMounts = Field(default=[], description="folders of the machine")

@@ -1,4 +1,4 @@
-"""What workloads ask for, and what their owners may hold."""
+"""Resources that workloads ask for, and limits of what their owners may hold."""
 
 from typing import Annotated
 
@@ -15,15 +15,22 @@ Duration = Annotated[int, BeforeValidator(parse_duration)]
 
 
 class Resources(Model):
-    """What a workload asks for. ``None`` is: whatever the default size says."""
+    """The resources that a workload asks for. ``None`` is: whatever the default size says."""
 
     cpu: Cpu | None = Field(None, description="cores")
     memory: Memory | None = Field(None, description="bytes")
     gpu: Gpu = Field(0, description="whole devices")
 
 
+class Capacity(Model):
+    """The most that one workload can have, since there is no more. ``None`` is: not known."""
+
+    cpu: Cpu | None = Field(None, description="cores")
+    memory: Memory | None = Field(None, description="bytes")
+
+
 class Limits(Model):
-    """What an owner may hold at once. ``None`` is no limit."""
+    """The most that an owner may hold at once. ``None`` is no limit."""
 
     notebooks: int | None = Field(None, ge=0, description="running notebooks")
     builds: int | None = Field(None, ge=0, description="running builds")
@@ -42,7 +49,7 @@ class Limits(Model):
 
 
 class Usage(Model):
-    """What an owner holds now, in the units of :class:`Limits`."""
+    """The resources that an owner holds now, in the units of :class:`Limits`."""
 
     notebooks: int = 0
     builds: int = 0
@@ -73,7 +80,7 @@ class Image(Model):
 
 
 class IdlePolicy(Model):
-    """When a notebook counts as idle and is stopped. A timeout of 0 is never."""
+    """The rule by which a notebook counts as idle and is stopped. A timeout of 0 is never."""
 
     timeout: Duration = Field(0, description="seconds; 0 is never")
     type: IdleType = IdleType.KERNELS_OR_TERMINALS

@@ -22,7 +22,7 @@ ModelId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}\.[0-9]{1,7}$"
 
 
 class TrainingState(StrEnum):
-    """Where a training stands."""
+    """The state of a training."""
 
     WAITING = "WAITING"
     """For an input that its owner has not given yet."""
@@ -44,7 +44,7 @@ class TrainingState(StrEnum):
 
 
 class TrialState(StrEnum):
-    """Where a trial stands."""
+    """The state of a trial."""
 
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
@@ -58,14 +58,14 @@ class TrialState(StrEnum):
 
 
 class Direction(StrEnum):
-    """Which scores are better."""
+    """The direction in which scores are better."""
 
     MIN = "min"
     MAX = "max"
 
 
 class Goal(Model):
-    """What makes one trial better than another."""
+    """The metric that makes one trial better than another."""
 
     metric: MetricName
     direction: Direction
@@ -80,7 +80,8 @@ class Shown(Model):
 
 
 class TrainingRequest(Model):
-    """Train. What is not given is the owner's current input; all that is given is used together."""
+    """Train. What is not given is what the source was trained with last; all that is given is used
+    together."""
 
     name: BundleName | None = Field(None, description="none: the source bundle's name")
     source: str | None = Field(None, description="digest, name, or name@v2 of a source bundle")
@@ -89,7 +90,7 @@ class TrainingRequest(Model):
         None, description="the same of a manifest bundle, whose files are fetched; not with `data`"
     )
     params: str | None = Field(None, description="the same of a params bundle")
-    without_params: bool = Field(False, description="leave out the owner's current params")
+    without_params: bool = Field(False, description="leave out the params used last, now and later")
     expected: Shown | None = Field(
         None, description="refuse (409) if the inputs not given are no longer these"
     )
@@ -105,7 +106,7 @@ class TrainingRequest(Model):
 
 
 class Inputs(Model):
-    """What a training would use now, where nothing else is said."""
+    """The inputs that a training of a source would use now, where nothing else is said."""
 
     source: BundleVersion | None = None
     data: BundleVersion | None = None
@@ -114,7 +115,7 @@ class Inputs(Model):
 
 
 class TrialCounts(Model):
-    """How many trials stand where."""
+    """The number of trials in each state."""
 
     total: int = 0
     queued: int = 0
@@ -146,6 +147,9 @@ class Training(Model):
     data: BundleLink | None = None
     manifest: BundleLink | None = None
     params: BundleLink | None = None
+    reused: list[str] = Field(
+        [], description="which of these were not given, but were there from before"
+    )
     slots: int = 1
     goal: Goal | None = None
     stop_on_failure: bool = False
@@ -162,7 +166,7 @@ class Training(Model):
 
 
 class Output(Model):
-    """What a trial left in its output directory, whatever that is."""
+    """The content that a trial left in its output directory, whatever that is."""
 
     digest: Digest
     size: int = Field(description="bytes of all files")
@@ -194,7 +198,7 @@ class Trial(Model):
 
 
 class TrainingAnswer(Model):
-    """What a request to train did, or (dry run) would do."""
+    """The result of a request to train: what it did, or (dry run) would do."""
 
     training: Training | None = Field(None, description="none: a dry run")
     inputs: Inputs = Field(description="what is used")
@@ -203,7 +207,7 @@ class TrainingAnswer(Model):
 
 
 class MetricPoint(Model):
-    """What a trial said of itself at one moment."""
+    """The metrics that a trial reported at one moment."""
 
     trial: int
     at: datetime
@@ -212,7 +216,7 @@ class MetricPoint(Model):
 
 
 class TrainedModel(Model):
-    """What a trial left, and where it comes from."""
+    """A model that a trial left, and where it comes from."""
 
     id: ModelId
     name: str | None = Field(None, description="as it was named, with its version: mnist@v3")
@@ -229,7 +233,7 @@ class TrainedModel(Model):
 
 
 class Workspace(Model):
-    """Whose things one may see and use: one's own, and those of each group one is in."""
+    """An owner whose things one may see and use: oneself, or a group that one is in."""
 
     owner: Owner
     name: str = Field(description="of the user or the group")
@@ -252,6 +256,9 @@ class Provenance(Model):
     engine: str
     image: str | None = Field(None, description="by digest or image id; none without images")
     environment: str = Field(description="the key of all that its build depends on")
+    packages: list[str] = Field(
+        [], description="what was installed, on engines without images: numpy==2.3.1, ..."
+    )
     build_job: str | None = None
     resources: Resources
     reproduces: ModelId | None = None

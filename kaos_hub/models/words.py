@@ -11,11 +11,13 @@ from kaos_hub.errors import InvalidName
 Digest = Annotated[str, StringConstraints(pattern=r"^blake3:[0-9a-f]{64}$")]
 """The address of content: a file's bytes or a tree's listing."""
 
-_SERVER_NAME = re.compile(r"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){0,29}")
+NOTEBOOK_NAME = r"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){0,29}"
+"""Names that a notebook may have, as a regular expression that browsers know, too."""
+_SERVER_NAME = re.compile(NOTEBOOK_NAME)
 _BUNDLE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._ -]{0,62}[A-Za-z0-9._-])?")
 
 DEFAULT_SERVER = "default"
-"""How the Hub's default server (whose own name is empty) is called as a notebook."""
+"""The name, as a notebook, of the Hub's default server, whose own name is empty."""
 
 
 def notebook_name(value: str) -> str:
@@ -46,14 +48,31 @@ def bundle_name(value: str) -> str:
     return value
 
 
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that no name may have: they are not seen, and some turn the direction of writing, so
+that people read something else than what is there."""
+
+
+def shown_text(value: str) -> str:
+    """Check a line of text that others are shown, such as a description.
+
+    Raises:
+        ValueError: it has a character that is not seen.
+    """
+    if found := UNSEEN.search(value):
+        raise ValueError(f"has the character U+{ord(found[0]):04X}, which cannot be shown")
+    return value
+
+
+ShownText = Annotated[str, AfterValidator(shown_text)]
 NotebookName = Annotated[str, AfterValidator(notebook_name)]
 BundleName = Annotated[str, AfterValidator(bundle_name)]
 Owner = Annotated[str, StringConstraints(pattern=r"^(user|group):.+$")]
-"""Who owns a thing: ``user:ada`` or ``group:vision``."""
+"""The owner of a thing: ``user:ada`` or ``group:vision``."""
 
 
 class BundleKind(StrEnum):
-    """What a bundle is for."""
+    """The purpose of a bundle."""
 
     SOURCE = "source"
     DATA = "data"
@@ -67,7 +86,7 @@ class BundleKind(StrEnum):
 
 
 class JobKind(StrEnum):
-    """What a job does."""
+    """The kind of work that a job does."""
 
     BUILD = "build"
     MATERIALISE = "materialise"
@@ -76,7 +95,7 @@ class JobKind(StrEnum):
 
 
 class JobState(StrEnum):
-    """Where a job stands: ``QUEUED → SUBMITTED → RUNNING → SUCCEEDED | FAILED | CANCELLED``."""
+    """The state of a job: ``QUEUED → SUBMITTED → RUNNING → SUCCEEDED | FAILED | CANCELLED``."""
 
     QUEUED = "QUEUED"
     SUBMITTED = "SUBMITTED"
@@ -91,7 +110,7 @@ class JobState(StrEnum):
 
 
 class NotebookState(StrEnum):
-    """Where a notebook stands."""
+    """The state of a notebook."""
 
     QUEUED = "QUEUED"
     BUILDING = "BUILDING"
@@ -108,7 +127,7 @@ class NotebookState(StrEnum):
 
 
 class IdleType(StrEnum):
-    """What, besides use, keeps a notebook from being idle. The words are Determined's."""
+    """The rule, besides use, that keeps a notebook from being idle. The words are Determined's."""
 
     KERNELS_OR_TERMINALS = "kernels_or_terminals"
     KERNEL_CONNECTIONS = "kernel_connections"

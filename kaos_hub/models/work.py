@@ -12,7 +12,7 @@ from kaos_hub.models.words import Digest
 
 
 class EndedBy(StrEnum):
-    """What ended a trial."""
+    """The cause of a trial's end."""
 
     ITSELF = "itself"
     """It ended; the exit code says how."""
@@ -72,13 +72,13 @@ class Beat(Model):
 
 
 class BeatAnswer(Model):
-    """Whether the trial is still wanted."""
+    """An answer that tells whether the trial is still wanted."""
 
     cancel: bool = False
 
 
 class LogAnswer(Model):
-    """How many bytes of a trial's log the service has."""
+    """The number of bytes of a trial's log that the service has."""
 
     size: int
 
@@ -94,7 +94,7 @@ class Fetched(Model):
 
 
 class IngestOrder(Model):
-    """What an ingest is to fetch."""
+    """An order for an ingest, which says what to fetch."""
 
     manifest: Digest
     index: Digest | None = Field(
@@ -107,15 +107,17 @@ class IngestOrder(Model):
 
 
 class IngestPart(Model):
-    """What an ingest has fetched up to now. POST ``work/v1/fetched``, now and then and before it
-    fails: the index of the next order for the same manifest, or a corrected one, can be this.
+    """The files that an ingest has fetched up to now.
+
+    It sends this with POST ``work/v1/fetched``, now and then and before it fails. It can be the
+    index of the next order for the same manifest, or a corrected one.
     """
 
     index: Digest = Field(description="JSON lines of Fetched; all of its objects have been sent")
 
 
 class IngestEnd(Model):
-    """What an ingest has fetched; all of its objects have been sent before."""
+    """The files that an ingest has fetched; all of its objects have been sent before."""
 
     root: Digest
     index: Digest

@@ -4,60 +4,59 @@ A request writes what is wanted (:mod:`.wishes`), :mod:`.hosting` makes it so. W
 decided at the :mod:`.gate`, what is idle in :mod:`.idle`.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from kaos_hub.bell import Bell
 from kaos_hub.database import Database
-from kaos_hub.errors import Conflict, NotFound, Unavailable
+from kaos_hub.errors import NotFound
+from kaos_hub.logins import Served
 from kaos_hub.models import (
     Choices,
     DeployAnswer,
     Event,
     GitState,
-    JobState,
     Notebook,
     NotebookRequest,
     NotebookState,
 )
 from kaos_hub.notebooks.choices import recall, remember
+from kaos_hub.notebooks.deleting import Deletions
 from kaos_hub.notebooks.errands import Errands
-from kaos_hub.notebooks.gate import Gate, refuse_stranger
+from kaos_hub.notebooks.forgotten import Forgotten
+from kaos_hub.notebooks.gate import Gate
 from kaos_hub.notebooks.hosting import Hosting
 from kaos_hub.notebooks.plans import needs_restart, restart_required, steps
 from kaos_hub.notebooks.records import (
     announce,
     as_model,
+    build_to_read,
+    expect_build,
     find,
     followed,
-    server_of,
+    refuse_deleted,
     set_state,
     stream,
-    user_of,
 )
 from kaos_hub.notebooks.repositories import Repositories
 from kaos_hub.notebooks.wishes import Offer, Wishes
-from kaos_hub.tables import EventRow, NotebookRow, contains
+from kaos_hub.tables import NotebookRow, contains
 
 __all__ = ["Bell", "Errands", "Gate", "Hosting", "Notebooks", "Offer", "Wishes"]
 
-_DELETE = 110
-"""Seconds that deleting waits for an end: a little less than clients wait for an answer."""
-
 
 class Notebooks:
-    """What a user may ask about notebooks. ``owner`` is always the asking user.
+    """The requests of a user about notebooks. ``owner`` is always the asking user.
 
     Args:
         hosting: makes wishes so.
         wishes: what requests make of rows.
         public_url: where browsers reach the Hub.
-        trusted: the only user the engine may serve; None serves everybody.
+        served: the only user who may be served; None serves all users.
     """
 
     def __init__(
@@ -65,12 +64,13 @@ class Notebooks:
         hosting: Hosting,
         wishes: Wishes,
         public_url: str,
-        trusted: str | None = None,
+        served: Served | None = None,
     ) -> None:
         self._hosting, self._wishes = hosting, wishes
-        self._public_url, self._trusted = public_url, trusted
+        self._public_url, self._served = public_url, served
         self._db: Database = hosting.db
         self._bell: Bell = hosting.bell
+        self._forgotten, self._deletions = Forgotten(hosting), Deletions(hosting)
         self.repositories = Repositories(hosting.db, hosting.bell)
 
     # --- looking ---
@@ -82,6 +82,7 @@ class Notebooks:
         limit: int | None = None,
         after: int = 0,
         search: str = "",
+        order: str = "",
     ) -> Sequence[Notebook]:
         """The owner's notebooks, the youngest first.
 
@@ -91,13 +92,15 @@ class Notebooks:
             limit: at most so many.
             after: leave out so many of the first.
             search: only those whose name or description contains it, in whatever case.
+            order: ``name`` or ``state``, instead of by age.
         """
         query = select(NotebookRow).where(NotebookRow.owner == owner)
         if search:
             query = query.where(contains(search, NotebookRow.name, NotebookRow.display_name))
         if states:
             query = query.where(NotebookRow.state.in_(states))
-        query = query.order_by(NotebookRow.created.desc(), NotebookRow.name)
+        first = {"name": [NotebookRow.name], "state": [NotebookRow.state]}.get(order, [])
+        query = query.order_by(*first, NotebookRow.created.desc(), NotebookRow.name)
         return await self._shown(query.offset(after).limit(limit))
 
     async def ended(self, owner: str, since: datetime, limit: int) -> Sequence[Notebook]:
@@ -110,7 +113,7 @@ class Notebooks:
         return await self._shown(query.order_by(when.desc()).limit(limit))
 
     async def last_choices(self, owner: str, since: datetime | None = None) -> Choices | None:
-        """What the owner, who came to be at ``since``, chose for a notebook last."""
+        """Return what the owner, created at ``since``, chose for a notebook last."""
         return await recall(self._db, owner, since)
 
     async def names(self, owner: str) -> set[str]:
@@ -136,7 +139,7 @@ class Notebooks:
         )
 
     def events(self, owner: str, name: str | None, after: int | None) -> AsyncIterator[Event]:
-        """What happens to one notebook, or all of the owner's; never ends."""
+        """Return the events of one notebook, or of all of the owner's; they never end."""
         return stream(self._db, self._bell, owner, name, after)
 
     async def build_log(
@@ -162,9 +165,11 @@ class Notebooks:
         return self._hosting.logs.read(workload, offset, follow)
 
     async def _log_of(self, owner: str, name: str, column: str) -> str:
-        log_id: str | None = await self._db.run(
-            lambda session: getattr(find(session, owner, name), column)
-        )
+        def look(session: Session) -> str | None:
+            row = find(session, owner, name)
+            return build_to_read(session, row) if column == "build_job" else row.workload
+
+        log_id = await self._db.run(look)
         if not log_id:
             nothing = "nothing was built for it" if column == "build_job" else "it never started"
             raise NotFound(
@@ -178,6 +183,7 @@ class Notebooks:
 
         Raises:
             NotFound: no such notebook, or it has neither source nor context.
+            Forbidden: it is of a group that the owner has left.
         """
 
         def look(session: Session) -> tuple[NotebookRow, str | None]:
@@ -185,6 +191,7 @@ class Notebooks:
             return row, followed(session, row) if row.held else None
 
         row, digest = await self._db.run(look)
+        await self._hosting.rights.check(row)
         digest = digest or await self._hosting.trees.followed(row)
         if digest is None:
             raise NotFound(
@@ -209,11 +216,14 @@ class Notebooks:
         Raises:
             RestartRequired: it runs, the change needs a restart, and the wish does not allow one.
             NotFound: a bundle or size that is not there.
+            Conflict: it is being deleted.
             InvalidBundle: source and context cannot be laid over one another.
-            Forbidden: a folder that the admin does not offer.
+            Forbidden: a folder that the admin does not offer, or things of a group that the owner
+                has left.
             InvalidResources, InvalidName: the wish makes no sense.
         """
-        refuse_stranger(self._trusted, user_of(owner))
+        if self._served is not None:
+            self._served.check(self._name(owner))
         run_before = await self._db.run(
             lambda session: session.scalar(
                 select(NotebookRow.run).where(
@@ -224,6 +234,7 @@ class Notebooks:
         row, new = await self._db.run(
             lambda session: self._wishes.draft(session, owner, wish, owners)
         )
+        await self._hosting.rights.check(row)
         environment = await self._hosting.environment_of(row, ask=False)
         await self._hosting.trees.followed(row)
         await self._hosting.mounts.of(row)
@@ -243,7 +254,7 @@ class Notebooks:
             self._wishes.check_fits(session, fresh)
             self._wishes.claim(session, fresh)
             fresh.wanted, fresh.restart = "RUNNING", bool(restart)
-            fresh.build_state, fresh.build_reason = JobState.QUEUED.value, ""
+            expect_build(fresh)
             if fresh.held:
                 fresh.reason = ""
                 announce(session, fresh)
@@ -251,7 +262,7 @@ class Notebooks:
                 set_state(session, fresh, NotebookState.QUEUED, "on its way")
             session.flush()
             model = as_model(session, fresh, self._public_url)
-            remember(session, model)
+            remember(session, owner, model)
             return fresh.id, model
 
         notebook_id, model = await self._db.run(write)
@@ -263,11 +274,17 @@ class Notebooks:
 
     async def start(self, owner: str, name: str) -> Notebook:
         """Start it. If its latest source never built, the last that did is used."""
+        await self._check_rights(owner, name)
         return await self._wish(owner, name, self._wish_start)
 
     async def retry(self, owner: str, name: str) -> Notebook:
         """Build again, and start."""
+        await self._check_rights(owner, name)
         return await self._wish(owner, name, self._wish_run)
+
+    async def _check_rights(self, owner: str, name: str) -> None:
+        row = await self._db.run(lambda session: find(session, owner, name))
+        await self._hosting.rights.check(row)
 
     def _wish_start(self, session: Session, row: NotebookRow) -> None:
         broken = row.build_state == "FAILED" and row.source_id != row.good_source_id
@@ -276,7 +293,10 @@ class Notebooks:
         self._wish_run(session, row)
 
     def _wish_run(self, session: Session, row: NotebookRow) -> None:
+        refuse_deleted(row)
         self._wishes.check_fits(session, row)
+        if row.build_state in ("FAILED", "CANCELLED"):
+            expect_build(row)
         row.wanted, row.stop_reason = "RUNNING", ""
         if not row.held:
             set_state(session, row, NotebookState.QUEUED, "on its way")
@@ -284,58 +304,47 @@ class Notebooks:
     async def stop(self, owner: str, name: str, by: str | None = None) -> Notebook:
         """Stop it (a build it waits for, too). Its home stays."""
 
-        return await self._wish(owner, name, _wish_stop(f"stopped by {by or user_of(owner)}"))
+        return await self._wish(owner, name, _wish_stop(f"stopped by {by or self._name(owner)}"))
 
     async def kill(self, owner: str, name: str) -> Notebook:
         """Stop it without waiting for it: nothing it runs gets time to finish. Its home stays."""
 
-        wish = _wish_stop(f"killed by {user_of(owner)}")
+        wish = _wish_stop(f"killed by {self._name(owner)}")
         model = await self._wish(owner, name, wish)
-        row = await self._db.run(lambda session: find(session, owner, name))
-        await self._hosting.end(row.workload if row.held else "")
+        self._deletions.end(await self._db.run(lambda session: find(session, owner, name)))
         return model
 
-    async def delete(self, owner: str, name: str) -> None:
-        """Stop it and forget it with its home. Bundles stay."""
-        await self.kill(owner, name)
+    async def delete(self, owner: str, name: str, seconds: float | None = None) -> bool:
+        """Stop it and forget it with its home. Bundles stay.
+
+        Args:
+            owner: whose.
+            name: of the notebook.
+            seconds: to wait at most until it is gone; None waits for it.
+
+        Returns:
+            whether it is gone. Else it goes by itself, as soon as its server has ended.
+        """
+        await self._wish(owner, name, _wish_stop(f"deleted by {self._name(owner)}", "DELETED"))
         row = await self._db.run(lambda session: find(session, owner, name))
-        try:
-            async with asyncio.timeout(_DELETE):
-                await self._ended(owner, name)
-                # It is let go of before the Hub is through with it, and what the Hub still has to
-                # do with a server it cannot do with one that it has forgotten. Nor may the driver
-                # still look at it: it would take the next server of that name for this one.
-                await self._hosting.at_rest(row.id)
-                await self._hosting.servers.end(row)
-        except TimeoutError:
-            raise Unavailable(
-                f"Notebook {name!r} is being stopped, which takes long; delete it again in a while."
-            ) from None
-        user, server = user_of(owner), server_of(name)
-        await self._hosting.hub.stop(user, server, remove=bool(server))
+        return await self._deletions.delete(row, seconds)
 
-        def forget(session: Session) -> None:
-            fresh = find(session, owner, name)
-            if fresh.wanted == "RUNNING":
-                raise Conflict(
-                    f"Notebook {name!r} was started meanwhile. If it is to go all the same:"
-                    f" kaos notebook delete -n {name}"
-                )
-            session.delete(fresh)
-            session.execute(
-                delete(EventRow).where(EventRow.owner == owner, EventRow.notebook == name)
-            )
+    async def recover(self) -> None:
+        """Go on deleting what was being deleted when the service ended."""
 
-        await self._db.run(forget)
-        await self._hosting.engine.places.remove_home(row.id)
+        def begun(session: Session) -> list[NotebookRow]:
+            found = select(NotebookRow).where(NotebookRow.wanted == "DELETED")
+            return list(session.scalars(found))
 
-    async def _ended(self, owner: str, name: str) -> None:
-        while True:
-            ring = self._bell.listen()
-            row = await self._db.run(lambda session: find(session, owner, name))
-            if not row.held and NotebookState(row.state).settled:
-                return
-            await ring.wait()
+        for row in await self._db.run(begun):
+            self._deletions.begin(row)
+
+    async def removed_at_hub(self, owner: str, name: str) -> None:
+        """Forget a notebook once the Hub has forgotten its server, as it is about to."""
+        await self._forgotten.follow(owner, name, self.delete)
+
+    def _name(self, owner: str) -> str:
+        return self._hosting.identities.name(owner)
 
     async def _wish(self, owner: str, name: str, change: Any) -> Notebook:
         def write(session: Session) -> tuple[str, Notebook]:
@@ -344,16 +353,19 @@ class Notebooks:
             session.flush()
             return row.id, as_model(session, row, self._public_url)
 
-        refuse_stranger(self._trusted, user_of(owner))
+        if self._served is not None:
+            self._served.check(self._name(owner))
         notebook_id, model = await self._db.run(write)
         self._bell.ring()
         self._hosting.wake(notebook_id)
         return model
 
 
-def _wish_stop(reason: str) -> Callable[[Session, NotebookRow], None]:
+def _wish_stop(reason: str, wanted: str = "STOPPED") -> Callable[[Session, NotebookRow], None]:
     def wish(session: Session, row: NotebookRow) -> None:
-        row.wanted, row.restart = "STOPPED", False
+        if row.wanted != "DELETED":
+            row.wanted = wanted
+        row.restart = False
         if row.held or not NotebookState(row.state).settled:
             row.stop_reason = reason
             set_state(session, row, NotebookState.STOPPING, reason)

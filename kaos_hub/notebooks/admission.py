@@ -12,12 +12,13 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from kaos_hub.engines.base import Engine
+from kaos_hub.identities import shown_owner
 from kaos_hub.ledger import Ledger
 from kaos_hub.models import Mount, NotebookSpec, NotebookState, Pool, Resources
 from kaos_hub.notebooks import runs, volumes
 from kaos_hub.notebooks.mounting import told
 from kaos_hub.notebooks.offered import Images
-from kaos_hub.notebooks.records import options_of, set_state
+from kaos_hub.notebooks.records import USER, options_of, set_state
 from kaos_hub.notebooks.repositories import GitRules
 from kaos_hub.tables import NotebookRow, VersionRow, WorkloadRow, now
 
@@ -28,18 +29,18 @@ RUNTIME = "/opt/kaos"
 
 @dataclass(frozen=True)
 class Inside:
-    """What is the same inside all notebooks."""
+    """The settings that are the same inside all notebooks."""
 
     url: str
     """The service's address as a notebook reaches it."""
     kernels: Path
-    """Where the engine `local` has what kernels need."""
+    """The folder where the engine `local` has what kernels need."""
     pools: Mapping[str, Pool] = field(default_factory=dict)
     """The pools that sizes may name."""
     images: Images = field(default_factory=Images)
     """The ready-made environments."""
     git: GitRules = field(default_factory=GitRules)
-    """What may be cloned."""
+    """The rules on what may be cloned."""
 
 
 def admit(
@@ -70,6 +71,7 @@ def admit(
     volumes.check_free(session, row, engine.places)
     ledger.admit(session, row, row.cpu or 0, row.memory or 0, row.gpu)
     row.held_pool, row.held_options = row.pool, row.options
+    row.held_name = shown_owner(session, row.owner).removeprefix(USER)
     row.starts += 1
     row.workload = f"kaos-notebook-{row.id}-{row.starts}"
     session.add(WorkloadRow(name=row.workload))

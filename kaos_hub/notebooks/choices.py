@@ -1,4 +1,4 @@
-"""What owners chose last: remembered beyond the notebook it was for, forgotten with the owner."""
+"""The last choices of owners: kept beyond the notebook they were for, forgotten with the owner."""
 
 from datetime import datetime, timedelta
 
@@ -8,29 +8,28 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.database import Database
 from kaos_hub.errors import KaosError
-from kaos_hub.hub import Hub
+from kaos_hub.identities import Identities
 from kaos_hub.models import Choices, Notebook
-from kaos_hub.notebooks.records import user_of
 from kaos_hub.tables import ChoiceRow, now
 
 _AGAIN = timedelta(hours=1)
 """After so long the Hub is asked again whether it still has the user."""
 
 
-def remember(session: Session, notebook: Notebook) -> None:
-    """Keep what was chosen for a notebook, in place of what was chosen before."""
+def remember(session: Session, owner: str, notebook: Notebook) -> None:
+    """Keep what an owner chose for a notebook, in place of what was chosen before."""
     chosen = Choices.of(notebook).model_dump(mode="json", exclude_defaults=True)
     at = now()
-    session.merge(ChoiceRow(owner=notebook.owner, chosen=chosen, at=at, asked=at))
+    session.merge(ChoiceRow(owner=owner, chosen=chosen, at=at, asked=at))
 
 
 async def recall(db: Database, owner: str, since: datetime | None = None) -> Choices | None:
-    """What the owner chose last, if anything.
+    """Return what the owner chose last, if anything.
 
     Args:
         db: the service's database.
         owner: whose choices.
-        since: when the owner came to be; what is older is that of somebody of the same name.
+        since: when the owner was created; older choices are of another user of the same name.
     """
 
     def look(session: Session) -> Choices | None:
@@ -45,7 +44,7 @@ async def recall(db: Database, owner: str, since: datetime | None = None) -> Cho
     return await db.run(look)
 
 
-async def forget_one_who_is_gone(db: Database, hub: Hub) -> None:
+async def forget_one_who_is_gone(db: Database, identities: Identities) -> None:
     """Look after the owner who was not looked after for the longest time. One at a time: however
     many there are, the Hub is asked no more often than this is called.
 
@@ -56,7 +55,7 @@ async def forget_one_who_is_gone(db: Database, hub: Hub) -> None:
     owner = await db.run(lambda session: session.scalar(due.order_by(ChoiceRow.asked).limit(1)))
     if owner is None:
         return
-    there = await hub.has(user_of(owner))
+    there = await identities.user(owner) is not None
 
     def write(session: Session) -> None:
         row = session.get(ChoiceRow, owner)

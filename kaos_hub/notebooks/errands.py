@@ -1,8 +1,8 @@
 """Errands: what a notebook's own server is asked to do, and what becomes of it.
 
-They are held in memory: whoever waits for one asks again when the service was restarted, and the
-notebook's server, told that nobody knows its errand any more, lets it be. What counts, a version
-and that the notebook follows it, is written in one transaction.
+They are held in memory: a caller that waits for one asks again when the service was restarted, and
+the notebook's server, told that its errand is not known any more, lets it be. What counts, a
+version and that the notebook follows it, is written in one transaction.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ _TICKET = 24 * 3600
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What an errand is about; the same twice is one errand."""
+    """The subject of an errand; the same twice is one errand."""
 
     kind: ErrandKind
     bundle: str
@@ -66,7 +66,8 @@ class _Entry:
     order: ErrandOrder
     workload: str
     source: BundleVersion | None
-    """What the notebook follows when it is asked."""
+    """The version that the notebook follows when it is asked."""
+    source_id: int | None = None
     data: int | None = None
     heard: float = field(default_factory=time.monotonic)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -95,6 +96,7 @@ class Errands:
         """Have the working copy saved. The same asked twice at a time is done once.
 
         Raises:
+            Forbidden: it uses things of a group that its owner has left.
             Conflict: the notebook does not run, or is being saved in another way.
             NotFound: there is no such notebook.
         """
@@ -150,7 +152,9 @@ class Errands:
             source = session.get(VersionRow, row.source_id) if row.source_id else None
             return row, as_model(source) if source else None
 
-        return await self._db.run(look)
+        row, source = await self._db.run(look)
+        await self._hosting.rights.check(row)
+        return row, source
 
     async def _begin(
         self,
@@ -178,7 +182,7 @@ class Errands:
             dry_run=wanted.dry_run,
         )
         self._entries[errand.id] = _Entry(
-            errand, row.owner, wanted, order, row.workload, source, data
+            errand, row.owner, wanted, order, row.workload, source, row.source_id, data
         )
         # An event makes the notebook's server ask what there is to do.
         await self._db.run(lambda session: announce(session, find(session, row.owner, row.name)))
@@ -201,7 +205,7 @@ class Errands:
             del self._entries[errand_id]
 
     def _looked_after(self, entry: _Entry) -> Errand:
-        """The errand; failed, if nobody works on it any more."""
+        """Return the errand; failed, if the notebook's server has been silent for too long."""
         state, quiet = entry.errand.state, time.monotonic() - entry.heard
         if state is ErrandState.ASKED and quiet > _UNHEARD:
             self._fail(
@@ -232,7 +236,7 @@ class Errands:
     # --- the notebook's server ---
 
     def orders(self, owner: str, name: str) -> list[ErrandOrder]:
-        """What a notebook's server has to do now."""
+        """Return what a notebook's server has to do now."""
         return [entry.order for entry in self._of(owner, name)]
 
     async def report(
@@ -241,7 +245,7 @@ class Errands:
         """Take what a notebook's server says of an errand.
 
         Raises:
-            NotFound: nobody waits for it any more: it need not go on.
+            NotFound: the errand is not known any more: the server need not go on.
         """
         entry = self._find(owner, name, errand_id)
         async with entry.turn:
@@ -278,7 +282,7 @@ class Errands:
 
         def follow(session: Session, version: VersionRow) -> None:
             row = self._still(session, entry)
-            if row.source_id != self._source_id(session, entry):
+            if row.source_id != entry.source_id:
                 raise Conflict(
                     f"Notebook {row.name!r} was deployed while it was being saved. Save again."
                 )
@@ -291,14 +295,6 @@ class Errands:
         done["contents"] = contents.model_copy(update={"notes": notes})
         self._set(entry, version=version, **done)
 
-    @staticmethod
-    def _source_id(session: Session, entry: _Entry) -> int | None:
-        source = entry.source
-        if source is None:
-            return None
-        text = f"{source.name}@v{source.version}"
-        return select_version(session, source.owner, BundleKind.SOURCE, text).id
-
     def _still(self, session: Session, entry: _Entry) -> NotebookRow:
         row = find(session, entry.owner, entry.errand.notebook)
         if row.workload != entry.workload or not row.held:
@@ -306,7 +302,11 @@ class Errands:
         return row
 
     async def _settle(self, entry: _Entry) -> list[str]:
-        """What runs fits what was saved, unless that asks for another environment; says so."""
+        """Note that what runs fits what was saved, unless that asks for another environment.
+
+        Returns:
+            Remarks: that what was saved cannot be built, or needs another environment.
+        """
         row = await self._db.run(lambda session: find(session, entry.owner, entry.errand.notebook))
         try:
             environment = await self._hosting.environment_of(row, ask=False)
@@ -347,7 +347,7 @@ class Errands:
         return entry
 
     async def get(self, owner: str, name: str, errand_id: str, wait: float = 0) -> Errand:
-        """How an errand stands; waits at most ``wait`` seconds for news of it.
+        """Return how an errand stands; wait at most ``wait`` seconds for news of it.
 
         Raises:
             NotFound: there is none, or the service was restarted since.

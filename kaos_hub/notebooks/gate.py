@@ -1,16 +1,17 @@
 """The gate: what spawners ask before a start and after an end, and what notebooks report.
 
-Users may ask the Hub for servers directly, so this is where limits hold, whoever asked.
+Users may ask the Hub for servers directly, so limits are checked here, for every start.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NoReturn
-from urllib.parse import quote
+from urllib.parse import quote, urljoin, urlsplit
 
 from sqlalchemy.orm import Session
 
 from kaos_hub.errors import Conflict, Forbidden, InvalidRequest, LimitExceeded, NotBuilt, NotFound
 from kaos_hub.ledger import Ledger
+from kaos_hub.logins import Served
 from kaos_hub.models import (
     DEFAULT_SERVER,
     Activity,
@@ -26,14 +27,21 @@ from kaos_hub.notebooks import admission, idle
 from kaos_hub.notebooks.choices import remember
 from kaos_hub.notebooks.errands import Errands
 from kaos_hub.notebooks.hosting import Hosting
-from kaos_hub.notebooks.records import as_model, find, followed, set_state
+from kaos_hub.notebooks.records import (
+    as_model,
+    expect_build,
+    find,
+    followed,
+    no_longer_wanted,
+    set_state,
+)
 from kaos_hub.notebooks.repositories import is_asked
 from kaos_hub.notebooks.wishes import Wishes
 from kaos_hub.quantities import show_memory
 from kaos_hub.tables import NotebookRow, VersionRow, now
 
 _LATE = timedelta(seconds=10)
-"""How late the Hub may still hand on a start it was asked for: as long as it lets one wait."""
+"""The longest delay of a start that the Hub was asked for: as long as it lets one wait."""
 
 
 class Gate:
@@ -45,7 +53,7 @@ class Gate:
         ledger: limits.
         errands: what notebooks' servers have to do.
         public_url: where browsers reach the Hub.
-        trusted: the only user the engine may serve; None serves everybody.
+        served: the only user who may be served; None serves all users.
     """
 
     def __init__(
@@ -55,24 +63,27 @@ class Gate:
         ledger: Ledger,
         errands: Errands,
         public_url: str,
-        trusted: str | None = None,
+        served: Served | None = None,
     ) -> None:
         self._errands = errands
         self._hosting, self._wishes, self._ledger = hosting, wishes, ledger
-        self._public_url, self._trusted = public_url, trusted
+        self._public_url, self._served = public_url, served
         self._db, self._bell = hosting.db, hosting.bell
 
     async def admit(self, asked: AdmissionRequest) -> NotebookSpec:
-        """Whether a server may start, and as what.
+        """Admit a server that may start. Return as what it starts.
 
         Raises:
             NotBuilt: something has to be done first; that is begun, and the start follows.
             LimitExceeded: it would not fit.
             Conflict: it is just being stopped.
-            Forbidden: this engine does not serve that user.
+            Forbidden: this engine does not serve that user, or the notebook uses things of a group
+                that its owner has left.
         """
-        refuse_stranger(self._trusted, asked.user)
-        owner, name = f"user:{asked.user}", asked.server or DEFAULT_SERVER
+        if self._served is not None:
+            self._served.check(asked.user)
+        owner = await self.owner(asked.user, asked.identity)
+        name = asked.server or DEFAULT_SERVER
         if asked.server == DEFAULT_SERVER:
             raise Forbidden(f"A server cannot be called {DEFAULT_SERVER!r}: the default server is.")
         if "git_credentials" in asked.options:
@@ -81,13 +92,16 @@ class Gate:
                 "git_credentials: not by way of the Hub. Say it to the service instead:"
                 f" kaos notebook deploy -n {name} --git URL --git-credentials"
             )
-        asks = {k: v for k, v in asked.options.items() if k != "notebook" and v not in (None, "")}
+        ours = ("notebook", "fresh")
+        asks = {k: v for k, v in asked.options.items() if k not in ours and v not in (None, "")}
         wish = parse_request(NotebookRequest, {**asks, "name": name})
 
         def write(session: Session) -> tuple[NotebookRow, bool]:
             row, new = self._wishes.apply(session, owner, wish, name)
+            if "fresh" in asked.options and not new:
+                raise _taken(self._page_of(name), name)
             if row.wanted != "RUNNING" and "notebook" in asked.options and _just_stopped(row):
-                # our own question, or one repeated: on its way when somebody stopped the notebook
+                # our own question, or one repeated: on its way when the notebook was stopped
                 raise Conflict(f"Notebook {name!r} was stopped a moment ago; start it again then.")
             self._wishes.check_fits(session, row)
             session.add(row)
@@ -97,9 +111,11 @@ class Gate:
                 row.wanted, row.stop_reason = "RUNNING", ""
             if asks:
                 session.flush()
-                remember(session, as_model(session, row, self._public_url))
+                remember(session, owner, as_model(session, row, self._public_url))
             return row, new
 
+        draft, _ = await self._db.run(lambda s: self._wishes.draft(s, owner, wish))
+        await self._hosting.rights.check(draft)
         row, new = await self._db.run(write)
         environment = await self._hosting.environment_of(row, ask=False)
         tree, result = await self._hosting.trees.followed(row), environment.result
@@ -128,6 +144,20 @@ class Gate:
         self._hosting.host_logs.follow(spec.workload)
         return spec
 
+    async def owner(self, user: str, identity: str, current: bool = True) -> str:
+        """The owner that the Hub means; a Hub that says no identity means whom it calls so now.
+
+        Raises:
+            NotFound: there is none.
+        """
+        identities = self._hosting.identities
+        if identity:
+            return await identities.bind("user", identity, user, current)
+        found = await identities.called(user)
+        if found is None:
+            raise NotFound(f"The Hub has no user {user!r}.")
+        return found.owner
+
     async def _refused(self, notebook_id: str, new: bool, message: str) -> None:
         """Others were quicker: what was never there is not left behind, what was says why."""
 
@@ -136,7 +166,7 @@ class Gate:
             if new:
                 session.delete(row)
                 return
-            row.wanted = "STOPPED"
+            no_longer_wanted(row)
             set_state(session, row, NotebookState.FAILED, message)
 
         await self._db.run(write)
@@ -157,26 +187,36 @@ class Gate:
         return all([await self._hosting.engine.places.has_tree(digest) for digest in digests])
 
     async def _follow_up(self, row: NotebookRow) -> NoReturn:
-        """What is asked for is not ready: refuse now, make it ready, start it then."""
+        """Refuse a start that is not ready yet; make it ready, and start it then."""
 
         def queue(session: Session) -> None:
             fresh = session.get_one(NotebookRow, row.id)
             if NotebookState(fresh.state).settled:
+                expect_build(fresh)
                 set_state(session, fresh, NotebookState.QUEUED, "on its way")
 
         await self._db.run(queue)
         self._bell.ring()
         self._hosting.attend(row.id)
-        page = f"/services/kaos/notebooks/{quote(row.name)}"
+        page = self._page_of(row.name)
         raise NotBuilt(
             f"Notebook {row.name!r} is being prepared and starts by itself when that is done."
-            f" Follow it at {self._public_url.rstrip('/')}{page}",
+            f" Follow it at {urljoin(self._public_url, page)}",
             page=page,
         )
 
+    def _page_of(self, name: str) -> str:
+        """The path of a notebook's page."""
+        hub = urlsplit(self._public_url).path.rstrip("/")
+        return f"{hub}/services/kaos/notebooks/{quote(name)}"
+
     async def release(self, gone: ReleaseRequest) -> None:
         """A server is gone: let go of what it held. Old news are ignored."""
-        owner, name = f"user:{gone.user}", gone.server or DEFAULT_SERVER
+        try:
+            owner = await self.owner(gone.user, gone.identity, current=False)
+        except NotFound:
+            return
+        name = gone.server or DEFAULT_SERVER
 
         def write(session: Session) -> str:
             row = find(session, owner, name)
@@ -195,7 +235,7 @@ class Gate:
             crashed = not asked_for and gone.exit_code not in (None, 0)
             never_ran = row.state == NotebookState.STARTING and not asked_for
             state = NotebookState.FAILED if crashed or never_ran else NotebookState.STOPPED
-            row.wanted = "STOPPED"
+            no_longer_wanted(row)
             admission.release(session, row, state, reason or "stopped from the Hub")
             return row.workload
 
@@ -230,10 +270,23 @@ class Gate:
                 # It was saved there, and waits for a start that has its environment.
                 source = wished.digest
             git = self._hosting.inside.git.order(row) if is_asked(row) else None
-            return ActivityAnswer(verdict=idle.verdict(row, at), source=source, git=git)
+            return ActivityAnswer(
+                verdict=idle.verdict(row, at),
+                stop=self._let_end(row, at),
+                report_in=idle.until_overdue(row, at),
+                source=source,
+                git=git,
+            )
 
         answer = await self._db.run(write)
         return answer.model_copy(update={"errands": self._errands.orders(owner, name)})
+
+    def _let_end(self, row: NotebookRow, at: datetime) -> str:
+        """Note why an idle notebook ends, for when it does. A new report is a new verdict."""
+        if row.wanted != "RUNNING" or row.state != NotebookState.RUNNING:
+            return ""
+        row.stop_reason = idle.overdue(row, at)
+        return row.stop_reason
 
     def _note_memory(self, session: Session, row: NotebookRow, seen: Activity) -> None:
         """Say why a kernel died: in Jupyter it is just gone."""
@@ -249,22 +302,17 @@ class Gate:
             self._bell.ring()
 
 
+def _taken(page: str, name: str) -> Conflict:
+    """The refusal of a new notebook under a name that another has, whose page is there."""
+    return Conflict(
+        f"You have a notebook {name!r} already, and it stays as it is. Choose another name, or go"
+        f" to its page: {page}",
+        page=page,
+    )
+
+
 def _just_stopped(row: NotebookRow) -> bool:
-    """Whether a start may still be under way that was asked for before the notebook was stopped."""
+    """Return whether a start that was asked for before the last stop may still be under way."""
     if row.state == NotebookState.STOPPING:
         return True
     return row.stopped is not None and now() - row.stopped < _LATE
-
-
-def refuse_stranger(trusted: str | None, user: str) -> None:
-    """Refuse whom the engine cannot keep apart from the only user it serves.
-
-    Raises:
-        Forbidden: says how to serve more than one user.
-    """
-    if trusted is not None and user != trusted:
-        raise Forbidden(
-            f"On the local engine everything runs as {trusted!r}, so only that user may"
-            " start notebooks. Use --engine docker for several users, or --trust-all-users if"
-            " they may all act as one."
-        )

@@ -15,16 +15,26 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.bell import Bell
 from kaos_hub.database import Database
+from kaos_hub.endings import TRIES, unforeseen
 from kaos_hub.engines.base import Engine
 from kaos_hub.environments import Environment, Environments, lay_out, others_wait, refuse_musl
 from kaos_hub.errors import BuildFailed, KaosError, Unavailable
 from kaos_hub.hub import Hub, Progress
+from kaos_hub.identities import Identities
 from kaos_hub.jobs import Jobs
 from kaos_hub.logs import LogStore
 from kaos_hub.models import JobState, NotebookState
 from kaos_hub.notebooks.admission import Inside, release
 from kaos_hub.notebooks.mounting import Mounts
-from kaos_hub.notebooks.records import announce, options_of, set_state
+from kaos_hub.notebooks.records import (
+    announce,
+    never_built,
+    no_longer_wanted,
+    not_prepared,
+    options_of,
+    set_state,
+)
+from kaos_hub.notebooks.rights import Rights
 from kaos_hub.notebooks.servers import Servers
 from kaos_hub.notebooks.trees import Trees
 from kaos_hub.notebooks.watching import HostLogs, Watch
@@ -45,10 +55,11 @@ class Hosting:
 
     Args:
         db, bell, jobs, engine, environments, logs, hub: what it works with.
-        trees, mounts: what notebooks see.
+        trees, mounts, rights: what notebooks see, and of whose things they may.
+        identities: knows who owners are.
         store_url: where bundles' bytes rest, for jobs that lay them out.
         inside: what is the same in all notebooks.
-        resync, silence: seconds, see :class:`~kaos_hub.notebooks.watching.Watch`.
+        resync: seconds, see :class:`~kaos_hub.notebooks.watching.Watch`.
     """
 
     def __init__(
@@ -64,16 +75,18 @@ class Hosting:
         mounts: Mounts,
         store_url: str,
         inside: Inside,
+        rights: Rights,
+        identities: Identities,
         resync: float = 15,
-        silence: float = 150,
     ) -> None:
         self.db, self.bell, self.jobs, self.engine = db, bell, jobs, engine
         self.environments, self.logs, self.hub = environments, logs, hub
         self.trees, self.mounts, self.store_url, self.inside = trees, mounts, store_url, inside
+        self.rights, self.identities = rights, identities
         self.host_logs = HostLogs(db, engine, logs)
-        self._watch = Watch(self, resync, silence)
+        self._watch = Watch(self, resync)
         self._drivers: dict[str, asyncio.Task[None]] = {}
-        self.servers = Servers(hub, self._heard)
+        self.servers = Servers(hub, identities, self._heard)
         self._loop: asyncio.Task[None] | None = None
 
     # --- life ---
@@ -86,7 +99,7 @@ class Hosting:
                 select(NotebookRow.id).where(
                     NotebookRow.state.in_(ON_ITS_WAY)
                     | NotebookRow.restart
-                    | (NotebookRow.held & (NotebookRow.wanted == "STOPPED"))
+                    | (NotebookRow.held & (NotebookRow.wanted != "RUNNING"))
                 )
             )
             return list(going), list(session.scalars(select(WorkloadRow.name)))
@@ -119,13 +132,13 @@ class Hosting:
         self._drivers[notebook_id] = task
 
     def attend(self, notebook_id: str) -> None:
-        """Make sure that somebody drives the notebook; who does already is left alone."""
+        """Make sure that the notebook has a driver; one that runs already is left alone."""
         running = self._drivers.get(notebook_id)
         if running is None or running.done():
             self.wake(notebook_id)
 
     async def at_rest(self, notebook_id: str) -> None:
-        """Wait until nobody drives the notebook any more."""
+        """Wait until no driver of the notebook runs any more."""
         while (driver := self._drivers.get(notebook_id)) is not None and not driver.done():
             await asyncio.wait([driver])
 
@@ -141,7 +154,7 @@ class Hosting:
                 del self._drivers[notebook_id]
 
     async def _keep_driving(self, notebook_id: str) -> None:
-        pause = 1.0
+        pause, failures = 1.0, 0
         while True:
             try:
                 await self._drive(notebook_id)
@@ -153,9 +166,13 @@ class Hosting:
             except KaosError as e:
                 await self._not_prepared(notebook_id, e.message)
                 return
-            except Exception:
+            except Exception as e:
                 # one broken notebook must not stop the others, nor be forgotten
-                log.exception("notebook %s: driving failed, trying again", notebook_id)
+                log.exception("notebook %s: driving failed", notebook_id)
+                failures += 1
+                if failures >= TRIES:
+                    await self._not_prepared(notebook_id, unforeseen(e))
+                    return
             await asyncio.sleep(pause)
             pause = min(pause * 2, 30)
 
@@ -184,8 +201,9 @@ class Hosting:
         """Have the environment built and the bundles laid out.
 
         Raises:
-            BuildFailed: in the build's own words.
+            BuildFailed, Forbidden: in the words of the build, or of :class:`.Rights`.
         """
+        await self.rights.check(row)
         for digest in await self.trees.all(row):
             await lay_out(self.engine, self.jobs, self.store_url, row.owner, digest)
         environment = await self.environment_of(row)
@@ -196,8 +214,10 @@ class Hosting:
             await self._built(row.id, environment, None)
 
     async def environment_of(self, row: NotebookRow, ask: bool = True) -> Environment:
-        """What its source needs to run, and whether that is there; ``ask`` as of
-        :meth:`.Environments.find`."""
+        """Return what the notebook's source needs to run, and whether that is there.
+
+        ``ask`` is as of :meth:`.Environments.find`.
+        """
         source = await self.db.run(
             lambda session: session.get(VersionRow, row.source_id) if row.source_id else None
         )
@@ -220,7 +240,8 @@ class Hosting:
         await self._write(note)
 
     async def _build(self, row: NotebookRow, environment: Environment) -> None:
-        job_id = await self.environments.build(row.owner, environment)
+        begun = row.build_job if row.build_state in ACTIVE_JOBS else None
+        job_id = await self.environments.build(row.owner, environment, begun)
 
         def begin(session: Session) -> None:
             fresh = session.get_one(NotebookRow, row.id)
@@ -295,8 +316,11 @@ class Hosting:
             await self._released(row.id, NotebookState.FAILED, why)
 
     async def _was_stopped(self, notebook_id: str) -> bool:
-        """Whether somebody stopped it at the Hub while it started. There it fails first, with an
-        error that says nothing; its spawner tells a second later."""
+        """Return whether the notebook was stopped at the Hub, or deleted, while it started.
+
+        At the Hub it fails first, with an error that says nothing; its spawner tells a second
+        later.
+        """
         for _ in range(30):
             row = await self._row(notebook_id)
             if row is None or row.state == NotebookState.STOPPED:
@@ -305,7 +329,7 @@ class Hosting:
         return False
 
     async def _heard(self, notebook_id: str, line: Progress) -> None:
-        """What the Hub says of a server that is starting."""
+        """Note what the Hub says of a server that is starting."""
         if line.failed:
             message = line.message.removeprefix("Spawn failed: ")
             await self._released(notebook_id, NotebookState.FAILED, message)
@@ -328,6 +352,8 @@ class Hosting:
         if job is not None:
             await self.jobs.cancel(job)
             await self._built(row.id, None, await self.jobs.wait(job))
+        elif row.build_state in ACTIVE_JOBS:
+            await self._write(lambda session: never_built(session.get_one(NotebookRow, row.id)))
         await self.servers.end(row)
         if row.held or not NotebookState(row.state).settled:
             await self._released(row.id, NotebookState.STOPPED, row.stop_reason or "stopped")
@@ -337,8 +363,13 @@ class Hosting:
         job = row.build_job
         if not job or row.build_state not in ACTIVE_JOBS:
             return None
-        others = await self.db.run(lambda session: others_wait(session, job, row.id))
-        return None if others else job
+
+        def look(session: Session) -> bool:
+            found = session.get(JobRow, job)  # it may be an earlier one, while its own is to come
+            alive = found is not None and found.state in ACTIVE_JOBS
+            return alive and not others_wait(session, job, row.id)
+
+        return job if await self.db.run(look) else None
 
     async def _set(
         self, notebook_id: str, state: NotebookState | None, reason: str, progress: int = 0
@@ -356,18 +387,8 @@ class Hosting:
 
         def note(session: Session) -> None:
             row = session.get(NotebookRow, notebook_id)
-            if row is None:
-                return
-            row.restart = False
-            if row.build_state != JobState.CANCELLED:
-                row.build_state, row.build_reason = JobState.FAILED.value, message
-            if row.held:
-                reason = f"{message} (the previous version still runs)"
-                set_state(session, row, NotebookState(row.state), reason)
-            else:
-                row.wanted = "STOPPED"
-                set_state(session, row, NotebookState.FAILED, message)
-            announce(session, row)  # also when it is the same failure as before
+            if row is not None:
+                not_prepared(session, row, message)
 
         await self._write(note)
 
@@ -377,7 +398,7 @@ class Hosting:
             if row is None:
                 return ""
             if state.settled:
-                row.wanted = "STOPPED"
+                no_longer_wanted(row)
             release(session, row, state, reason)
             return row.workload
 

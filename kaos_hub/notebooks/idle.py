@@ -1,8 +1,12 @@
 """The idle rule: from evidence to a verdict in words.
 
-A notebook is idle when nobody uses it *and* the condition of its idle type does not hold. Under
+A notebook is idle when it is not used *and* the condition of its idle type does not hold. Under
 every type a write or an execution is use and a busy kernel is use, however silent; background
 polling never is. Missing evidence stops nothing.
+
+A report is old when it arrives, and a cell may have begun since. So the service stops nothing by
+itself: it answers the report of an overdue notebook that the server may end, and the server does
+so only if it has not been used since.
 """
 
 from datetime import datetime, timedelta
@@ -13,7 +17,7 @@ from kaos_hub.tables import NotebookRow
 
 
 def in_use(type: IdleType, seen: Activity) -> str | None:
-    """What keeps the notebook in use at this moment, in words; None if nothing does."""
+    """Return what keeps the notebook in use at this moment, in words; None if nothing does."""
     busy = sum(k.execution_state == "busy" for k in seen.kernels)
     if busy:
         return f"{busy} kernel{'s' * (busy > 1)} busy"
@@ -28,7 +32,8 @@ def in_use(type: IdleType, seen: Activity) -> str | None:
 def judge(row: NotebookRow, seen: Activity, at: datetime) -> None:
     """Take evidence into the row: when the notebook was last in use, and by what."""
     keeps = in_use(IdleType(row.idle_type), seen)
-    last_use = min(seen.last_use, at)  # a clock of its own cannot promise use to come
+    # Clocks differ: how long ago it was counts, which a late report makes shorter than it is.
+    last_use = min(at - ((seen.at or at) - seen.last_use), at)
     known = [t for t in (row.active_at, row.started, row.admitted, last_use) if t is not None]
     row.active_at = at if keeps else max(known)
     row.idle_reason = keeps or _unused(IdleType(row.idle_type), row.active_at)
@@ -45,7 +50,7 @@ def _unused(type: IdleType, since: datetime) -> str:
 
 
 def verdict(row: NotebookRow, at: datetime) -> IdleVerdict:
-    """What the rule says now."""
+    """Return what the idle rule says now."""
     if row.reported_at is None or row.active_at is None:
         return IdleVerdict(idle=False, reason="the notebook has not reported yet")
     since = row.active_at
@@ -63,21 +68,25 @@ def verdict(row: NotebookRow, at: datetime) -> IdleVerdict:
     return IdleVerdict(idle=True, since=since, stops_at=stops, reason=reason)
 
 
-def overdue(row: NotebookRow, at: datetime, silence: timedelta) -> str | None:
-    """Why the notebook is to be stopped now, or None.
+def overdue(row: NotebookRow, at: datetime) -> str:
+    """Return why a notebook whose report was just taken may end; empty if it may not.
 
     Args:
         row: a running notebook.
         at: the present.
-        silence: a notebook that has not reported for this long is not judged.
     """
-    if not row.idle_timeout or row.active_at is None or row.reported_at is None:
-        return None
-    if at - row.reported_at > silence:
-        return None
-    if at - row.active_at < timedelta(seconds=row.idle_timeout):
-        return None
+    left = until_overdue(row, at)
+    if left is None or left > 0:
+        return ""
     return (
         f"idle for {duration(row.idle_timeout)} ({row.idle_reason});"
         " your files are saved; start it again when you like"
     )
+
+
+def until_overdue(row: NotebookRow, at: datetime) -> float | None:
+    """Seconds until the idle timeout passes, if nothing is used; None: it never does."""
+    if not row.idle_timeout or row.active_at is None:
+        return None
+    passes = row.active_at + timedelta(seconds=row.idle_timeout)
+    return max(0.0, (passes - at).total_seconds())

@@ -1,6 +1,6 @@
-"""What a notebook sees of the machine's own folders: what the admin offers, and nothing by a trick.
+"""The machine's own folders in notebooks: what the admin offers, and nothing by a trick.
 
-A path is resolved to where it really leads before it is compared with what is offered. Somebody who
+A path is resolved to where it really leads before it is compared with what is offered. A user who
 can write to a folder on the way could lead it elsewhere after that. So where anything is offered to
 be written to, only that can be mounted whose way leads through folders that notebooks cannot
 write to.
@@ -8,13 +8,13 @@ write to.
 
 import asyncio
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from kaos_hub.errors import Forbidden, InvalidRequest, NotFound, Unavailable
 from kaos_hub.models import AllowedMount, BindMount, Mount
-from kaos_hub.notebooks.records import options_of, user_of
+from kaos_hub.notebooks.records import USER, options_of
 from kaos_hub.tables import NotebookRow
 
 _PATIENCE = 10
@@ -27,15 +27,17 @@ class Mounts:
 
     Args:
         allowed: what the admin offers.
-        hidden: the hub's own directory, which nobody ever sees.
+        hidden: the hub's own directory, which no notebook ever sees.
         here: whether notebooks run on this machine; else on nodes that cannot be looked at.
         uid: whom notebooks run as, if not as the service's own user.
+        shown: says how an owner is called now.
     """
 
     allowed: Sequence[AllowedMount] = ()
     hidden: Path | None = None
     here: bool = True
     uid: int | None = None
+    shown: Callable[[str], str] = str
 
     async def of(self, row: NotebookRow) -> list[Mount]:
         """The folders that a notebook asks for, and those that every notebook gets.
@@ -45,7 +47,8 @@ class Mounts:
             NotFound: one is not there.
             Unavailable: the folders cannot be looked at now.
         """
-        user, wanted = user_of(row.owner), options_of(row).bind_mounts
+        user = self.shown(row.owner).removeprefix(USER)
+        wanted = options_of(row).bind_mounts
         if not wanted and not any(offer.container_path for offer in self.allowed):
             return []
         try:
@@ -108,7 +111,7 @@ class Mounts:
             )
 
     def _keep_ways(self, mount: BindMount, offered: Path, source: Path) -> None:
-        """Nobody in a notebook may be able to lead a way elsewhere that was just looked at."""
+        """Refuse a mount if notebooks could lead the way to it, just looked at, elsewhere."""
         if self.uid is None:
             return
         areas = self._written()
@@ -124,7 +127,7 @@ class Mounts:
             )
 
     def _written(self) -> list[Path]:
-        """Below these, notebooks of anybody may write."""
+        """Return the folders below which notebooks may write."""
         found = []
         for offer in self.allowed:
             if not offer.read_only:
@@ -211,7 +214,7 @@ def _refused(mount: BindMount, offers: Sequence[AllowedMount], nodes: bool = Fal
 
 
 def _may_write(folder: Path, uid: int) -> bool:
-    """Whether notebooks may change what names in a folder mean."""
+    """Return whether notebooks may change what names in a folder mean."""
     try:
         seen = folder.stat()
     except OSError:

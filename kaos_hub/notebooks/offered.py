@@ -10,12 +10,12 @@ from kaos_hub.registry import Reference
 
 @dataclass(frozen=True)
 class Images:
-    """What notebooks may run in without a build.
+    """The images that notebooks may run in without a build.
 
     Args:
         offered: what the admin offers.
         any_image: whether any other image may be named, too.
-        ours: whether a reference names what somebody's build left; those are nobody else's.
+        ours: whether a reference names what a user's build left; none of those may be named.
         engine: the engine's name, if it has no images; for a refusal.
     """
 
@@ -30,7 +30,7 @@ class Images:
         Raises:
             Unsupported: this engine has no images.
             NotFound: no such environment is offered; says which are.
-            Forbidden: it is somebody's build.
+            Forbidden: it is what a user's build left.
         """
         if self.engine:
             raise Unsupported(

@@ -1,4 +1,4 @@
-"""What a deploy would do, and what of it a running notebook cannot take in."""
+"""The steps of a deploy, and what of it a running notebook cannot take in."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from kaos_hub.tables import NotebookRow
 def needs_restart(
     row: NotebookRow, environment: Environment, run_before: str | None
 ) -> Sequence[str]:
-    """What of the wish a running notebook cannot take in."""
+    """Return what of the wish a running notebook cannot take in."""
     changes = [] if row.run == run_before else ["another model"]
     if row.data_id != row.mounted_data_id:
         changes.append("other data")
@@ -39,7 +39,7 @@ def needs_restart(
 def restart_required(
     row: NotebookRow, wish: NotebookRequest, changes: Sequence[str]
 ) -> RestartRequired:
-    """What stops a deploy that would end kernels, unless that was agreed to."""
+    """Return the error that stops a deploy which would end kernels, unless that was agreed to."""
     return RestartRequired(
         f"Notebook {row.name!r} is running and must restart for: {', '.join(changes)}."
         f" Its kernels would be lost, its files stay.{_instead(row, wish)} Confirm with -y.",
@@ -48,7 +48,7 @@ def restart_required(
 
 
 def steps(row: NotebookRow, environment: Environment, restart: Sequence[str]) -> Sequence[str]:
-    """What a deploy does, in order, for people."""
+    """Return what a deploy does, in order, for people."""
     found = []
     if environment.result is None and environment.work is None and options_of(row).image:
         found.append(f"fetch: {environment.why}")
@@ -71,7 +71,7 @@ def steps(row: NotebookRow, environment: Environment, restart: Sequence[str]) ->
 
 
 def _instead(row: NotebookRow, wish: NotebookRequest) -> str:
-    """How to have data without a restart."""
+    """Return how to have data without a restart; empty if no other data is asked for."""
     if wish.data is None or row.data_id == row.mounted_data_id:
         return ""
     named = "DIR" if wish.data.startswith("blake3:") else wish.data

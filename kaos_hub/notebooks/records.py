@@ -1,4 +1,4 @@
-"""Notebooks as rows: how they are found, how their state is set, how everybody hears of it."""
+"""Notebooks as rows: to find them, to set their state, and to follow their events."""
 
 from collections.abc import AsyncIterator
 from urllib.parse import quote
@@ -8,7 +8,9 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.bell import Bell, resumable
 from kaos_hub.database import Database
-from kaos_hub.errors import NotFound
+from kaos_hub.domains import server_root
+from kaos_hub.errors import Conflict, NotFound
+from kaos_hub.identities import shown_owner
 from kaos_hub.models import (
     DEFAULT_SERVER,
     BundleLink,
@@ -33,21 +35,16 @@ KEEP_EVENTS = 200
 """Events kept of one notebook; older ones are forgotten."""
 
 
-def user_of(owner: str) -> str:
-    """The user name of an owner who is a user."""
-    return owner.removeprefix(USER)
-
-
 def server_of(name: str) -> str:
     """The Hub's name for a notebook's server."""
     return "" if name == DEFAULT_SERVER else name
 
 
 def find(session: Session, owner: str, name: str) -> NotebookRow:
-    """The owner's notebook of that name.
+    """Return the owner's notebook of that name.
 
     Raises:
-        NotFound: there is none, or it is somebody else's.
+        NotFound: there is none, or it is another owner's.
     """
     row = session.scalar(
         select(NotebookRow).where(NotebookRow.owner == owner, NotebookRow.name == name)
@@ -58,12 +55,12 @@ def find(session: Session, owner: str, name: str) -> NotebookRow:
 
 
 def options_of(row: NotebookRow) -> NotebookOptions:
-    """What else is wanted of a notebook."""
+    """Return the other options that are wanted of a notebook."""
     return NotebookOptions.model_validate(row.options)
 
 
 def held_options(row: NotebookRow) -> NotebookOptions:
-    """What of that it was started with."""
+    """Return the other options that a notebook was started with."""
     return NotebookOptions.model_validate(row.held_options)
 
 
@@ -72,6 +69,51 @@ def keep_options(row: NotebookRow, options: NotebookOptions) -> None:
     kept = options.model_dump(mode="json", exclude_defaults=True)
     if kept != row.options:
         row.options = kept
+
+
+def expect_build(row: NotebookRow) -> None:
+    """Forget what became of earlier builds: nothing of it is the next one's."""
+    row.build_state, row.build_reason = JobState.QUEUED.value, ""
+
+
+def never_built(row: NotebookRow) -> None:
+    """Note that it was stopped while it waited for its build."""
+    row.build_state, row.build_reason = JobState.CANCELLED.value, "stopped before it was built"
+
+
+def refuse_deleted(row: NotebookRow) -> None:
+    """Refuse to start a notebook that is being deleted: its home goes.
+
+    Raises:
+        Conflict: it is being deleted.
+    """
+    if row.wanted == "DELETED":
+        raise Conflict(
+            f"Notebook {row.name!r} is being deleted. Its name is free as soon as it is gone:"
+            f" `kaos notebook delete -n {row.name}` waits for that."
+        )
+
+
+def no_longer_wanted(row: NotebookRow) -> None:
+    """Note that it is not to run. One that is to be deleted still is."""
+    if row.wanted == "RUNNING":
+        row.wanted = "STOPPED"
+
+
+def not_prepared(session: Session, row: NotebookRow, message: str) -> None:
+    """Note that its environment or bundles cannot be had; what runs goes on running."""
+    row.restart = False
+    if row.build_state not in (JobState.FAILED, JobState.CANCELLED):
+        row.build_job = None  # there was none now, and an earlier one's log explains nothing
+    if row.build_state != JobState.CANCELLED:
+        row.build_state, row.build_reason = JobState.FAILED.value, message
+    if row.held:
+        reason = f"{message} (the previous version still runs)"
+        set_state(session, row, NotebookState(row.state), reason)
+    else:
+        no_longer_wanted(row)
+        set_state(session, row, NotebookState.FAILED, message)
+    announce(session, row)  # also when it is the same failure as before
 
 
 def set_state(
@@ -114,16 +156,16 @@ def _forget_old(session: Session, row: NotebookRow) -> None:
 def as_model(session: Session, row: NotebookRow, public_url: str) -> Notebook:
     """A notebook as the API shows it."""
     running = row.state == NotebookState.RUNNING
-    options = options_of(row)
+    options, owner = options_of(row), shown_owner(session, row.owner)
     return Notebook(
         name=row.name,
         display_name=row.display_name,
-        owner=row.owner,
+        owner=owner,
         state=NotebookState(row.state),
         reason=row.reason,
         progress=row.progress,
         pending=row.held and (row.restart or row.build_state in ACTIVE_JOBS),
-        url=notebook_url(public_url, row),
+        url=notebook_url(public_url, owner.removeprefix(USER), row.name),
         source=_link(session, row.source_id),
         data=_link(session, row.data_id),
         context=_link(session, row.context_id),
@@ -158,10 +200,13 @@ def clone_of(row: NotebookRow) -> Clone | None:
     return found
 
 
-def notebook_url(public_url: str, row: NotebookRow) -> str:
-    """Where the notebook answers."""
-    base = f"{public_url.rstrip('/')}/user/{quote(user_of(row.owner), safe='@~')}"
-    server = server_of(row.name)
+def notebook_url(public_url: str, user: str, name: str) -> str:
+    """Return the URL of a user's notebook.
+
+    ``public_url`` is as of :func:`~kaos_hub.domains.servers_url`, or the Hub's own.
+    """
+    base = f"{server_root(public_url.rstrip('/'), user)}/user/{quote(user, safe='@~')}"
+    server = server_of(name)
     return f"{base}/{server}" if server else base
 
 
@@ -176,10 +221,16 @@ def _build_stage(session: Session, row: NotebookRow) -> Stage:
     """The build of the present version. The newest job may be an older one's: its log stays."""
     job = session.get(JobRow, row.build_job) if row.build_job else None
     waiting = row.build_state in ACTIVE_JOBS
-    if job is None or row.build_state == "SKIPPED" or (waiting and JobState(job.state).ended):
+    refused = row.build_state == JobState.FAILED != (job.state if job else "")
+    if (
+        job is None
+        or row.build_state == "SKIPPED"
+        or refused
+        or (waiting and JobState(job.state).ended)
+    ):
         return Stage(
             name="build", state=row.build_state, reason=row.build_reason,
-            progress=0 if waiting else 100, job=row.build_job,
+            progress=0 if waiting else 100, job=None if waiting else row.build_job,
         )  # fmt: skip
     return Stage(
         name="build", state=job.state, reason=job.reason, progress=job.progress,
@@ -196,6 +247,13 @@ _HOST = {
     NotebookState.STOPPED: ("SUCCEEDED", 0),
     NotebookState.FAILED: ("FAILED", 0),
 }
+
+
+def build_to_read(session: Session, row: NotebookRow) -> str | None:
+    """The build whose log is the latest: none while the next one has not begun."""
+    job = session.get(JobRow, row.build_job) if row.build_job else None
+    earlier = job is not None and row.build_state in ACTIVE_JOBS and JobState(job.state).ended
+    return None if earlier else row.build_job
 
 
 def _host_stage(row: NotebookRow) -> Stage:

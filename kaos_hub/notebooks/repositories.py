@@ -34,10 +34,10 @@ _KEPT = 24 * 3600.0
 
 @dataclass(frozen=True)
 class GitRules:
-    """What may be cloned."""
+    """The rules on what may be cloned."""
 
     networks: Sequence[str] = ()
-    """Those that may be reached though they are private."""
+    """Networks that may be reached though they are private."""
     schemes: Sequence[str] = GIT_SCHEMES
     size: int = 10 << 30
     """Bytes."""
@@ -56,7 +56,7 @@ class GitRules:
             raise Unsupported(f"git: {scheme}:// cannot be cloned here, but {allowed}")
 
     def order(self, row: NotebookRow) -> CloneOrder | None:
-        """What a notebook is to clone, if anything."""
+        """Return what a notebook is to clone, if anything."""
         text = options_of(row).git
         if text is None:
             return None
@@ -71,7 +71,7 @@ class GitRules:
 
 
 def is_asked(row: NotebookRow) -> bool:
-    """Whether a notebook has yet to hear that it is to clone something."""
+    """Return whether a notebook has yet to hear that it is to clone something."""
     return row.clone.get("state") == GitState.ASKED
 
 

@@ -54,7 +54,7 @@ def output_of(session: Session, row: NotebookRow) -> str | None:
 def inside(
     session: Session, row: NotebookRow, places: Places
 ) -> tuple[list[Mount], dict[str, str]]:
-    """What a notebook on a run sees more than others: mounts and variables."""
+    """Return what a notebook on a run sees more than others: mounts and variables."""
     found = find_run(session, row.run) if row.run else None
     if row.run is None or found is None or found[1].output is None:
         return [], {}

@@ -15,15 +15,16 @@ from kaos_hub.tables import NotebookRow, VolumeRow, contains, now
 
 
 class Volumes:
-    """What an owner may ask about volumes.
+    """The requests of an owner about volumes.
 
     Args:
         db: the service's database.
         places: where the engine has them.
+        most: volumes that an owner may have.
     """
 
-    def __init__(self, db: Database, places: Places) -> None:
-        self._db, self._places = db, places
+    def __init__(self, db: Database, places: Places, most: int) -> None:
+        self._db, self._places, self._most = db, places, most
 
     async def list(self, owner: str, search: str = "") -> list[Volume]:
         """The owner's volumes, by name; ``search``: only those whose name contains it."""
@@ -42,6 +43,23 @@ class Volumes:
             ]  # fmt: skip
 
         return await self._db.run(look)
+
+    async def create(self, owner: str, name: str) -> Volume:
+        """Make a volume; its disk is made when a notebook first starts with it.
+
+        Raises:
+            Conflict: the owner has one of that name.
+            LimitExceeded: the owner has as many as may be.
+        """
+
+        def add(session: Session) -> Volume:
+            if session.scalar(_named(owner, name)) is not None:
+                raise Conflict(f"You have a volume {name!r} already.")
+            row = _add(session, owner, name, self._most)
+            shared = self._places.shares_volumes
+            return Volume(name=name, owner=owner, created=row.created, shared=shared)
+
+        return await self._db.run(add)
 
     async def delete(self, owner: str, name: str) -> None:
         """Delete a volume and all that is in it.
@@ -75,19 +93,24 @@ def claim(session: Session, row: NotebookRow, most: int) -> None:
         LimitExceeded: they would be more than an owner may have.
     """
     for name in {mount.volume for mount in options_of(row).volumes}:
-        if session.scalar(_named(row.owner, name)) is not None:
-            continue
-        held = session.scalar(
-            select(func.count()).select_from(VolumeRow).where(VolumeRow.owner == row.owner)
-        )
-        if (held or 0) >= most:
-            raise LimitExceeded(
-                f"Your limit is {most} volumes: {held} held, {name!r} would be one more. Delete one"
-                " that you need no more: kaos volume list",
-                limit=most, held=held, what="volumes",
-            )  # fmt: skip
-        session.add(VolumeRow(id=token_hex(8), owner=row.owner, name=name, created=now()))
-        session.flush()
+        if session.scalar(_named(row.owner, name)) is None:
+            _add(session, row.owner, name, most)
+
+
+def _add(session: Session, owner: str, name: str, most: int) -> VolumeRow:
+    held = session.scalar(
+        select(func.count()).select_from(VolumeRow).where(VolumeRow.owner == owner)
+    )
+    if (held or 0) >= most:
+        raise LimitExceeded(
+            f"Your limit is {most} volumes: {held} held, {name!r} would be one more. Delete one"
+            " that you need no more: kaos volume list",
+            limit=most, held=held, what="volumes",
+        )  # fmt: skip
+    row = VolumeRow(id=token_hex(8), owner=owner, name=name, created=now())
+    session.add(row)
+    session.flush()
+    return row
 
 
 def check_free(session: Session, row: NotebookRow, places: Places) -> None:
@@ -105,7 +128,7 @@ def check_free(session: Session, row: NotebookRow, places: Places) -> None:
         select(NotebookRow).where(
             NotebookRow.owner == row.owner,
             NotebookRow.held,
-            NotebookRow.wanted != "STOPPED",
+            NotebookRow.wanted == "RUNNING",
             NotebookRow.id != row.id,
         )
     )
@@ -121,7 +144,7 @@ def check_free(session: Session, row: NotebookRow, places: Places) -> None:
 
 
 def mounted(session: Session, row: NotebookRow, places: Places) -> Sequence[Mount]:
-    """How a notebook sees its volumes."""
+    """Return the mounts by which a notebook sees its volumes."""
     found = []
     for mount in options_of(row).volumes:
         volume = session.scalar(_named(row.owner, mount.volume))

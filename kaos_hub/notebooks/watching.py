@@ -15,10 +15,9 @@ from kaos_hub.errors import Unavailable
 from kaos_hub.hub import Server
 from kaos_hub.logs import LogStore
 from kaos_hub.models import NotebookState
-from kaos_hub.notebooks import idle
 from kaos_hub.notebooks.admission import release
 from kaos_hub.notebooks.choices import forget_one_who_is_gone
-from kaos_hub.notebooks.records import server_of, user_of
+from kaos_hub.notebooks.records import no_longer_wanted, server_of
 from kaos_hub.tables import NotebookRow, WorkloadRow, now
 
 if TYPE_CHECKING:
@@ -82,54 +81,42 @@ two steps of a start or a stop."""
 
 
 class Watch:
-    """Now and then compares with the Hub, and stops what is idle.
+    """Now and then compares with the Hub.
 
     Args:
         hosting: whose notebooks.
         resync: seconds between two looks at all of the Hub's servers. Events come much sooner; this
             is for those that were lost.
-        silence: seconds after which a notebook that does not report is no longer judged idle.
     """
 
-    def __init__(self, hosting: "Hosting", resync: float, silence: float) -> None:
+    def __init__(self, hosting: "Hosting", resync: float) -> None:
         self._hosting = hosting
-        self._resync, self._silence = resync, timedelta(seconds=silence)
+        self._resync = resync
         self._missing: set[str] = set()
 
     async def run(self) -> None:
-        """Now and then compare with the Hub, and stop what is idle."""
+        """Now and then compare with the Hub."""
         last_resync = 0.0
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(min(self._resync, 2))
             try:
-                await self._stop_idle()
-                # Whoever was absent once is looked for again soon.
+                # A server that was absent once is looked for again soon.
                 pause = min(self._resync, _AGAIN) if self._missing else self._resync
                 if clock() - last_resync >= pause:
                     last_resync = clock()
                     await self.compare(await self._hosting.hub.active())
-                    await forget_one_who_is_gone(self._hosting.db, self._hosting.hub)
+                    await self._stop_leavers()
+                    await forget_one_who_is_gone(self._hosting.db, self._hosting.identities)
             except Unavailable as e:
                 log.warning("waiting: %s", e)
             except Exception:
                 log.exception("watching the notebooks failed once")
 
-    async def _stop_idle(self) -> None:
-        def choose(session: Session) -> list[str]:
-            chosen = []
-            query = select(NotebookRow).where(
-                NotebookRow.state == NotebookState.RUNNING, NotebookRow.idle_timeout > 0
-            )
-            for row in session.scalars(query):
-                why = idle.overdue(row, now(), self._silence)
-                if why is not None:
-                    row.wanted, row.stop_reason = "STOPPED", why
-                    chosen.append(row.id)
-            return chosen
-
-        for notebook_id in await self._hosting.db.run(choose):
+    async def _stop_leavers(self) -> None:
+        for notebook_id in await self._hosting.rights.sweep():
             self._hosting.wake(notebook_id)
+        self._hosting.bell.ring()
 
     async def compare(self, servers: list[Server]) -> None:
         """Release what is held for servers that are no longer there.
@@ -142,16 +129,24 @@ class Watch:
         young = now() - timedelta(seconds=20)
 
         missing: set[str] = set()
+        held = select(NotebookRow.owner).where(NotebookRow.held).distinct()
+        owners = await self._hosting.db.run(lambda session: list(session.scalars(held)))
+        users = await self._hosting.identities.users(owners)
 
         def look(session: Session) -> tuple[list[str], list[str]]:
             to_drive, gone = [], []
             for row in session.scalars(select(NotebookRow).where(NotebookRow.held)):
-                place = (user_of(row.owner), server_of(row.name))
-                if place not in active and (row.admitted is None or row.admitted < young):
+                user = users.get(row.owner)
+                place = (user.name if user else None, server_of(row.name))
+                if user and row.state == NotebookState.RUNNING and row.held_name != user.name:
+                    # Its address, and what its token may, were made of the name before.
+                    row.held_name, row.restart = user.name, True
+                    to_drive.append(row.id)
+                elif place not in active and (row.admitted is None or row.admitted < young):
                     missing.add(row.workload)
                     if row.workload not in self._missing:
                         continue
-                    row.wanted = "STOPPED"
+                    no_longer_wanted(row)
                     release(session, row, NotebookState.STOPPED, row.stop_reason or "it was gone")
                     gone.append(row.workload)
                 elif place in ready and row.state == NotebookState.STARTING:

@@ -23,16 +23,17 @@ from kaos_hub.models import (
 from kaos_hub.notebooks import volumes
 from kaos_hub.notebooks.names import find_name
 from kaos_hub.notebooks.offered import Images
-from kaos_hub.notebooks.records import keep_options, options_of
+from kaos_hub.notebooks.records import keep_options, options_of, refuse_deleted
 from kaos_hub.notebooks.repositories import GitRules, ask
 from kaos_hub.notebooks.runs import work_on
+from kaos_hub.quantities import duration, show_memory
 from kaos_hub.tables import NotebookRow, now
 from kaos_hub.versions import select_version
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What engine and admin let one choose from, besides sizes."""
+    """The choices that engine and admin offer, besides sizes."""
 
     engine: str = "local"
     pools: Collection[str] = ()
@@ -57,6 +58,10 @@ class Offer:
             offered = ", ".join(sorted(self.pools))
             there = f"offered: {offered}" if offered else "none is offered, deploy without --pool"
             raise InvalidResources(f"There is no pool {name!r}; {there}.")
+
+
+LEAST_MEMORY = 128 << 20
+"""Bytes that a notebook needs to start at all: JupyterLab and one kernel."""
 
 
 class Wishes:
@@ -122,6 +127,7 @@ class Wishes:
 
         Raises:
             NotFound: a bundle that is not there.
+            Conflict: it is being deleted.
             InvalidResources: more than there is, or than the owner may ever have.
         """
         existing = {
@@ -134,6 +140,7 @@ class Wishes:
             row = self._new_row(owner, name or find_name(existing))
             if wish.size is None and self._default_size:
                 self._resize(row, self._default_size)
+        refuse_deleted(row)
         if wish.run is not None:
             work_on(session, row, wish.run, {owner, *owners})
         self._fill(session, row, wish)
@@ -185,7 +192,7 @@ class Wishes:
         before = options_of(row)
         keep_options(row, changed(before, wish))
         ask(row, before.git, wish)
-        self._cap(row)
+        self._cap(row, wish)
 
     def _resize(self, row: NotebookRow, name: str) -> None:
         size = self._sizes.get(name)
@@ -200,12 +207,26 @@ class Wishes:
             self._offer.check_pool(name)
         row.pool = None if name == NOTHING else name
 
-    def _cap(self, row: NotebookRow) -> None:
-        """Refuse at once what can never be admitted, and keep the idle timeout within its cap."""
+    def _cap(self, row: NotebookRow, wish: NotebookRequest) -> None:
+        """Refuse at once what can never be admitted, and more idle time than the owner may have.
+
+        A timeout that was not asked for now (the default, or one from before the limit) is cut.
+        """
         check_gpus(row.gpu, self._gpus)
+        if row.memory is not None and row.memory < LEAST_MEMORY:
+            raise InvalidResources(
+                f"memory {show_memory(row.memory)} is too little for a notebook: JupyterLab and one"
+                f" kernel need {show_memory(LEAST_MEMORY)} to start at all."
+            )
         self._ledger.refuse_never(row.owner, row.cpu, row.memory, row.gpu)
         cap = self._ledger.limits(row.owner).idle_timeout
         if cap is not None and (row.idle_timeout == 0 or row.idle_timeout > cap):
+            if wish.idle_timeout is not None:
+                asked = duration(row.idle_timeout) if row.idle_timeout else "never"
+                raise InvalidResources(
+                    f"An idle timeout of {asked} is more than your limit of {duration(cap)};"
+                    f" ask for less: --idle-timeout {cap}s"
+                )
             row.idle_timeout = cap
 
 

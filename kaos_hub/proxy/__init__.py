@@ -50,7 +50,9 @@ def command() -> list[str]:
         Unavailable: it is not installed and cannot be, as without network.
         KaosError: there is no node that could run it.
     """
-    return [node().node, str(install() / _ENTRY)]
+    # The gate keeps servers of users from acting in other users' names; see there.
+    gate = (_HERE / "gate.mjs").as_uri()
+    return [node().node, f"--import={gate}", str(install() / _ENTRY)]
 
 
 def run_in_cluster(namespace: str) -> NoReturn:
@@ -65,7 +67,7 @@ def run_in_cluster(namespace: str) -> NoReturn:
         f"--api-port={PROXY_API_PORT}",
         "--ip=",
         "--api-ip=",
-        f"--error-target={in_cluster(namespace).hub}/hub/error",
+        f"--error-target={in_cluster(namespace).hub_pages}/error",
         "--log-level=warn",
     ]
     secret = DataDir(create=False).secret("proxy")
@@ -74,21 +76,21 @@ def run_in_cluster(namespace: str) -> NoReturn:
 
 
 def directory() -> Path:
-    """Where the proxy of this version is or will be installed."""
+    """Return the folder in which the proxy of this version is or will be installed."""
     cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     lock = (_HERE / "package-lock.json").read_bytes()
     return Path(cache_home) / "kaos_hub" / f"proxy-{hashlib.sha256(lock).hexdigest()[:16]}"
 
 
 def installed() -> bool:
-    """Whether the proxy can be started without network."""
+    """Return whether the proxy can be started without network."""
     return (directory() / _ENTRY).is_file()
 
 
 def leftover(pid_file: Path) -> int | None:
     """The process that the file names, if it still runs and is a proxy; else None.
 
-    Process ids are reused: the number alone may by now be anybody's.
+    Process ids are reused: by now the number alone may be any other process's.
     """
     try:
         pid = int(pid_file.read_text())
@@ -117,7 +119,7 @@ def end_leftover(pid_file: Path, patience: float = 5) -> None:
 
 
 def install() -> Path:
-    """Install the proxy unless it is there; whoever comes meanwhile waits for the first.
+    """Install the proxy unless it is there; other processes wait for the first that installs it.
 
     Raises:
         Unavailable: npm could not fetch it; says what npm said.

@@ -11,6 +11,7 @@ from tornado.ioloop import PeriodicCallback
 from traitlets import Float, Unicode, default
 
 from kaos_hub import proxy
+from kaos_hub.certificates import Certificates
 from kaos_hub.datadir import DataDir, Held
 from kaos_hub.errors import KaosError
 
@@ -22,8 +23,8 @@ class KaosProxy(ConfigurableHTTPProxy):
     Hub alone uses the data directory (else it would end the proxy of a running one), and that the
     number in the pid file still is that proxy's.
 
-    A proxy that somebody else runs (``should_start = False``) may come later than this Hub, and has
-    forgotten all routes when it comes back: it is waited for, and looked after.
+    A proxy that the Hub does not start (``should_start = False``) may come later than this Hub, and
+    has forgotten all routes when it comes back: it is waited for, and looked after.
     """
 
     data_dir = Unicode(config=True, help="The kaos data directory, of which there is one Hub.")
@@ -62,7 +63,18 @@ class KaosProxy(ConfigurableHTTPProxy):
     def _check_previous_process(self) -> None:
         proxy.end_leftover(Path(self.pid_file))
 
-    # --- a proxy that somebody else runs ---------------------------------------------------------
+    def _get_ssl_options(self) -> list[str]:
+        """Return JupyterHub's options, but with narrower authorities for the proxy to trust.
+
+        Only the Hub tells it routes, and behind it what calls itself a service is one.
+        """
+        options: list[str] = super()._get_ssl_options()
+        certificates = Certificates(Path(self.app.internal_certs_location))
+        options[options.index("--api-ssl-ca") + 1] = str(certificates.hub)
+        options[options.index("--client-ssl-ca") + 1] = str(certificates.behind_proxy)
+        return options
+
+    # --- a proxy that the Hub does not start -----------------------------------------------------
 
     async def get_all_routes(self, *args: Any, **kwargs: Any) -> Any:
         """All routes. The first question waits for a proxy that is just starting."""

@@ -82,7 +82,7 @@ class Registries:
     # --- reading ---
 
     def manifest(self, reference: Reference) -> Manifest:
-        """What a reference means now.
+        """Return the manifest that a reference means now.
 
         Raises:
             NotFound: there is no such image, or we may not see it; says where it was looked for.
@@ -124,10 +124,10 @@ class Registries:
         raise NotFound(f"{manifest.where} is not made for {system}/{architecture}")
 
     def has(self, reference: Reference) -> bool:
-        """Whether the image is there.
+        """Return whether the image is there.
 
         Raises:
-            EngineUnavailable: nobody answers, or our login is not accepted.
+            EngineUnavailable: a registry does not answer, or does not accept our login.
         """
         for place in self._places(reference):
             answer = self._ask("HEAD", place, f"manifests/{place.what}", {"Accept": _ACCEPT})
@@ -136,7 +136,7 @@ class Registries:
         return False
 
     def has_login(self, reference: Reference) -> bool:
-        """Whether we have a password for its registry, or for the mirror of that."""
+        """Return whether we have a password for its registry, or for the mirror of that."""
         return any(place.registry in self._ways.logins for place in self._places(reference))
 
     def json_blob(self, where: Reference, digest: str) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class Registries:
     # --- writing ---
 
     def has_blob(self, where: Reference, digest: str) -> bool:
-        """Whether a repository has a blob.
+        """Return whether a repository has a blob.
 
         Raises:
             EngineUnavailable: the registry does not answer, or does not let us in.
@@ -285,7 +285,7 @@ class Registries:
         """Get what the registry asks for; whether there is something to try again with.
 
         Raises:
-            EngineUnavailable: whoever gives out its tokens does not answer, or refuses our login.
+            EngineUnavailable: the server of its tokens does not answer, or refuses our login.
         """
         registry, repository, writing = key
         kind, rest = _challenge(answer)
@@ -315,7 +315,7 @@ class Registries:
 
 
 def _challenge(answer: BaseHTTPResponse) -> tuple[str, str]:
-    """What kind of login a registry asks for, and the particulars."""
+    """Return the kind of login that a registry asks for, and the particulars."""
     kind, _, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
     return kind.lower(), rest
 
@@ -334,7 +334,7 @@ def trusting(ways: Ways) -> ssl.SSLContext:
 
             context.load_verify_locations(certifi.where())
     if ways.ca and Path(ways.ca).exists():
-        # Newer Pythons refuse what many a company's own CA lacks, and nobody else misses.
+        # Newer Pythons refuse what many a company's own CA lacks, and no other program misses.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         try:
             context.load_verify_locations(ways.ca)

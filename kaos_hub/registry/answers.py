@@ -1,4 +1,4 @@
-"""What registries answer us, or a builder, when they refuse something, in words for people.
+"""Refusals of registries, to us or to a builder, in words for people.
 
 Where only the admin can help, the message names the setting to look at, and so do the details of
 the error: whatever is tried again would fail again.
@@ -25,7 +25,7 @@ class Patience(Retry):
         self, method: str | None = None, url: str | None = None, response: Any = None,
         error: Exception | None = None, *more: Any, **most: Any,
     ) -> Self:  # fmt: skip
-        """What is left to try, after an error or an answer."""
+        """Return the tries that are left, after an error or an answer."""
         hopeless = ("CERTIFICATE_VERIFY_FAILED", *_NO_TLS)
         if isinstance(error, SSLError) and any(word in str(error) for word in hopeless):
             raise error
@@ -33,7 +33,7 @@ class Patience(Retry):
 
 
 def said(answer: BaseHTTPResponse) -> str:
-    """What the registry said of an error, in short."""
+    """Return what the registry said of an error, in short."""
     try:
         errors = answer.json()["errors"]
         return f"{answer.status}: {errors[0].get('message') or errors[0]['code']}"
@@ -72,7 +72,7 @@ def silence(ways: Ways, registry: str, error: BaseException) -> EngineUnavailabl
 
 
 def no_certificates(ways: Ways, error: OSError) -> EngineUnavailable:
-    """What should be certificates to trust is none."""
+    """Make the error for a file that should hold certificates to trust, but does not."""
     advice = f"the admin has to look at {ways.ca_setting}"
     text = f"{ways.ca} holds no certificates ({error.strerror or error}): {advice}"
     return EngineUnavailable(text, setting=ways.ca_setting)
@@ -98,7 +98,7 @@ _REFUSED_BASE = (
 
 
 def refused_base(log: str) -> str:
-    """Why a build in a cluster could not have its base image, where only an admin can help."""
+    """Say why a build in a cluster has no base image; empty unless only an admin can help."""
     for words, text in _REFUSED_BASE:
         found = re.search(rf"initializing source \w+://([^\s@]+?)(?:@\S+?)?: .*{words}", log)
         if found:

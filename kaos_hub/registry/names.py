@@ -1,4 +1,4 @@
-"""What images and registries are called, and how registries are reached."""
+"""Names of images and registries, and the ways to reach registries."""
 
 import base64
 import contextlib
@@ -20,14 +20,23 @@ INDEXES = (
 )
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 MANIFESTS = (OCI_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
+# The grammar of github.com/distribution/reference. A registry is told from a first folder by its
+# dot, its port or its capitals.
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_HOST = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _REFERENCE = re.compile(
-    r"(?P<name>[a-zA-Z0-9][\w.\-/:]*?)(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+    rf"(?P<name>(?:(?:{_HOST}(?:\.{_HOST})*(?::[0-9]+)?|\[[a-fA-F0-9:]+\](?::[0-9]+)?)/)?"
+    rf"{_PART}(?:/{_PART})*)"
+    r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
+    re.ASCII,
 )
+_ID = re.compile(r"[0-9a-f]{64}")
+_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What ``python:3.13-slim`` stands for, in full."""
+    """A reference of an image, in full: what ``python:3.13-slim`` stands for."""
 
     registry: str
     repository: str
@@ -42,10 +51,13 @@ class Reference:
             NotFound: it is none.
         """
         match = _REFERENCE.fullmatch(text)
-        if match is None:
-            raise NotFound(f"{text!r} is no reference of an image")
+        if match is None or len(match["name"]) > _LONGEST_NAME or _ID.fullmatch(match["name"]):
+            raise NotFound(
+                f"{text[:300]!r} is no reference of an image; they are written as in"
+                " python:3.13-slim or registry.example.org/team/image:1"
+            )
         first, slash, rest = match["name"].partition("/")
-        if slash and ("." in first or ":" in first or first == "localhost"):
+        if slash and (set(first) & set(".:") or first == "localhost" or first != first.lower()):
             registry, repository = first, rest
         else:
             registry, repository = DOCKER_HUB, match["name"]
@@ -95,13 +107,13 @@ class Manifest:
 
     @property
     def is_index(self) -> bool:
-        """Whether it only lists manifests, one for each platform."""
+        """Return whether it only lists manifests, one for each platform."""
         return self.media_type in INDEXES
 
 
 @dataclass(frozen=True)
 class Ways:
-    """How registries are reached.
+    """The ways to reach registries.
 
     Args:
         mirrors: registry → what is asked before it, ``host:port`` or ``host:port/prefix``.

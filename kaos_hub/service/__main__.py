@@ -1,4 +1,4 @@
-"""``python -m kaos_hub.service``: how the Hub starts the service."""
+"""``python -m kaos_hub.service``: the command with which the Hub starts the service."""
 
 import sys
 

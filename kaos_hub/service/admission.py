@@ -1,5 +1,6 @@
 """The private listener: spawners ask here what may start. The proxy never routes to it."""
 
+import contextlib
 import hmac
 import json
 from datetime import datetime
@@ -8,11 +9,13 @@ from typing import Any
 from tornado.web import Application, HTTPError, RequestHandler
 
 from kaos_hub.datadir import DataDir
-from kaos_hub.errors import Forbidden, InvalidRequest, KaosError
+from kaos_hub.errors import Forbidden, InvalidRequest, KaosError, NotFound
 from kaos_hub.models import (
     DEFAULT_SERVER,
     AdmissionRequest,
     BundleKind,
+    Model,
+    NotebookName,
     ReleaseRequest,
     parse_request,
 )
@@ -29,7 +32,7 @@ _OFFERED = 200
 
 
 class _Private(RequestHandler):
-    """Lets in only who knows the secret; anything unclear is a refusal."""
+    """Base of the private handlers. It refuses requests without the secret, and unclear ones."""
 
     opened_by = "admission"
 
@@ -47,7 +50,7 @@ class _Private(RequestHandler):
             raise Forbidden("This address is for spawners only.")
 
     def json_body(self) -> Any:
-        """The request's body.
+        """Return the request's body, read as JSON.
 
         Raises:
             InvalidRequest: it is not JSON.
@@ -58,10 +61,10 @@ class _Private(RequestHandler):
             raise InvalidRequest("The body is not JSON.") from None
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        """Logged, if at all, where an incident gets its id."""
+        """Do nothing: an incident is logged where it gets its id."""
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Any error, as JSON."""
+        """Answer with an error, as JSON."""
         exc_info = kwargs.get("exc_info")
         cause = exc_info[1] if exc_info else HTTPError(status_code)
         error: KaosError = as_kaos_error(cause)
@@ -70,12 +73,12 @@ class _Private(RequestHandler):
 
 
 class StartHandler(_Private):
-    """``POST /admission/start``: may this server start, and as what?"""
+    """``POST /admission/start``: the admission of a server, with its specification."""
 
     route_name = "/admission/start"
 
     async def post(self) -> None:
-        """An :class:`AdmissionRequest`; answers a :class:`NotebookSpec`, or why not."""
+        """Answer an :class:`AdmissionRequest` with a :class:`NotebookSpec`, or with a reason."""
         request = parse_request(AdmissionRequest, self.json_body())
         spec = await self.core.gate.admit(request)
         self.set_header("Content-Type", "application/json")
@@ -83,47 +86,80 @@ class StartHandler(_Private):
 
 
 class ReleaseHandler(_Private):
-    """``POST /admission/release``: a server is gone."""
+    """``POST /admission/release``: the release of what a server held."""
 
     route_name = "/admission/release"
 
     async def post(self) -> None:
-        """A :class:`ReleaseRequest`."""
+        """Take a :class:`ReleaseRequest`: the server holds nothing any more."""
         await self.core.gate.release(parse_request(ReleaseRequest, self.json_body()))
         self.finish({})
 
 
-class OptionsHandler(_Private):
-    """``GET /admission/options?user=&server=&since=``: what the spawn form of that user offers.
+class _Removed(Model):
+    """The server that the Hub forgets."""
 
-    ``since`` is when the user came to be: nothing older is theirs.
+    user: str
+    identity: str = ""
+    server: NotebookName
+
+
+class RemovedHandler(_Private):
+    """``POST /admission/removed``: the Hub is about to forget a server, or a whole user."""
+
+    route_name = "/admission/removed"
+
+    async def post(self) -> None:
+        """Delete the notebook once the Hub has forgotten its server.
+
+        Where the Hub forgets the whole user, what the user had stays.
+        """
+        gone = parse_request(_Removed, self.json_body())
+        owner = await self.core.gate.owner(gone.user, gone.identity, current=False)
+        await self.core.notebooks.removed_at_hub(owner, gone.server)
+        self.finish({})
+
+
+class OptionsHandler(_Private):
+    """``GET /admission/options?user=&identity=&server=&since=``: the offer of that user's form.
+
+    ``since`` is the time at which the user was created: nothing older belongs to the user.
     """
 
     route_name = "/admission/options"
 
     async def get(self) -> None:
-        """Bundles, sizes, limits, use, the notebook if there is one, what was chosen last."""
+        """Answer with the bundles, sizes, limits, usage, volumes and mounts that the form offers.
+
+        The answer also has the notebook, if there is one, the choices made last, and a ticket for
+        uploads.
+        """
         core, user = self.core, self.get_query_argument("user")
-        owner, server = f"user:{user}", self.get_query_argument("server", "")
+        identity = self.get_query_argument("identity", "")
+        owner = await core.gate.owner(user, identity)
+        server = self.get_query_argument("server", "")
         kinds = {
             "sources": BundleKind.SOURCE, "data": BundleKind.DATA, "contexts": BundleKind.CONTEXT,
         }  # fmt: skip
-        notebooks, name = await core.notebooks.list(owner), server or DEFAULT_SERVER
-        there = next((n for n in notebooks if n.name == name), None)
+        name, there = server or DEFAULT_SERVER, None
+        with contextlib.suppress(NotFound):
+            there = await core.notebooks.get(owner, name)
         begun = max(filter(None, (there.created, there.started))) if there else None
         answer = {
             **{
                 name: await core.versions.list(owner, kind, None, _OFFERED)
                 for name, kind in kinds.items()
             },
+            "offered": _OFFERED,
             "info": core.info,
             "limits": core.ledger.limits(owner),
             "usage": await core.ledger.usage(owner),
+            "capacity": core.ledger.capacity,
             "notebook": there,
             "handed": core.handed.of(owner, name, begun),
             "volumes": await core.volumes.list(owner),
             "mounts": core.gate.folders(user),
-            "ticket": core.tickets.issue_upload(user, _TICKET),
+            "ticket": core.tickets.issue_upload(owner.removeprefix("user:"), _TICKET),
             "last": await core.notebooks.last_choices(owner, _moment(self, "since")),
         }
         self.set_header("Content-Type", "application/json")
@@ -139,24 +175,28 @@ def _moment(handler: RequestHandler, name: str) -> datetime | None:
 
 
 class MetricsHandler(_Private):
-    """``GET /metrics`` for Prometheus, with a secret of its own: who gathers must not admit."""
+    """``GET /metrics`` for Prometheus.
+
+    It has a secret of its own, so that the collector of metrics cannot admit servers.
+    """
 
     route_name = "/metrics"
     opened_by = "metrics"
 
     async def get(self) -> None:
-        """All metrics."""
+        """Answer with all metrics."""
         metrics: Metrics = self.settings["metrics"]
         self.set_header("Content-Type", CONTENT_TYPE)
         self.finish(await metrics.render(self.core.db))
 
 
 def admission_app(core: Core, data: DataDir, metrics: Metrics, health: Health) -> Application:
-    """The private application; its secrets are those of the data directory."""
+    """Return the private application; its secrets are those of the data directory."""
     return Application(
         [
             ("/admission/start", StartHandler),
             ("/admission/release", ReleaseHandler),
+            ("/admission/removed", RemovedHandler),
             ("/admission/options", OptionsHandler),
             ("/metrics", MetricsHandler),
             ("/health", HealthHandler, {"health": health}),

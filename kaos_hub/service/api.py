@@ -1,5 +1,6 @@
-"""The one handler of the REST API: it checks, parses, calls the route's endpoint and answers."""
+"""The one handler of the REST API. It checks, parses, calls the route's endpoint and answers."""
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,20 +9,35 @@ from urllib.parse import unquote
 
 from tornado.web import HTTPError
 
-from kaos_hub.errors import HubUnavailable, InvalidRequest, KaosError, NotAuthenticated
+from kaos_hub.errors import HubUnavailable, InvalidRequest, KaosError, NotAuthenticated, NotFound
 from kaos_hub.models import Model, parse_request
 from kaos_hub.service import sse
 from kaos_hub.service.auth import Caller
 from kaos_hub.service.bodies import BodyHandler
 from kaos_hub.service.owners import HEADER
-from kaos_hub.service.routes import Answer, Call, Download, Events, Route, any_json
-from kaos_hub.service.uploads import BodyReader, JsonReader, ObjectReader
+from kaos_hub.service.routes import (
+    JSON_LIMIT,
+    LONGEST_NAME,
+    Answer,
+    Call,
+    Download,
+    Events,
+    Route,
+    any_json,
+)
+from kaos_hub.service.uploads import (
+    BodyReader,
+    JsonReader,
+    ObjectReader,
+    check_text,
+    is_text,
+)
 from kaos_hub.service.web import Handler
 from kaos_hub.tickets import for_upload
 
 
 class ApiHandler(BodyHandler):
-    """Answers one path of the API.
+    """The handler of one path of the API.
 
     Args:
         routes: the path's routes by method.
@@ -49,33 +65,46 @@ class ApiHandler(BodyHandler):
 
     async def let_in(self) -> BodyReader | None:
         route = self.route
+        named = self.path_kwargs.values()
+        if not all(is_text(text) and len(text) <= LONGEST_NAME for text in named):
+            raise NotFound("There is nothing with such a name.")
         caller = self._with_ticket(route) or await self.admit(route.right)
         if caller is not None:
             caller.require(route.right, self.path_kwargs.get("name"))
             self._whose = await self._owner(route, caller)
         self.check_announced(route.limit)
         if route.reader == "objects" and self._whose is not None:
-            return ObjectReader(self.core.versions.receive(self._whose), self.settings)
+            receiver = self.core.versions.receive(self._whose, self.announced)
+            return ObjectReader(receiver, self.settings)
         return JsonReader(route.limit) if route.body is not None else None
 
     def _with_ticket(self, route: Route) -> Caller | None:
-        """Who may send something, by a ticket instead of a login: to oneself, and no more.
+        """Return the caller that a ticket for uploads names, or None without such a ticket.
+
+        The ticket stands in for a login on routes of uploads, and only for the user's own bundles.
 
         Raises:
-            NotAuthenticated: it has expired.
+            NotAuthenticated: the ticket is invalid or has expired.
         """
         scheme, _, given = self.request.headers.get("Authorization", "").partition(" ")
         if not route.uploads or scheme.lower() != "bearer" or not for_upload(given):
             return None
         try:
-            self.caller = Caller(self.core.tickets.check_upload(given))
+            author = self.core.tickets.check_upload(given)
         except NotAuthenticated:
             raise NotAuthenticated("The page is too old to send something. Reload it.") from None
+        owner = f"user:{author}"
+        self.caller = Caller(self.core.identities.name(owner), known_as=owner)
+        self.traffic.spend(self.traffic_key)
         self.core.admit(self.caller)
         return self.caller
 
     async def _owner(self, route: Route, caller: Caller) -> str:
-        """Whose things are meant. Links and event streams of pages cannot send headers."""
+        """Return the owner whose things the request means.
+
+        It is named by a header, or by the query: links and event streams of pages cannot send
+        headers.
+        """
         if not route.shared or not caller.services:
             return caller.owner
         said = unquote(self.request.headers.get(HEADER, ""))
@@ -84,8 +113,16 @@ class ApiHandler(BodyHandler):
         return await self.core.owners.meant(caller, said, fresh=writes)
 
     async def _answer(self, **_: str) -> None:
-        self.check_taken()
         route = self.route
+        if not route.costly:
+            await self._send(await self._asked(route))
+            return
+        async with self.traffic.turn(self.traffic_key):
+            answer = await self._asked(route)
+        await self._send(answer)
+
+    async def _asked(self, route: Route) -> Answer:
+        """Call the route's endpoint and return its answer."""
         call = Call(
             core=self.core,
             asker=self.caller,
@@ -99,7 +136,7 @@ class ApiHandler(BodyHandler):
             whose=self._whose,
         )
         self.set_status(route.status)
-        await self._send(await route.endpoint(call))
+        return await route.endpoint(call)
 
     get = post = put = patch = delete = _answer
 
@@ -107,6 +144,8 @@ class ApiHandler(BodyHandler):
         ours = {"_xsrf", "owner"} if route.shared else {"_xsrf"}
         names = self.request.query_arguments.keys() - ours
         given = {name: self.get_query_argument(name) for name in names}
+        for text in (*given, *given.values()):
+            check_text(text)
         if route.query is None:
             if given:
                 unknown = ", ".join(sorted(given))
@@ -116,18 +155,33 @@ class ApiHandler(BodyHandler):
 
     async def _body(self, route: Route) -> Any:
         content = await self.content()
-        if content is None or route.body is None:
+        if route.body is None:
             return content
-        return parse_request(route.body, content)
+        if route.limit <= JSON_LIMIT:
+            return parse_request(route.body, content)
+        return await asyncio.to_thread(parse_request, route.body, content)
 
     async def _send(self, answer: Answer) -> None:
-        if isinstance(answer, Download):
-            await self._send_download(answer)
-        elif isinstance(answer, Events):
-            await self._send_events(answer)
+        if isinstance(answer, Download | Events):
+            await self._send_stream(answer)
         else:
             self.set_header("Content-Type", "application/json; charset=utf-8")
             self.finish(any_json().dump_json(answer, by_alias=True))
+
+    async def _send_stream(self, answer: Download | Events) -> None:
+        key = self.traffic_key
+        try:
+            self.traffic.begin("streams", key)
+        except KaosError:
+            await sse.close(answer.content if isinstance(answer, Download) else answer.messages)
+            raise
+        try:
+            if isinstance(answer, Download):
+                await self._send_download(answer)
+            else:
+                await self._send_events(answer)
+        finally:
+            self.traffic.end("streams", key)
 
     async def _send_download(self, download: Download) -> None:
         self.set_header("Content-Type", download.media_type)
@@ -149,18 +203,21 @@ class ApiHandler(BodyHandler):
         await self.stream(_encoded(events.messages, self._look_again))
 
     async def _look_again(self) -> None:
-        """Streams may last for days: who was put out of a group hears no more of it.
+        """Check that the caller may still see what the stream is about.
+
+        Streams may last for days, and a user who was removed from a group must get no more of its
+        events. If the Hub does not answer, the stream goes on.
 
         Raises:
             NotFound: the caller is not in it any more.
         """
         if self.caller is not None and self._whose not in (None, self.caller.owner):
             with contextlib.suppress(HubUnavailable):
-                await self.core.owners.meant(self.caller, str(self._whose))
+                await self.core.owners.still(self.caller, str(self._whose))
 
 
 class UnknownAddress(Handler):
-    """Anything under the API that is no route."""
+    """Any address below the API that is not a route."""
 
     async def prepare(self) -> None:
         raise HTTPError(404, f"{self.request.path} is not part of this API")
@@ -169,7 +226,10 @@ class UnknownAddress(Handler):
 async def _encoded(
     messages: AsyncIterator[sse.Message], look_again: Callable[[], Awaitable[None]]
 ) -> AsyncIterator[bytes]:
-    """Messages as bytes. An error becomes the last message: the status line is long sent."""
+    """Encode messages as bytes.
+
+    An error becomes the last message, because the status line was sent long before.
+    """
     stream = sse.with_keepalive(messages)
     try:
         async for message in stream:
@@ -192,7 +252,7 @@ def _event_id(value: str | None) -> int | None:
 def api_rules(
     table: dict[str, dict[str, Route]], prefix: str
 ) -> list[tuple[str, Any, dict[str, Any]]]:
-    """Tornado's rules for the routes below ``prefix``."""
+    """Return tornado's rules for the routes below ``prefix``."""
     rules: list[tuple[str, Any, dict[str, Any]]] = []
     for methods in table.values():
         route = next(iter(methods.values()))

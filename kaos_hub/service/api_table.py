@@ -1,7 +1,7 @@
 """All routes of the API, and the documents that describe them.
 
-Two services of the Hub stand before one process. Who may use ``kaos`` has bundles and notebooks,
-who may use ``kaos-train`` has bundles, trainings and models: so either right is of use alone.
+Two services of the Hub stand before one process. Access to ``kaos`` gives bundles and notebooks,
+access to ``kaos-train`` gives bundles, trainings and models: so either right is of use alone.
 """
 
 import json
@@ -15,6 +15,7 @@ from kaos_hub.service import (
     handlers_models,
     handlers_notebooks,
     handlers_overview,
+    handlers_owners,
     handlers_trainings,
     handlers_volumes,
     login,
@@ -25,19 +26,19 @@ from kaos_hub.service.routes import Call, Route
 
 
 def all_routes(logins: login.Logins, server: str) -> list[Route]:
-    """The table of the service ``kaos``.
+    """Return the routes of the service ``kaos``.
 
     Args:
         logins: the logins that wait.
         server: the path of the API, e.g. ``/services/kaos/api/v1``.
     """
     own = [*handlers_notebooks.ROUTES, *handlers_errands.ROUTES, *handlers_git.ROUTES]
-    own += handlers_volumes.ROUTES
+    own += [*handlers_volumes.ROUTES, *handlers_owners.ROUTES]
     return _table([*own, handlers_overview.OF_KAOS], logins, server)
 
 
 def training_routes(logins: login.Logins, server: str) -> list[Route]:
-    """The table of the service ``kaos-train``.
+    """Return the routes of the service ``kaos-train``.
 
     Args:
         logins: the logins that wait.
@@ -67,5 +68,5 @@ def _table(own: list[Route], logins: login.Logins, server: str) -> list[Route]:
 
 
 def service_of(server: str) -> str:
-    """The name of the Hub's service whose API is below a path."""
+    """Return the name of the Hub's service whose API is below a path."""
     return server.split("/services/", 1)[1].partition("/")[0]

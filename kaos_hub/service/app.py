@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,16 +18,23 @@ from traitlets import TraitError
 from traitlets.config import Configurable, PyFileConfigLoader
 from traitlets.config.loader import ConfigFileNotFound
 
+from kaos_hub.certificates import Certificates
 from kaos_hub.datadir import DataDir, Held
 from kaos_hub.errors import KaosError
 from kaos_hub.service.config import ServiceConfig
-from kaos_hub.service.process import die_with_parent, know_hub, take_lock
+from kaos_hub.service.process import beat, die_with_parent, know_hub, take_lock
+from kaos_hub.service.proxies import Proxies
 
 _GRACE = 3.0
 """Seconds that answers under way get when the service ends."""
 
 _CHUNK = 256 << 10
 """Bytes of an upload that are handed on at once."""
+
+_FORM = 1 << 20
+"""Bytes of a form without files."""
+_FORM_TIME = 60.0
+"""Seconds that a form without files may take."""
 
 
 class KaosService(ServiceConfig):
@@ -63,36 +71,49 @@ class KaosService(ServiceConfig):
         parts = Parts(self, data)
         try:
             await parts.start()
-            servers = await self._listen(parts, data, url)
+            proxies = self.proxies()
+            servers, application = self._listen(parts, data, url, proxies)
+            following = asyncio.create_task(proxies.follow(), name="proxies")
+            beat()
             _log().info("Ready: %s engine, data in %s", self.engine, data.path)
             await _until_told_to_end()
-            await _end(servers)
+            following.cancel()
+            await _end(servers, application.settings["streams"])
         finally:
             await parts.close()
             _let_go(lock)
 
-    async def _listen(self, parts: Any, data: DataDir, url: str) -> list[Any]:
+    def _listen(
+        self, parts: Any, data: DataDir, url: str, proxies: Proxies
+    ) -> tuple[list[Any], Any]:
         from tornado.httpserver import HTTPServer
 
         from kaos_hub.service.admission import admission_app
+        from kaos_hub.service.forwarding import public_server
         from kaos_hub.service.health import Health
         from kaos_hub.service.metrics import Metrics
         from kaos_hub.service.public import public_app
 
         metrics, health = Metrics(), Health(parts.core)
+        certificates = Certificates.of_service()
         private = HTTPServer(
             admission_app(parts.core, data, metrics, health),
+            ssl_options=certificates.admission_server() if certificates else None,
             max_body_size=1 << 20,
         )
-        public = HTTPServer(
-            public_app(self, parts.core, data, metrics, health),
-            # Behind the proxy: whose address and scheme it says is what counts.
-            xheaders=True,
+        application = public_app(self, parts.core, data, metrics, health)
+        public = public_server(
+            application,
+            proxies,
+            ssl_options=certificates.service_server() if certificates else None,
             chunk_size=_CHUNK,
+            # Of what is read whole; handlers of streams say what they take.
+            max_body_size=_FORM,
+            body_timeout=_FORM_TIME,
         )
         _bind(private, self.admission_url, "the admission listener")
         _bind(public, url, "the service")
-        return [public, private]
+        return [public, private], application
 
 
 def _service_url() -> str:
@@ -125,12 +146,15 @@ async def _until_told_to_end() -> None:
     await told.wait()
 
 
-async def _end(servers: list[Any]) -> None:
-    """No new requests; those under way get a moment; open streams end, their clients resume."""
+async def _end(servers: list[Any], streams: Collection[Any]) -> None:
+    """Stop accepting requests, end open streams, and wait for answers under way.
+
+    Answers under way get a few seconds. The clients of streams resume them later.
+    """
     for server in servers:
         server.stop()
     # Ended, not cut: a proxy may keep a client waiting on a connection that was cut behind it.
-    for stream in list(servers[0].request_callback.settings["streams"]):
+    for stream in list(streams):
         stream.end_stream()
     await asyncio.sleep(0.1)
     _log().info("Ending; jobs and notebooks go on")
@@ -157,7 +181,7 @@ def _read_config(path: Path) -> Any:
 
 
 def _line_in(path: Path, error: Exception) -> str:
-    """The line of the file that an error came from."""
+    """Return the line of the file that an error came from, or ``?`` if it is not known."""
     line, traceback = "?", error.__traceback__
     while traceback is not None:
         if Path(traceback.tb_frame.f_code.co_filename).name == path.name:
@@ -182,7 +206,7 @@ def _set_up_logging() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the service; whatever keeps it from starting is one line on stderr and exit code 1."""
+    """Run the service. An error that prevents its start is one line on stderr and exit code 1."""
     _set_up_logging()
     try:
         app = KaosService()
@@ -192,7 +216,7 @@ def main(argv: list[str] | None = None) -> int:
         problem = e.message
     except TraitError as e:
         problem = f"A setting is wrong: {e}"
-    except Exception as e:  # nobody should have to read a traceback to learn that a start failed
+    except Exception as e:  # a failed start must not need a traceback to be understood
         _log().debug("Start failed", exc_info=True)
         problem = f"{type(e).__name__}: {e}"
     else:

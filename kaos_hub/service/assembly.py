@@ -1,9 +1,9 @@
-"""Puts the service's parts together, starts them in order and ends them in the opposite one."""
+"""Assembly of the service's parts: they start in order and end in the opposite order."""
 
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -15,21 +15,28 @@ from kaos_hub import __version__
 from kaos_hub.bell import Bell
 from kaos_hub.bundles.limits import Limits
 from kaos_hub.catalogue import Catalogue
+from kaos_hub.certificates import Certificates
 from kaos_hub.database import Database
 from kaos_hub.datadir import DataDir
 from kaos_hub.depositing import Deposits
 from kaos_hub.engines.base import Engine
 from kaos_hub.environments import Environments, explain
-from kaos_hub.errors import KaosError
+from kaos_hub.errors import InvalidRequest, KaosError
+from kaos_hub.handover import Handover
 from kaos_hub.hub import Hub
+from kaos_hub.identities import Identities
 from kaos_hub.jobs import Jobs
 from kaos_hub.ledger import Ledger
+from kaos_hub.likeness import Likenesses
+from kaos_hub.logins import ONLY_USER, Served
 from kaos_hub.logs import LogStore
+from kaos_hub.membership import Membership
 from kaos_hub.models import Info
 from kaos_hub.notebooks import Errands, Gate, Hosting, Notebooks, Offer, Wishes
 from kaos_hub.notebooks.admission import Inside
 from kaos_hub.notebooks.mounting import Mounts
 from kaos_hub.notebooks.offered import Images
+from kaos_hub.notebooks.rights import Rights
 from kaos_hub.notebooks.trees import Trees
 from kaos_hub.notebooks.volumes import Volumes
 from kaos_hub.removal import Removal
@@ -50,7 +57,7 @@ Part = TypeVar("Part")
 
 
 def find_class(group: str, name: str, base: type[Part]) -> type[Part]:
-    """A class by entry point name or import path.
+    """Return a class by entry point name or import path.
 
     Raises:
         KaosError: there is none; says what there is.
@@ -92,14 +99,23 @@ class Parts:
             KaosError: something is missing or wrong.
         """
         config = self._config
-        sizes, idle = config.all_sizes(), config.idle_policy()
-        default_size = config.default_size or (sizes[0].name if sizes else "")
-        if default_size and default_size not in {size.name for size in sizes}:
-            raise KaosError(f"default_size: there is no size {default_size!r} among `sizes`")
+        idle = config.idle_policy()
+        config.all_sizes()  # a mistake in them is told before anything is opened
         store = await self._open_store()
         db = await self._open_database()
         engine = await self._start_engine()
-        ledger = Ledger(db, config.limits)
+        capacity = config.capacity_within(await engine.capacity())
+        sizes, default_size = config.sizes_within(capacity)
+        certificates = Certificates.of_service()
+        hub = Hub(
+            os.environ["JUPYTERHUB_API_URL"],
+            os.environ["JUPYTERHUB_API_TOKEN"],
+            certificates.service_client() if certificates else None,
+        )
+        identities = Identities(db, hub)
+        await identities.start()
+        ledger = Ledger(db, config.limits, capacity, identities.shown)
+        await ledger.clear()
         versions = Versions(db, store, ledger, config.file_limit(), config.max_files)
         gpus = await engine.gpus()
         info = Info(
@@ -115,46 +131,51 @@ class Parts:
             max_file_size=config.file_limit(),
             max_files=config.max_files,
         )
-        hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])
         self._closers.append(hub.close)
-        tools = self._tools(db, engine, ledger, versions, store)
+        membership = Membership(_groups_of(identities), identities.gone, identities.shown)
+        tools = self._tools(db, engine, ledger, versions, store, membership)
         await tools.jobs.recover()
-        hosting = await self._start_hosting(tools, hub)
+        hosting = await self._start_hosting(tools, hub, membership, identities)
         size = next((size for size in sizes if size.name == default_size), None)
         trainings = Trainings(
             tools, config.training_settings(config.inside_url, size, gpus, config.all_pools())
         )
         await trainings.start()
         self._closers.append(trainings.close)
-        only = self._data.user if engine.name == "local" and not config.trust_all_users else None
+        served = self._served(engine)
         public_url = config.public_url.rstrip("/")
         offer = Offer(
             engine.name, config.pools, engine.places, config.max_volumes, self._images(engine),
             config.git_rules(),
         )  # fmt: skip
         wishes = Wishes(ledger, sizes, default_size, idle, gpus, offer)
-        notebooks = Notebooks(hosting, wishes, public_url, trusted=only)
+        notebooks = Notebooks(hosting, wishes, config.servers_url(), served=served)
+        await notebooks.recover()
         tickets = Tickets(self._data.secret("tickets"))
         errands = Errands(hosting, versions, tickets, config.default_image)
-        gate = Gate(hosting, wishes, ledger, errands, public_url, trusted=only)
+        gate = Gate(hosting, wishes, ledger, errands, public_url, served=served)
+        likenesses = Likenesses(db, versions)
         self.core = Core(
             info=info,
             public_url=public_url,
-            only_user=only,
+            served=served,
             db=db,
             engine=engine,
             ledger=ledger,
             versions=versions,
             catalogue=Catalogue(db, versions),
+            likenesses=likenesses,
             removal=Removal(db, versions),
-            volumes=Volumes(db, engine.places),
-            deposits=self._open_deposits(versions, ledger),
+            volumes=Volumes(db, engine.places, config.max_volumes),
+            deposits=self._open_deposits(versions, ledger, likenesses),
             jobs=tools.jobs,
             notebooks=notebooks,
             gate=gate,
             errands=errands,
             trainings=trainings,
-            owners=Owners(hub.groups),
+            owners=Owners(partial(_groups_by_name, identities)),
+            identities=identities,
+            handover=Handover(db, identities, engine.places, tools.logs),
             tickets=tickets,
         )
 
@@ -176,10 +197,12 @@ class Parts:
         self._closers.append(lambda: _cancel(tidying))
         return store
 
-    def _open_deposits(self, versions: Versions, ledger: Ledger) -> Deposits:
+    def _open_deposits(
+        self, versions: Versions, ledger: Ledger, likenesses: Likenesses
+    ) -> Deposits:
         config = self._config
         limits = Limits(max_files=config.max_files, max_file_size=config.file_limit())
-        deposits = Deposits(versions, ledger, self._data.uploads, limits)
+        deposits = Deposits(versions, ledger, likenesses.of, self._data.uploads, limits)
         deposits.clear()
         return deposits
 
@@ -202,22 +225,64 @@ class Parts:
             log.warning("%s", problem)
         return engine
 
+    def _served(self, engine: Engine) -> Served | None:
+        """Return the only user that may be served, or None if all may be.
+
+        There is one where builds and notebooks run as one OS user, or share the Docker Engine's
+        builder.
+
+        Raises:
+            InvalidRequest: builds share a builder, and the Hub does not say that one person alone
+                can log in.
+        """
+        if engine.name == "local" and not self._config.trust_all_users:
+            return Served(
+                self._data.user,
+                "On the engine `local` everything runs as that OS user. Use the engine `docker`"
+                " for several users, or --trust-all-users if they may all act as one.",
+            )
+        if engine.name == "docker" and not engine.buildah:
+            only = os.environ.get(ONLY_USER)
+            if not only:
+                raise InvalidRequest(
+                    "c.DockerEngine.builder = 'engine' is only for a hub that one person alone can"
+                    " log in to, which was not so when the Hub started. Start the Hub again."
+                )
+            return Served(
+                only,
+                "Its builds share the Docker Engine's own builder. The admin leaves"
+                " c.DockerEngine.builder out for several users.",
+            )
+        return None
+
     def _tools(
-        self, db: Database, engine: Engine, ledger: Ledger, versions: Versions, store: Store
+        self,
+        db: Database,
+        engine: Engine,
+        ledger: Ledger,
+        versions: Versions,
+        store: Store,
+        membership: Membership,
     ) -> Tools:
         config = self._config
         logs = LogStore(self._data.logs)
         jobs = Jobs(
             db, engine, logs, ledger, config.max_builds, partial(explain, versions),
-            max_workers=config.max_workers,
+            shares=config.job_shares() if engine.images else {}, max_workers=config.max_workers,
         )  # fmt: skip
         self._closers.append(jobs.close)
         environments = Environments(
-            db, engine, jobs, versions, config.default_image, config.build_deadline
+            db,
+            engine,
+            jobs,
+            versions,
+            config.default_image,
+            config.build_deadline,
+            [image.image for image in config.all_images()],
         )
         # Where only we have the key of the store, trees are fetched from us.
         url = config.inside_url if store.private else store.url
-        return Tools(db, engine, jobs, environments, versions, ledger, logs, url)
+        return Tools(db, engine, jobs, environments, versions, ledger, logs, url, membership)
 
     def _images(self, engine: Engine) -> Images:
         config = self._config
@@ -226,21 +291,36 @@ class Parts:
             "" if engine.images else engine.name,
         )  # fmt: skip
 
-    async def _start_hosting(self, tools: Tools, hub: Hub) -> Hosting:
+    async def _start_hosting(
+        self, tools: Tools, hub: Hub, membership: Membership, identities: Identities
+    ) -> Hosting:
         config = self._config
         inside = Inside(
             config.inside_url, self._data.path / "kernels", config.all_pools(),
             self._images(tools.engine), config.git_rules(),
         )  # fmt: skip
         here, uid = tools.engine.places.here, tools.engine.uid
-        mounts = Mounts(config.all_bind_mounts(), self._data.path, here, uid)
+        mounts = Mounts(config.all_bind_mounts(), self._data.path, here, uid, identities.shown)
         hosting = Hosting(
             tools.db, Bell(), tools.jobs, tools.engine, tools.environments, tools.logs, hub,
             Trees(tools.db, tools.versions), mounts, tools.store_url, inside,
+            Rights(tools.db, membership, config.leaver_grace()), identities,
         )  # fmt: skip
         await hosting.start()
         self._closers.append(hosting.close)
         return hosting
+
+
+async def _groups_by_name(identities: Identities, owner: str) -> Mapping[str, str]:
+    user = await identities.user(owner)
+    return user.groups if user else {}
+
+
+def _groups_of(identities: Identities) -> Callable[[str], Awaitable[list[str]]]:
+    async def ask(owner: str) -> list[str]:
+        return list((await _groups_by_name(identities, owner)).values())
+
+    return ask
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

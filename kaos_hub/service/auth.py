@@ -1,26 +1,32 @@
-"""Who asks: Hub tokens for the API, Hub OAuth for pages, and what each kind of token may do."""
+"""Authentication by Hub tokens for the API and Hub OAuth for pages, and each token's rights."""
 
 import asyncio
 import re
+import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 from jupyterhub.services.auth import HubOAuth, _ExpiringDict
 from tornado.web import HTTPError, RequestHandler
-from traitlets import Instance, Integer, default
+from traitlets import Instance, Integer, Unicode, default
 
 from kaos_hub.addresses import SERVICES
+from kaos_hub.certificates import Certificates
 from kaos_hub.errors import Forbidden, HubUnavailable, NotAuthenticated
 from kaos_hub.models import DEFAULT_SERVER
 
 KAOS, TRAIN = SERVICES
-"""To have access to one is the right to do what it is for: bundles and
-notebooks, or bundles, trainings and models."""
+"""The Hub's services.
+
+Access to the first is the right to use bundles and notebooks, access to the second the right to use
+bundles, trainings and models.
+"""
 
 _WHAT = {KAOS: "use kaos", TRAIN: "train"}
-"""What access to a service lets one do."""
+"""The uses that access to a service allows, in words."""
 
 _OWN_SERVER = re.compile(r"access:servers!server=(?P<user>[^/]+)/(?P<server>[^/]*)")
 
@@ -29,46 +35,55 @@ _LOGINS_UNDER_WAY = 5000
 """Browsers that may be on their way through the Hub's login at once."""
 
 
-_HUB_PATIENCE = 5.0
-"""Seconds that the Hub has for saying whose a token is. It needs a few milliseconds."""
+_HUB_PATIENCE = 15.0
+"""Seconds that the Hub has to say whose a token is. It needs a few milliseconds."""
 
 
 class Right(IntEnum):
-    """What a request needs, from nothing to everything."""
+    """The right that a request needs, from none to the highest."""
 
     ANYONE = 0
     """No login."""
     USE = 1
-    """Read, submit, deploy: what a notebook's own token may do as well."""
+    """The right to read, submit and deploy. A notebook's own token has it as well."""
     MANAGE = 2
-    """Kill, delete, stop others, let somebody in: never with a notebook's own token."""
+    """The right to kill, delete, stop others and confirm logins. No notebook's own token has it."""
     REPORT = 3
-    """Say what a server does: only with the token of that very server."""
+    """The right to report a server's state. Only the token of that very server has it."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever sent a request."""
+    """The sender of a request."""
 
     user: str
     admin: bool = False
     notebook: str | None = None
-    """Set if the token is a notebook's own: which one. It may read, submit and deploy."""
+    """The notebook whose own token this is, else None. Such a token may read, submit and deploy."""
     cookie: bool = False
-    """A browser's session, not a token."""
+    """True for a browser's session, false for a token."""
     services: frozenset[str] = frozenset()
     """Those of our services that the token may use."""
+    identity: str = ""
+    """The user's identity at the Hub. It stays the same when the user is renamed."""
+    known_as: str = ""
+    """The owner that was found to belong to the identity."""
 
     @property
     def owner(self) -> str:
         """The owner of what this user makes."""
-        return f"user:{self.user}"
+        return self.known_as or f"user:{self.user}"
+
+    @property
+    def author(self) -> str:
+        """The author recorded with what this user makes: the owner without its kind."""
+        return self.owner.removeprefix("user:")
 
     def reach(self, service: str) -> None:
         """Check that another of our services may be used, too.
 
         Raises:
-            Forbidden: says which scope that needs.
+            Forbidden: it may not; the message names the scope that this needs.
         """
         if service not in self.services:
             raise _no_access(service, self.notebook)
@@ -77,7 +92,7 @@ class Caller:
         """Check a right, for the notebook of that name where one is meant.
 
         Raises:
-            Forbidden: says which token would do.
+            Forbidden: the token lacks it; the message says what to use instead.
         """
         if right is Right.REPORT and (self.notebook is None or self.notebook != notebook):
             raise Forbidden("Only the notebook's own server may report its activity.")
@@ -89,7 +104,7 @@ class Caller:
 
 
 def caller_of(model: dict[str, Any], *, service: str, cookie: bool) -> Caller:
-    """The caller behind what the Hub says of a token.
+    """Return the caller that the Hub's answer about a token describes.
 
     A server's own token is known by its scope ``access:servers!server=user/name``: tokens that
     people make, and those of browser sessions, reach all servers of the user or none.
@@ -99,7 +114,9 @@ def caller_of(model: dict[str, Any], *, service: str, cookie: bool) -> Caller:
     """
     scopes = set(model.get("scopes") or ())
     user, services = str(model.get("name")), _services(scopes)
-    own = _own_server(user, scopes)
+    # A renamed user's servers have tokens that name them as they were called.
+    lost = set(model.get("made_with") or ()) - scopes
+    own = _own_server(user, scopes) or _own_server(None, lost)
     if service not in services:
         raise _no_access(service, own)
     if model.get("kind", "user") != "user":
@@ -107,7 +124,8 @@ def caller_of(model: dict[str, Any], *, service: str, cookie: bool) -> Caller:
             "Only users have bundles and notebooks; this token is a service's. Use one of a user:"
             " `kaos token` prints yours."
         )
-    return Caller(user, bool(model.get("admin")), own, cookie, services)
+    identity = str(model.get("identity") or "")
+    return Caller(user, bool(model.get("admin")), own, cookie, services, identity)
 
 
 def _no_access(service: str, notebook: str | None) -> Forbidden:
@@ -122,20 +140,20 @@ def _no_access(service: str, notebook: str | None) -> Forbidden:
 
 
 def _access(service: str) -> str:
-    """The scope of the Hub that lets one use a service."""
+    """Return the scope of the Hub that allows the use of a service."""
     return f"access:services!service={service}"
 
 
 def _services(scopes: set[str]) -> frozenset[str]:
-    """Our services that whoever has the scopes may use."""
+    """Return those of our services that a token with these scopes may use."""
     everything = "access:services" in scopes
     return frozenset(s for s in SERVICES if everything or _access(s) in scopes)
 
 
-def _own_server(user: str, scopes: Iterable[str]) -> str | None:
+def _own_server(user: str | None, scopes: Iterable[str]) -> str | None:
     for scope in scopes:
         match = _OWN_SERVER.fullmatch(scope)
-        if match and match["user"] == user:
+        if match and user in (None, match["user"]):
             return match["server"] or DEFAULT_SERVER
     return None
 
@@ -177,6 +195,20 @@ class KaosHubAuth(HubOAuth):
 
     cache = Instance(_ExpiringDict, allow_none=False)
 
+    # JupyterHub would read these anew for each request; ours are read once.
+    certfile = Unicode("")
+    keyfile = Unicode("")
+
+    @cached_property
+    def _context(self) -> ssl.SSLContext | None:
+        certificates = Certificates.of_service()
+        return certificates.service_client() if certificates else None
+
+    async def _api_request(self, method: str, url: str, /, **kwargs: Any) -> Any:
+        if self._context is not None:
+            kwargs["ssl"] = self._context
+        return await super()._api_request(method, url, **kwargs)
+
     @default("cache")
     def _bounded_cache(self) -> BoundedCache:
         return BoundedCache(self.cache_max_age, self.cache_size)
@@ -192,10 +224,11 @@ class KaosHubAuth(HubOAuth):
         return str(self.base_url).strip("/").rpartition("/")[2]
 
     def beside(self, service: str, token: str) -> "KaosHubAuth":
-        """The same for another service of the Hub's in this process.
+        """Return the authentication of another service of the Hub in this process.
 
-        Each has cookies, XSRF tokens and logins of its own, below its own path: what a browser
-        has for one is nothing to the other. What the Hub says of a token is known to both.
+        Each service has cookies, XSRF tokens and logins of its own, below its own path: what a
+        browser has for one is of no use for the other. The Hub's answers about tokens are shared by
+        both.
 
         Args:
             service: its name.
@@ -213,12 +246,16 @@ class KaosHubAuth(HubOAuth):
             cache=self.cache,
         )
 
-    async def caller(self, handler: RequestHandler) -> Caller | None:
-        """Who sent the request, or None if nobody known did.
+    def _check_hub_authorization(self, url: str, *args: Any, **kwargs: Any) -> Any:
+        # The Hub's own answer, with the identity of the user, which does not change with the name.
+        return super()._check_hub_authorization(f"{self.api_url}/kaos/user", *args, **kwargs)
 
-        A request with a cookie must carry the XSRF token unless it is a plain page view: the
-        Hub's rule. One with a token never needs it; tornado's own check would come too early to
-        know, so applications here must not set ``xsrf_cookies``.
+    async def caller(self, handler: RequestHandler) -> Caller | None:
+        """Return the sender of the request, or None if the sender is not known.
+
+        A request with a cookie must carry the XSRF token unless it is a plain page view: the Hub's
+        rule. One with a token never needs it; tornado's own check would come too early to know, so
+        applications here must not set ``xsrf_cookies``.
 
         Raises:
             HubUnavailable: the Hub did not answer.
@@ -238,18 +275,22 @@ class KaosHubAuth(HubOAuth):
         return None
 
     def _explain_xsrf(self, handler: RequestHandler) -> None:
-        """A logged-in browser without XSRF token is told so, not asked to log in."""
+        """Refuse a logged-in browser without XSRF token with that reason.
+
+        Otherwise it would be asked to log in.
+        """
         if self.get_token(handler, in_cookie=False) or not self._get_token_cookie(handler):
             return
         try:
             handler.check_xsrf_cookie()
         except HTTPError:
             raise Forbidden(
-                "The request lacks the page's XSRF token. Reload the page and try again."
+                "The request lacks the page's XSRF token. Reload the page and try again.",
+                stale=True,
             ) from None
 
     def page_token(self, handler: RequestHandler) -> str:
-        """The access token behind a browser's session.
+        """Return the access token behind a browser's session.
 
         Raises:
             NotAuthenticated: there is none.

@@ -1,5 +1,6 @@
 """Everything an admin can set of the service, with units, defaults and reasons."""
 
+import logging
 import os
 from functools import partial
 
@@ -8,16 +9,22 @@ from traitlets.config import Application
 
 from kaos_hub import __version__
 from kaos_hub.datadir import DataDir
-from kaos_hub.models import IdlePolicy, Limits, Pool, Size
+from kaos_hub.domains import servers_url
+from kaos_hub.errors import InvalidResources, KaosError
+from kaos_hub.ledger import check_size
+from kaos_hub.models import Capacity, IdlePolicy, Limits, Pool, Size
 from kaos_hub.quantities import parse_memory
+from kaos_hub.service.config_jobs import JobConfig
 from kaos_hub.service.config_offers import OfferConfig
+from kaos_hub.service.config_traffic import TrafficConfig
 from kaos_hub.service.config_trainings import TrainingConfig, checked
 
+log = logging.getLogger(__name__)
 _OF_GROUPS = ("storage", "builds")
 """Limits of what groups own."""
 
 
-class ServiceConfig(TrainingConfig, OfferConfig, Application):
+class ServiceConfig(TrafficConfig, TrainingConfig, JobConfig, OfferConfig, Application):
     """The settings of :class:`~kaos_hub.service.app.KaosService`."""
 
     name = "kaos-service"
@@ -247,8 +254,13 @@ class ServiceConfig(TrainingConfig, OfferConfig, Application):
             checked(f"limits[{owner!r}]", partial(Limits.model_validate, limits))
         return value
 
+    def servers_url(self) -> str:
+        """Return the address below which users' servers are: the Hub's, or a domain for each."""
+        host = str(self.config.JupyterHub.get("subdomain_host") or "")
+        return servers_url(host) if host else self.public_url.rstrip("/")
+
     def store_url(self) -> str:
-        """The URL of the store.
+        """Return the URL of the store.
 
         Raises:
             TraitError: `store` is neither a URL nor `file`.
@@ -261,7 +273,7 @@ class ServiceConfig(TrainingConfig, OfferConfig, Application):
         return data.store.as_uri() if self.store == "file" else self.store
 
     def all_sizes(self) -> list[Size]:
-        """The sizes as models.
+        """Return the sizes as models.
 
         Raises:
             TraitError: one of them makes no sense.
@@ -275,8 +287,31 @@ class ServiceConfig(TrainingConfig, OfferConfig, Application):
                 raise TraitError(f"sizes: {size.name!r} names a pool {size.pool!r} not in `pools`")
         return sizes
 
+    def sizes_within(self, capacity: Capacity) -> tuple[list[Size], str]:
+        """Return the sizes that there is room for, and the name of the default size.
+
+        Raises:
+            KaosError: the default size asks for more than there is.
+        """
+        sizes = self.all_sizes()
+        fits = [size for size in sizes if _fits(size, capacity)]
+        for size in sizes:
+            if size not in fits:
+                log.warning("size %s asks for more than this machine has; not offered", size.name)
+        if not self.default_size and sizes and not fits:
+            return [_cut(sizes[0], capacity)], sizes[0].name
+        default = self.default_size or (fits[0].name if fits else "")
+        if default and default not in {size.name for size in sizes}:
+            raise KaosError(f"default_size: there is no size {default!r} among `sizes`")
+        if default and default not in {size.name for size in fits}:
+            raise KaosError(
+                f"default_size: {default!r} asks for more than this machine has. Choose a smaller"
+                " one, or set c.KaosService.capacity if there is more"
+            )
+        return fits, default
+
     def all_pools(self) -> dict[str, Pool]:
-        """The pools as models.
+        """Return the pools as models.
 
         Raises:
             TraitError: one of them makes no sense.
@@ -289,23 +324,42 @@ class ServiceConfig(TrainingConfig, OfferConfig, Application):
         }
 
     def idle_policy(self) -> IdlePolicy:
-        """The idle policy of whoever says nothing."""
+        """Return the idle policy of notebooks whose owner sets none."""
         given = {"timeout": self.idle_timeout, "type": self.idle_type}
         return checked("idle_timeout, idle_type", lambda: IdlePolicy.model_validate(given))
 
     def file_limit(self) -> int:
-        """Bytes of the largest file."""
+        """Return the size in bytes of the largest file that is allowed."""
         return checked("max_file_size", lambda: parse_memory(self.max_file_size))
 
 
 def _limits_of(owner: str) -> tuple[str, ...]:
-    """The limits that there are for an owner.
+    """Return the names of the limits that an owner can have.
 
     Raises:
-        TraitError: it is none.
+        TraitError: ``owner`` is not an owner.
     """
     if owner == "default" or owner.startswith("user:"):
         return tuple(Limits.model_fields)
     if owner.startswith("group:"):
         return _OF_GROUPS
     raise TraitError(f"limits: {owner!r} is neither 'default' nor 'user:<name>' or 'group:<name>'")
+
+
+def _fits(size: Size, capacity: Capacity) -> bool:
+    try:
+        check_size(capacity, size.cpu, size.memory)
+    except InvalidResources:
+        return False
+    return True
+
+
+def _cut(size: Size, capacity: Capacity) -> Size:
+    """Return a size reduced to what the machine has."""
+    least = {
+        field: there
+        for field in ("cpu", "memory")
+        if (there := getattr(capacity, field)) is not None
+        and (getattr(size, field) or 0) > there
+    }  # fmt: skip
+    return size.model_copy(update={**least, "description": "all that this machine has"})

@@ -1,4 +1,4 @@
-"""What an admin can let notebooks have, besides sizes."""
+"""Settings of what notebooks can have, besides sizes."""
 
 import os
 from functools import partial
@@ -20,7 +20,7 @@ from traitlets import (
 )
 from traitlets.config import Configurable
 
-from kaos_hub.models import GIT_SCHEMES, AllowedMount, Image
+from kaos_hub.models import GIT_SCHEMES, AllowedMount, Capacity, Image
 from kaos_hub.notebooks.repositories import GitRules
 from kaos_hub.quantities import parse_duration, parse_memory
 from kaos_hub.registry import Reference
@@ -28,7 +28,7 @@ from kaos_hub.service.config_trainings import checked
 
 
 class OfferConfig(Configurable):
-    """Those of the service's settings that say what a deploy may ask for."""
+    """The settings of the service that say what a deploy may ask for."""
 
     bind_mounts = List(
         Dict(),
@@ -38,6 +38,14 @@ class OfferConfig(Configurable):
 
         Default: what `kaos up --bind-mount DIR` names, else none. What notebooks may write to,
         they may also fill.""",
+    ).tag(config=True)
+
+    capacity = Dict(
+        help="""The most that one notebook or trial can have: {"cpu": cores, "memory": bytes or
+        `64Gi`}. More is refused at once, and sizes that ask for more are not offered.
+
+        Default: what the machine of the hub, or of the Docker Engine, has; on Kubernetes no bound,
+        since nodes may come and go. Say more to let workloads ask for more than there is.""",
     ).tag(config=True)
 
     max_volumes = Integer(
@@ -108,7 +116,7 @@ class OfferConfig(Configurable):
         return proposal["value"]
 
     def git_rules(self) -> GitRules:
-        """What may be cloned.
+        """Return the rules for repositories that may be cloned.
 
         Raises:
             TraitError: a setting makes no sense.
@@ -125,8 +133,21 @@ class OfferConfig(Configurable):
         given = os.environ.get("KAOS_BIND_MOUNTS", "").split(os.pathsep)
         return [{"host_path": path, "container_path": path} for path in given if path]
 
+    def all_capacity(self) -> Capacity:
+        """Return the capacity that the admin set.
+
+        Raises:
+            TraitError: it makes no sense.
+        """
+        return checked("capacity", partial(Capacity.model_validate, self.capacity))
+
+    def capacity_within(self, found: Capacity) -> Capacity:
+        """Return the most that one workload can have: the admin's values, else the engine's."""
+        given = self.all_capacity()
+        return found.model_copy(update={f: getattr(given, f) for f in given.model_fields_set})
+
     def all_images(self) -> list[Image]:
-        """The ready-made environments as models.
+        """Return the ready-made environments as models.
 
         Raises:
             TraitError: one of them makes no sense.
@@ -143,7 +164,7 @@ class OfferConfig(Configurable):
         return found
 
     def all_bind_mounts(self) -> list[AllowedMount]:
-        """The folders as models.
+        """Return the folders as models.
 
         Raises:
             TraitError: one of them makes no sense.
@@ -155,6 +176,6 @@ class OfferConfig(Configurable):
         on_nodes = [PurePosixPath(each.host_path) for each in found if each.on_nodes]
         for inner, outer in permutations(on_nodes, 2):
             if inner.is_relative_to(outer):
-                # Who writes to the outer one could lead the inner one elsewhere.
+                # A user who writes to the outer one could lead the inner one elsewhere.
                 raise TraitError(f"bind_mounts: {inner} lies in {outer}; offer one of them")
         return found

@@ -1,4 +1,4 @@
-"""What an admin can set of trainings."""
+"""Settings of trainings."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -18,10 +18,10 @@ Checked = TypeVar("Checked")
 
 
 def checked(what: str, make: Callable[[], Checked]) -> Checked:
-    """Run a check of settings, so that its complaint names the setting.
+    """Run a check of settings, and name the setting in its error.
 
     Raises:
-        TraitError: the check complains.
+        TraitError: the check failed.
     """
     try:
         return make()
@@ -32,7 +32,7 @@ def checked(what: str, make: Callable[[], Checked]) -> Checked:
 
 
 class TrainingConfig(Configurable):
-    """Those of the service's settings that are about trainings."""
+    """The settings of the service that are about trainings."""
 
     max_workers = Integer(
         min=0,
@@ -57,6 +57,16 @@ class TrainingConfig(Configurable):
         help="""Bytes (or `20Gi`) that a trial may write; one that writes more is ended.
 
         Default: 20Gi: checkpoints fit, and one trial does not fill a disk.""",
+    ).tag(config=True)
+
+    leaver_grace_period = Union(
+        [Integer(), Unicode()],
+        default_value="5m",
+        help="""Seconds (or `5m`) that notebooks and trainings on things of a group are left to run
+        when their user has left it; 0 stops them at once, `never` lets them run to their end.
+
+        Default: 5 minutes, in which they are told; their own files stay. Nothing of the group's is
+        started, built or fetched anew for a former member, whatever this says.""",
     ).tag(config=True)
 
     trial_log_limit = Union(
@@ -120,10 +130,17 @@ class TrainingConfig(Configurable):
             checked("manifest_networks", partial(ip_network, network))
         return proposal["value"]
 
+    def leaver_grace(self) -> int | None:
+        """Return the seconds for which work of former members goes on; None: until it ends."""
+        given = self.leaver_grace_period
+        if given == "never":
+            return None
+        return checked("leaver_grace_period", lambda: parse_duration(given))
+
     def training_settings(
         self, inside_url: str, size: Size | None, gpus: int, pools: Mapping[str, Pool]
     ) -> Settings:
-        """The settings as trainings need them.
+        """Return the settings as trainings need them.
 
         Args:
             inside_url: the service's address as workers reach it.
@@ -138,6 +155,7 @@ class TrainingConfig(Configurable):
             url=inside_url.rstrip("/") + "/",
             size=size,
             gpus=gpus,
+            leaver_grace=self.leaver_grace(),
             deadline=checked("trial_deadline", lambda: parse_duration(self.trial_deadline)),
             storage=checked("trial_storage", lambda: parse_memory(self.trial_storage)),
             log_limit=checked("trial_log_limit", lambda: parse_memory(self.trial_log_limit)),

@@ -1,9 +1,9 @@
-"""What the handlers work on: the service's parts, put together once at its start."""
+"""The parts of the service that the handlers work on, put together once at its start."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from kaos_hub.errors import Forbidden
+from kaos_hub.logins import Served
 from kaos_hub.models import Info
 from kaos_hub.service.auth import Caller
 from kaos_hub.service.handed import Handed
@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from kaos_hub.database import Database
     from kaos_hub.depositing import Deposits
     from kaos_hub.engines.base import Engine
+    from kaos_hub.handover import Handover
+    from kaos_hub.identities import Identities
     from kaos_hub.jobs import Jobs
     from kaos_hub.ledger import Ledger
+    from kaos_hub.likeness import Likenesses
     from kaos_hub.notebooks import Errands, Gate, Notebooks
     from kaos_hub.notebooks.volumes import Volumes
     from kaos_hub.removal import Removal
@@ -30,14 +33,19 @@ class Core:
 
     info: Info
     public_url: str
-    """The Hub as a browser reaches it, without a slash at the end."""
-    only_user: str | None
-    """Set where builds and notebooks run as the service's own OS user: nobody else may use them."""
+    """The URL of the Hub as a browser reaches it, without a slash at the end."""
+    served: Served | None
+    """The only user who may use the service, or None if all may.
+
+    It is set where builds and notebooks run as the service's own OS user, or share the Docker
+    Engine's builder.
+    """
     db: "Database"
     engine: "Engine"
     ledger: "Ledger"
     versions: "Versions"
     catalogue: "Catalogue"
+    likenesses: "Likenesses"
     removal: "Removal"
     deposits: "Deposits"
     jobs: "Jobs"
@@ -47,17 +55,26 @@ class Core:
     trainings: "Trainings"
     volumes: "Volumes"
     owners: "Owners"
+    identities: "Identities"
+    handover: "Handover"
     tickets: "Tickets"
     handed: Handed = field(default_factory=Handed)
 
+    async def known(self, caller: Caller) -> Caller:
+        """Return the caller with the owner that belongs to its identity, and its present name.
+
+        The Hub's answer about a token may be some seconds old, so its name is not trusted.
+        """
+        if not caller.identity:
+            return caller
+        owner = await self.identities.bind("user", caller.identity, caller.user, current=False)
+        return replace(caller, user=self.identities.name(owner), known_as=owner)
+
     def admit(self, caller: Caller) -> None:
-        """Refuse whoever this installation does not serve.
+        """Refuse a user whom this installation does not serve.
 
         Raises:
-            Forbidden: says how to serve more than one user.
+            Forbidden: it does not; the message says how to serve more than one user.
         """
-        if self.only_user is not None and caller.user != self.only_user:
-            raise Forbidden(
-                f"The engine `local` runs everything as OS user {self.only_user!r} and so serves"
-                " only that user. Use the engine `docker`, or start it with --trust-all-users."
-            )
+        if self.served is not None:
+            self.served.check(caller.user)

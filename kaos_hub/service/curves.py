@@ -1,4 +1,4 @@
-"""What a trial said of itself while it ran, drawn as lines."""
+"""Curves of the metrics that a trial reported while it ran."""
 
 import asyncio
 import contextlib
@@ -22,21 +22,21 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric's course."""
+    """The course of one metric."""
 
     name: str
     corners: str
-    """As SVG's polylines have them, in a box of :data:`WIDTH` × :data:`HEIGHT`."""
+    """Points as in SVG's polylines, in a box of :data:`WIDTH` × :data:`HEIGHT`."""
     low: float
     high: float
     last: float
     points: int
     until: str
-    """What stands at the right end: ``step 200``, ``35 s``."""
+    """The label at the right end: ``step 200``, ``35 s``."""
 
 
 async def read_points(pieces: AsyncIterator[tuple[int, bytes]]) -> list[dict[str, Any]]:
-    """Points of a trial, as many as are found soon."""
+    """Return the points of a trial, as many as are found soon."""
     found = bytearray()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_PATIENCE):
@@ -49,7 +49,10 @@ async def read_points(pieces: AsyncIterator[tuple[int, bytes]]) -> list[dict[str
 
 
 def draw(points: Sequence[dict[str, Any]], first: str | None = None) -> list[Curve]:
-    """A curve for each metric that was told more than once; ``first`` stands before the others."""
+    """Return a curve for each metric with more than one point, up to ``_MOST_CURVES``.
+
+    The metric ``first`` comes before the others.
+    """
     names = dict.fromkeys(name for point in points for name in point["values"])
     ordered = sorted(names, key=lambda name: (name != first, name))
     curves = (_curve(name, points) for name in ordered)
@@ -75,7 +78,7 @@ def _seconds(point: dict[str, Any]) -> float:
 
 
 def _thinned(points: list[Point]) -> list[Point]:
-    """At most so many, the last one among them."""
+    """Return the points thinned to about ``_MOST_CORNERS`` or fewer, including the last one."""
     step = -(-len(points) // _MOST_CORNERS)
     return [*points[:-1:step], points[-1]]
 

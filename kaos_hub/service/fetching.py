@@ -1,11 +1,11 @@
-"""How workloads fetch trees: over HTTP, with a ticket instead of a login.
+"""The protocol by which workloads fetch trees: over HTTP, with a ticket instead of a login.
 
     GET <prefix>fetch/v1/<digest>/listing            all entries; the format is that of bundles/flat
     GET <prefix>fetch/v1/<digest>/files?from=A&to=B  the files A to B (excluded), concatenated;
                                                      &offset=N leaves out bytes of the first
 
 Both answers have a Content-Length: what ends too early was cut off, and can be asked for again.
-Whoever has no right to a tree learns nothing of it, not even whether it is there.
+A caller without the right to a tree learns nothing of it, not even whether it exists.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ _DIGEST = "(?P<digest>blake3:[0-9a-f]{64})"
 
 
 class FetchHandler(StreamingHandler):
-    """Base of both: lets in who has a ticket for the tree, while its workload lives."""
+    """Base of both handlers. It admits tickets for the tree, while their workload lives."""
 
     ticket: Ticket | None = None
 
@@ -37,7 +37,7 @@ class FetchHandler(StreamingHandler):
 
     @property
     def who(self) -> str:
-        """The workload."""
+        """The name of the workload, for the access log."""
         return self.ticket.workload if self.ticket else "-"
 
     async def prepare(self) -> None:
@@ -65,7 +65,7 @@ class ListingHandler(FetchHandler):
     route_name = "/fetch/v1/{digest}/listing"
 
     async def get(self, digest: str) -> None:
-        """All entries of the tree, in its order."""
+        """Stream all entries of the tree, in its order."""
         await self._listings.take_turn()
         try:
             flat = await self._listings.get(digest)
@@ -82,7 +82,7 @@ class FilesHandler(FetchHandler):
     route_name = "/fetch/v1/{digest}/files"
 
     async def get(self, digest: str) -> None:
-        """Contents of files, one after the other."""
+        """Stream the contents of files, one after the other."""
         first, end, offset = self._number("from"), self._number("to"), self._number("offset", "0")
         await self._listings.take_turn()
         try:
@@ -107,7 +107,7 @@ class FilesHandler(FetchHandler):
 
 
 def is_alive(session: Session, workload: str) -> bool:
-    """Whether a workload is one of an active job, or of a notebook that holds something."""
+    """Return whether a workload is one of an active job, or of a notebook that holds something."""
     job = session.get(JobRow, workload.rpartition("-")[2])
     if job is not None and workload_name(job.kind, job.id) == workload:
         return job.state in ACTIVE_JOBS
@@ -116,7 +116,7 @@ def is_alive(session: Session, workload: str) -> bool:
 
 
 def fetch_rules(prefix: str, listings: Listings, tickets: Tickets) -> list[Any]:
-    """Tornado's rules for fetching, below ``prefix`` (with slashes at both ends)."""
+    """Return tornado's rules for fetching, below ``prefix`` (with slashes at both ends)."""
     parts = {"listings": listings, "tickets": tickets}
     return [
         (f"{prefix}fetch/v1/{_DIGEST}/listing", ListingHandler, parts),

@@ -1,5 +1,6 @@
-"""Forms with a file, as browsers without JavaScript send them: the file goes to the disk as it
-comes, nothing of it is held.
+"""Forms with a file, as browsers without JavaScript send them.
+
+The file is written to the disk as it comes; nothing of it is held in memory.
 """
 
 import asyncio
@@ -13,9 +14,9 @@ from kaos_hub.errors import InvalidRequest, StorageFull, TooLarge
 from kaos_hub.quantities import show_memory
 
 _FIELD = 64 << 10
-"""Bytes of a field that is no file."""
+"""Bytes of a field that is not a file."""
 _HEAD = 16 << 10
-"""Bytes of what stands before a field."""
+"""Bytes of the headers before a field."""
 _FIELDS = 50
 
 _OUTSIDE, _AFTER, _HEADERS, _INSIDE, _OVER = range(5)
@@ -23,23 +24,25 @@ _OUTSIDE, _AFTER, _HEADERS, _INSIDE, _OVER = range(5)
 
 @dataclass
 class Form:
-    """What was filled in."""
+    """The values of a form that was filled in."""
 
     fields: dict[str, str] = field(default_factory=dict)
     file: str = ""
-    """The name of the file on the other side, if one was chosen."""
+    """The name of the file on the client's machine, if one was chosen."""
     size: int = 0
 
 
 class FormReader:
-    """Takes a form of the type ``multipart/form-data``.
+    """A reader of a form of the type ``multipart/form-data``.
 
     Args:
         content_type: the request's.
         target: where the file goes.
         limit: bytes that the file may have.
-        check: called with what was filled in before the file, before any of that is taken.
+        check: called with the fields before the file, before any of the file is taken.
     """
+
+    whole = False
 
     def __init__(
         self,
@@ -63,15 +66,16 @@ class FormReader:
         """Take the next bytes.
 
         Raises:
-            InvalidRequest: it is no such form.
-            TooLarge: a field is too long.
+            InvalidRequest: it is not such a form.
+            TooLarge: a field, or the file, is too long.
+            StorageFull: the file cannot be written.
         """
         self._rest += chunk
         while await self._step():
             pass
 
     async def _step(self) -> bool:
-        """Use some of what is there; whether there may be more to use."""
+        """Use some of the bytes at hand. Return whether there may be more to use."""
         if self._state in (_OUTSIDE, _INSIDE):
             return await self._content()
         if self._state == _AFTER:
@@ -156,10 +160,10 @@ class FormReader:
         self._text.clear()
 
     async def finish(self) -> Form:
-        """All has come.
+        """Return the form, all of which has come.
 
         Raises:
-            InvalidRequest: it has not.
+            InvalidRequest: the form ends too early.
         """
         if self._state != _OVER:
             await self.abort()
@@ -169,7 +173,7 @@ class FormReader:
         return self.form
 
     async def abort(self) -> None:
-        """The rest never comes."""
+        """Close the file: the rest of the form never comes."""
         if self._file is not None:
             file, self._file = self._file, None
             await asyncio.to_thread(file.close)

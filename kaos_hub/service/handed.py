@@ -1,7 +1,8 @@
-"""What was sent on the way to starting a notebook, so that the form has it chosen.
+"""Bundles sent on the way to starting a notebook, so that the form has them chosen.
 
-The Hub's form cannot be told by its address: whatever stands there is refused. So it is kept here,
-for as long as somebody fills in a form; what is forgotten, by a restart too, can still be chosen.
+The Hub's form cannot be told by its address: it refuses whatever stands there. So the bundles are
+remembered here, for as long as a user may take to fill in a form. A bundle that is forgotten, also
+by a restart, can still be chosen in the form.
 """
 
 from datetime import datetime, timedelta
@@ -11,11 +12,11 @@ from kaos_hub.tables import now
 
 _LONG = timedelta(minutes=30)
 _MOST = 2000
-"""Kept at most, of all users together."""
+"""The number of bundles remembered, of all users together."""
 
 
 class Handed:
-    """Remembers, for a while, which bundle of a kind was sent for which notebook."""
+    """A short-lived memory of the bundle of each kind that was sent for a notebook."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str, BundleKind], tuple[datetime, str]] = {}
@@ -28,13 +29,18 @@ class Handed:
             del self._kept[next(iter(self._kept))]
         self._kept[key] = now(), bundle
 
+    def forget(self, owner: str, notebook: str) -> None:
+        """Forget what was sent for a notebook that is begun anew."""
+        for kind in BundleKind:
+            self._kept.pop((owner, notebook, kind), None)
+
     def of(self, owner: str, notebook: str, started: datetime | None) -> dict[str, str]:
-        """By kind, what was sent for a notebook and is not used yet.
+        """Return, by kind, the bundles that were sent for a notebook and are not used yet.
 
         Args:
-            owner: whose it is.
+            owner: the notebook's owner.
             notebook: its name.
-            started: when it was made or started last, if it was.
+            started: the time at which it was made or started last, if it was.
         """
         since = max(now() - _LONG, started or datetime.min.replace(tzinfo=now().tzinfo))
         mine = {kind: self._kept.get((owner, notebook, kind)) for kind in BundleKind}

@@ -1,12 +1,15 @@
 """Bundles over REST."""
 
 import asyncio
+import json
+from dataclasses import asdict
 
 from pydantic import Field
 
+from kaos_hub import limited
+from kaos_hub.bundles import sift
 from kaos_hub.bundles.ignore import rules_for
 from kaos_hub.bundles.limits import Limits
-from kaos_hub.bundles.sift import sift
 from kaos_hub.errors import (
     Conflict,
     InvalidBundle,
@@ -16,6 +19,7 @@ from kaos_hub.errors import (
     NotFound,
     StorageFull,
     TooLarge,
+    from_body,
 )
 from kaos_hub.models import (
     BundleComparison,
@@ -23,6 +27,8 @@ from kaos_hub.models import (
     BundleVersion,
     CommitRequest,
     DeletedBundle,
+    Likeness,
+    LikenessRequest,
     MissingAnswer,
     MissingRequest,
     Model,
@@ -34,18 +40,21 @@ from kaos_hub.models import (
 from kaos_hub.service.auth import Right
 from kaos_hub.service.routes import Call, Download, Route
 
-_MISSING_LIMIT = 128 << 20
-"""Bytes: a million digests with their sizes."""
+_MISSING_LIMIT = 8 << 20
+"""Bytes: fifty thousand digests with their sizes."""
 
-_SIFT_LIMIT = 32 << 20
+_SIFT_LIMIT = 16 << 20
 """Bytes: the paths of fifty thousand files."""
 
+_SIFT_PATIENCE = 30.0
+"""Seconds for the patterns' process, which may have to wait for a processor."""
+
 _UPLOAD_LIMIT = 1 << 50
-"""Bytes of one upload. What really bounds it is the owner's storage limit, while it runs, too."""
+"""Bytes of one upload. The real limit is the owner's storage limit, also while it runs."""
 
 
 class ListBundles(Model):
-    """Which bundles to list."""
+    """The bundles to list."""
 
     kind: BundleKind | None = Field(None, description="only this kind")
     name: str | None = Field(None, max_length=64, description="only versions of this name")
@@ -54,7 +63,7 @@ class ListBundles(Model):
 
 
 class ListNames(Model):
-    """Which names of bundles to list."""
+    """The names of bundles to list."""
 
     kind: BundleKind | None = Field(None, description="only this kind")
     search: str = Field("", max_length=64, description="only names that contain it")
@@ -63,13 +72,13 @@ class ListNames(Model):
 
 
 class ReadFile(Model):
-    """Which file of a bundle to read."""
+    """The file of a bundle to read."""
 
-    path: str = Field(min_length=1, max_length=4096, description="below the bundle's root")
+    path: str = Field(min_length=1, max_length=1000, description="below the bundle's root")
 
 
 class Compare(Model):
-    """What to compare a version with."""
+    """The version to compare with, and how many changes to list."""
 
     since: int | None = Field(
         None, ge=1, le=10**9, description="number of the other version; else the one before"
@@ -78,59 +87,78 @@ class Compare(Model):
 
 
 class ListEntries(Model):
-    """Which directory of a bundle to list."""
+    """The directory of a bundle to list."""
 
-    path: str = Field("", max_length=4096, description="below the bundle's root; empty is the root")
+    path: str = Field("", max_length=1000, description="below the bundle's root; empty is the root")
 
 
 class Received(Model):
-    """How many objects came."""
+    """The number of objects received."""
 
     received: int
 
 
 async def missing(call: Call) -> MissingAnswer:
-    """Asked before sending: what the owner lacks. Limits are checked here, before bytes move."""
+    """Return which of the objects the owner does not hold.
+
+    Clients ask before they send. Limits are checked here, before bytes move.
+    """
     return await call.core.versions.missing(call.owner, call.body)
 
 
 async def receive(call: Call) -> Received:
-    """The objects went into the store while they came; see uploads.ObjectReader."""
+    """Return the number of objects received, which uploads.ObjectReader has stored already."""
     return Received(**(call.body or {"received": 0}))
 
 
 async def commit(call: Call) -> BundleVersion:
     """Make a version."""
-    return await call.core.versions.commit(call.owner, call.caller.user, call.body)
+    return await call.core.versions.commit(call.owner, call.caller.author, call.body)
 
 
 async def list_bundles(call: Call) -> list[BundleVersion]:
-    """Newest first."""
+    """List versions, the newest first."""
     q: ListBundles = call.query
     return await call.core.versions.list(call.owner, q.kind, q.name, q.limit, q.after)
 
 
 async def look_through(call: Call) -> SiftAnswer:
-    """Names are checked before anything is read or sent."""
+    """Return the files that are left out of a bundle, before any is read or sent."""
     asked: SiftRequest = call.body
     info = call.core.info
     limits = Limits(max_files=info.max_files, max_file_size=info.max_file_size)
-    rules = rules_for(asked.kind)
-    skipped = await asyncio.to_thread(sift, asked.paths, asked.ignores, rules, limits)
-    return SiftAnswer(skipped=skipped)
+    if sift.quick(asked):
+        rules = rules_for(asked.kind)
+        return SiftAnswer(
+            skipped=await asyncio.to_thread(sift.sift, asked.paths, asked.ignores, rules, limits)
+        )
+    try:
+        output = await limited.run(
+            sift.MODULE, json.dumps(asdict(limits)),
+            content=asked.model_dump_json().encode(), patience=_SIFT_PATIENCE,
+        )  # fmt: skip
+    except limited.Exceeded as e:
+        raise InvalidBundle(
+            f"The patterns of .kaosignore take too much {e.what} on so many files. Send fewer of"
+            " either, or use the command line."
+        ) from None
+    answer = await asyncio.to_thread(json.loads, output)
+    if "error" in answer:
+        raise from_body(400, answer["error"])
+    return SiftAnswer.model_validate(answer)
 
 
 async def list_names(call: Call) -> list[NamedBundle]:
-    """Each name once, the one sent last first."""
+    """List each name once, the one sent last first."""
     q: ListNames = call.query
     return await call.core.catalogue.names(call.owner, q.kind, q.search, q.limit, q.after)
 
 
 def kind_of(text: str) -> BundleKind:
-    """A kind of bundles, as it stands in an address.
+    """Return the kind of bundle that a part of an address names.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such kind.
     """
     if text not in set(BundleKind):
         raise NotFound(f"There is no kind of bundle called {text!r}")
@@ -138,10 +166,10 @@ def kind_of(text: str) -> BundleKind:
 
 
 def number_of(text: str) -> int | None:
-    """A version, as it stands in an address; None: the current one.
+    """Return the version number that a part of an address names; None: the current one.
 
     Raises:
-        NotFound: it is no version.
+        NotFound: it is not a version.
     """
     if text == "current":
         return None
@@ -156,19 +184,19 @@ async def _version(call: Call) -> BundleVersion:
 
 
 async def get_bundle(call: Call) -> BundleVersion:
-    """One version."""
+    """Return one version."""
     return await _version(call)
 
 
 async def list_entries(call: Call) -> list[TreeEntry]:
-    """One directory."""
+    """List one directory."""
     version = await _version(call)
     q: ListEntries = call.query
     return await call.core.versions.entries(version, q.path)
 
 
 async def read_file(call: Call) -> Download:
-    """One file."""
+    """Stream one file."""
     version = await _version(call)
     q: ReadFile = call.query
     entry = await call.core.catalogue.file(version, q.path)
@@ -177,29 +205,29 @@ async def read_file(call: Call) -> Download:
 
 
 async def changes(call: Call) -> BundleComparison:
-    """One version beside another."""
+    """Compare one version with another."""
     version = await _version(call)
     q: Compare = call.query
     if q.since is None:
-        other = await call.core.catalogue.before(version)
+        other = await call.core.catalogue.before(call.owner, version)
     else:
         other = await call.core.versions.get(call.owner, version.kind, version.name, q.since)
     return await call.core.catalogue.compare(other, version, q.limit)
 
 
 async def delete_version(call: Call) -> DeletedBundle:
-    """One version goes; the others stay."""
+    """Delete one version; the others stay."""
     version = await _version(call)
     return await call.core.removal.delete(call.owner, version.kind, version.name, version.version)
 
 
 async def delete_bundle(call: Call) -> DeletedBundle:
-    """All versions go."""
+    """Delete all versions."""
     return await call.core.removal.delete(call.owner, kind_of(call.path["kind"]), call.path["name"])
 
 
 async def archive(call: Call) -> Download:
-    """The whole tree."""
+    """Stream the whole tree as a tar archive."""
     version = await _version(call)
     content = call.core.versions.archive(version.digest)
     return Download(content, "application/x-tar", f"{version.name}-v{version.version}.tar")
@@ -208,7 +236,25 @@ async def archive(call: Call) -> Download:
 _ALL = "/bundles/{kind}/{name}"
 _ONE = _ALL + "/{version}"
 
+
+async def likeness(call: Call) -> Likeness:
+    """Return the bundle that a folder belongs to."""
+    return await call.core.likenesses.of(call.owner, call.body)
+
+
 ROUTES = [
+    Route(
+        "POST",
+        "/bundles/likeness",
+        likeness,
+        "Is a folder another version of the bundle of its name, or something else?",
+        body=LikenessRequest,
+        answer=Likeness,
+        shared=True,
+        uploads=True,
+        limit=_MISSING_LIMIT,
+        errors=(),
+    ),
     Route(
         "POST",
         "/bundles/missing",
@@ -219,6 +265,7 @@ ROUTES = [
         shared=True,
         uploads=True,
         limit=_MISSING_LIMIT,
+        costly=True,
         errors=(LimitExceeded, TooLarge),
     ),
     Route(
@@ -232,6 +279,7 @@ ROUTES = [
         shared=True,
         uploads=True,
         limit=_SIFT_LIMIT,
+        costly=True,
         errors=(InvalidBundle,),
     ),
     Route(
@@ -256,6 +304,7 @@ ROUTES = [
         shared=True,
         uploads=True,
         status=201,
+        costly=True,
         errors=(MissingObjects, LimitExceeded, Conflict),
     ),
     Route(
@@ -313,6 +362,7 @@ ROUTES = [
         query=ListEntries,
         answer=list[TreeEntry],
         shared=True,
+        costly=True,
         errors=(NotFound,),
     ),
     Route(
@@ -333,6 +383,7 @@ ROUTES = [
         query=Compare,
         answer=BundleComparison,
         shared=True,
+        costly=True,
         errors=(NotFound,),
     ),
     Route(

@@ -1,4 +1,4 @@
-"""What notebooks' own servers are asked to do with their files, over REST."""
+"""Requests to notebooks' own servers to save files or fetch data, over REST."""
 
 from kaos_hub.errors import Conflict, Forbidden, LimitExceeded, NotFound
 from kaos_hub.models import (
@@ -6,7 +6,7 @@ from kaos_hub.models import (
     Errand,
     ErrandReport,
     SaveRequest,
-    WaitForErrand,
+    Wait,
 )
 from kaos_hub.service.auth import Right
 from kaos_hub.service.routes import Call, Route
@@ -23,17 +23,17 @@ async def attach(call: Call) -> Errand:
 
 
 async def get_errand(call: Call) -> Errand:
-    """How it stands."""
-    wait: WaitForErrand = call.query
+    """Return the state of an errand; wait for news of it if the query says so."""
+    wait: Wait = call.query
     return await call.core.errands.get(
         call.owner, call.path["name"], call.path["errand"], wait.wait
     )
 
 
 async def report(call: Call) -> Errand:
-    """The notebook's server tells."""
+    """Take the report of the notebook's own server on an errand."""
     return await call.core.errands.report(
-        call.owner, call.caller.user, call.path["name"], call.path["errand"], call.body
+        call.owner, call.caller.author, call.path["name"], call.path["errand"], call.body
     )
 
 
@@ -67,7 +67,7 @@ ROUTES = [
         _ONE + "/errands/{errand}",
         get_errand,
         "How saving or attaching stands; waits for news of it, if told so.",
-        query=WaitForErrand,
+        query=Wait,
         answer=Errand,
         errors=(NotFound,),
     ),

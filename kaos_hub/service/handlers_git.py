@@ -1,4 +1,4 @@
-"""What a notebook's own server says of the repository that it clones, over REST."""
+"""The exchange with a notebook's own server about the repository that it clones, over REST."""
 
 from kaos_hub.errors import Forbidden, NotFound
 from kaos_hub.models import Clone, CloneLogin, CloneQuestion, CloneReport
@@ -7,13 +7,13 @@ from kaos_hub.service.routes import Call, Route
 
 
 async def report(call: Call) -> Clone:
-    """How far it is."""
+    """Take the server's report on the progress of the clone."""
     repositories = call.core.notebooks.repositories
     return await repositories.report(call.owner, call.path["name"], call.body)
 
 
 async def credentials(call: Call) -> CloneLogin:
-    """What the user gave for it."""
+    """Return the credentials that the user gave for the repository."""
     question: CloneQuestion = call.body
     repositories = call.core.notebooks.repositories
     return await repositories.take(call.owner, call.path["name"], question.repository)

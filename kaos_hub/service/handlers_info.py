@@ -1,4 +1,4 @@
-"""What the service is, who asks, and what the API can do."""
+"""Information about the service, the calling user and the API."""
 
 from kaos_hub.errors import Unavailable
 from kaos_hub.models import Info, Whoami
@@ -7,20 +7,21 @@ from kaos_hub.service.routes import Call, Route
 
 
 async def info(call: Call) -> Info:
-    """What this service offers."""
+    """Return what this service offers."""
     return call.core.info
 
 
 async def whoami(call: Call) -> Whoami:
-    """The asker, with limits and use."""
+    """Return the calling user, with limits and usage."""
     caller = call.caller
     return Whoami(
         user=caller.user,
-        owner=call.owner,
+        owner=call.core.identities.shown(call.owner),
         admin=caller.admin,
         services=sorted(caller.services),
         limits=call.core.ledger.limits(call.owner),
         usage=await call.core.ledger.usage(call.owner),
+        capacity=call.core.ledger.capacity,
     )
 
 

@@ -1,4 +1,4 @@
-"""Models over REST. Whoever may use the Hub's service ``kaos-train`` may use all of these."""
+"""Models over REST. Users with access to the Hub's service ``kaos-train`` may use all of these."""
 
 from collections.abc import AsyncIterator
 
@@ -14,7 +14,7 @@ _GRAPHVIZ = "text/vnd.graphviz"
 
 
 class ListModels(Model):
-    """Which models to list."""
+    """The models to list."""
 
     limit: int = Field(100, ge=1, le=1000, description="at most so many")
     after: ModelId | None = Field(None, description="id of the last one seen")
@@ -22,44 +22,44 @@ class ListModels(Model):
 
 
 class ModelGone(Model):
-    """The name is taken from its models."""
+    """The model whose name was removed."""
 
     deleted: str
 
 
 async def list_models(call: Call) -> list[TrainedModel]:
-    """Youngest first."""
+    """List models, the youngest first."""
     q: ListModels = call.query
     return list(await call.core.trainings.models(call.owner, q.limit, q.after, q.named))
 
 
 async def get_model(call: Call) -> TrainedModel:
-    """One of them."""
+    """Return one model."""
     return await call.core.trainings.model(call.owner, call.path["id"])
 
 
 async def name_model(call: Call) -> TrainedModel:
-    """Give it a name."""
+    """Give a model a name."""
     body: NameRequest = call.body
-    owner, user = call.owner, call.caller.user
+    owner, user = call.owner, call.caller.author
     return await call.core.trainings.name_model(owner, user, call.path["id"], body.name)
 
 
 async def delete_model(call: Call) -> ModelGone:
-    """Take the name away."""
+    """Remove a name, or one version of it, from its models."""
     await call.core.trainings.delete_model(call.owner, call.path["id"])
     return ModelGone(deleted=call.path["id"])
 
 
 async def archive(call: Call) -> Download:
-    """All that the trial left."""
+    """Stream all files that the trial left as a tar archive."""
     model = await get_model(call)
     content = await call.core.trainings.model_archive(call.owner, call.path["id"])
     return Download(content, "application/x-tar", f"{model.name or model.id}.tar")
 
 
 async def provenance(call: Call) -> Provenance | Download:
-    """Where it comes from, for programs or as a picture."""
+    """Return the origin of a model, for programs or as a graph."""
     found = await call.core.trainings.provenance(call.owner, call.path["id"])
     if _GRAPHVIZ not in call.accept:
         return found

@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator
 
+from pydantic import Field
+
 from kaos_hub.errors import (
     Conflict,
     Forbidden,
@@ -19,6 +21,7 @@ from kaos_hub.models import (
     Model,
     Notebook,
     NotebookRequest,
+    Wait,
 )
 from kaos_hub.service import sse
 from kaos_hub.service.auth import Right
@@ -27,18 +30,25 @@ from kaos_hub.service.routes import Call, Download, Events, Route
 
 
 class Gone(Model):
-    """The notebook is deleted."""
+    """The notebook that is deleted, or about to be."""
 
-    deleted: str
+    deleted: str = Field(description="its name")
+    done: bool = Field(
+        True, description="it is gone; false: it goes by itself once its server has ended"
+    )
+
+
+_AT_LEAST = 0.5
+"""Seconds to wait for a deletion in any case: a stopped notebook is gone by then."""
 
 
 async def list_notebooks(call: Call) -> list[Notebook]:
-    """All of the owner's."""
+    """List all notebooks of the owner."""
     return list(await call.core.notebooks.list(call.owner))
 
 
 async def deploy(call: Call) -> DeployAnswer:
-    """Record the wish; building and starting follow by themselves."""
+    """Record the wish. The build and the start follow by themselves."""
     request: NotebookRequest = call.body
     own = call.caller.notebook
     if request.restart and own is not None and request.name != own:
@@ -46,53 +56,54 @@ async def deploy(call: Call) -> DeployAnswer:
     owners: list[str] = []
     if request.run is not None and "kaos-train" in call.caller.services:
         # Models are their groups' as much as their own, notebooks are not.
-        groups = await call.core.owners.groups(call.caller.user, fresh=True)
-        owners = [call.owner, *(f"group:{group}" for group in groups)]
-    return await call.core.notebooks.deploy(call.owner, call.caller.user, request, owners)
+        groups = await call.core.owners.groups(call.caller.owner, fresh=True)
+        owners = [call.owner, *groups.values()]
+    return await call.core.notebooks.deploy(call.owner, call.caller.author, request, owners)
 
 
 async def get_notebook(call: Call) -> Notebook:
-    """One of them."""
+    """Return one notebook."""
     return await call.core.notebooks.get(call.owner, call.path["name"])
 
 
 async def start(call: Call) -> Notebook:
-    """Start it as it is."""
+    """Start a notebook as it is."""
     return await call.core.notebooks.start(call.owner, call.path["name"])
 
 
 async def stop(call: Call) -> Notebook:
-    """Stop it, or cancel what runs towards it. A notebook may stop itself."""
+    """Stop a notebook, or cancel its build or start. A notebook may stop itself."""
     if call.caller.notebook != call.path["name"]:
         call.caller.require(Right.MANAGE)
     return await call.core.notebooks.stop(call.owner, call.path["name"])
 
 
 async def kill(call: Call) -> Notebook:
-    """End it at once."""
+    """End a notebook at once."""
     return await call.core.notebooks.kill(call.owner, call.path["name"])
 
 
 async def retry(call: Call) -> Notebook:
-    """Try again what failed."""
+    """Retry what failed."""
     return await call.core.notebooks.retry(call.owner, call.path["name"])
 
 
 async def delete(call: Call) -> Gone:
-    """Remove it with its home."""
-    await call.core.notebooks.delete(call.owner, call.path["name"])
-    return Gone(deleted=call.path["name"])
+    """Delete a notebook with its home."""
+    wait: Wait = call.query
+    name, seconds = call.path["name"], max(_AT_LEAST, wait.wait)
+    return Gone(deleted=name, done=await call.core.notebooks.delete(call.owner, name, seconds))
 
 
 async def build_log(call: Call) -> Download | Events:
-    """What the build said."""
+    """Stream the log of the build."""
     offset, follow = from_where(call)
     log = await call.core.notebooks.build_log(call.owner, call.path["name"], offset, follow)
     return answer_log(call, log)
 
 
 async def host_log(call: Call) -> Download | Events:
-    """What the server said."""
+    """Stream the log of the server."""
     offset, follow = from_where(call)
     log = await call.core.notebooks.host_log(call.owner, call.path["name"], offset, follow)
     return answer_log(call, log)
@@ -107,12 +118,12 @@ async def _event_messages(events: AsyncIterator[Event]) -> AsyncIterator[sse.Mes
 
 
 async def all_events(call: Call) -> Events:
-    """What happens to any of the owner's notebooks."""
+    """Stream the events of all notebooks of the owner."""
     return Events(_event_messages(call.core.notebooks.events(call.owner, None, call.last_event_id)))
 
 
 async def events(call: Call) -> Events:
-    """What happens to one notebook."""
+    """Stream the events of one notebook."""
     # Asked first, so that what is not there is a 404 and not a stream without end.
     await get_notebook(call)
     name = call.path["name"]
@@ -120,12 +131,12 @@ async def events(call: Call) -> Events:
 
 
 async def activity(call: Call) -> ActivityAnswer:
-    """The server extension reports, and learns the verdict."""
+    """Take the server extension's report, and answer with the verdict."""
     return await call.core.gate.activity(call.owner, call.path["name"], call.body)
 
 
 async def source(call: Call) -> Download:
-    """The source bundle the notebook follows."""
+    """Stream the source bundle that the notebook follows as a tar archive."""
     digest = await call.core.notebooks.source_digest(call.owner, call.path["name"])
     content = call.core.versions.archive(digest)
     return Download(content, "application/x-tar", f"{call.path['name']}-source.tar")
@@ -143,7 +154,7 @@ ROUTES = [
         body=NotebookRequest,
         answer=DeployAnswer,
         status=202,
-        errors=(LimitExceeded, NotFound, RestartRequired, Unsupported),
+        errors=(Conflict, LimitExceeded, NotFound, RestartRequired, Unsupported),
     ),
     Route(
         "GET",
@@ -158,8 +169,10 @@ ROUTES = [
         "DELETE",
         _ONE,
         delete,
-        "Delete a notebook and its home directory.",
+        "Delete a notebook and its home directory. The answer comes at once, perhaps before its"
+        " server has ended; ask again, with `wait`, until it is done or not found.",
         right=Right.MANAGE,
+        query=Wait,
         answer=Gone,
         errors=(NotFound, HubUnavailable),
     ),

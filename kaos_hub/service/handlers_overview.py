@@ -1,4 +1,4 @@
-"""What the first page listens to besides: events of what the other of our services is for.
+"""Event streams for the first page: the events of the other one of our services.
 
 A browser's session with one service is of no use with the other, and the first page of either shows
 notebooks and trainings alike, as far as its reader may have both.
@@ -11,13 +11,13 @@ from kaos_hub.service.routes import Call, Events, Route
 
 
 async def notebooks(call: Call) -> Events:
-    """What happens to any of the asker's notebooks."""
+    """Stream the events of all notebooks of the caller."""
     call.caller.reach(KAOS)
     return await handlers_notebooks.all_events(call)
 
 
 async def trainings(call: Call) -> Events:
-    """What happens to any of the asker's trainings."""
+    """Stream the events of all trainings of the caller."""
     call.caller.reach(TRAIN)
     return await handlers_trainings.all_events(call)
 

@@ -1,4 +1,7 @@
-"""Trainings over REST. Whoever may use the Hub's service ``kaos-train`` may use all of these."""
+"""Trainings over REST.
+
+Users with access to the Hub's service ``kaos-train`` may use all of these.
+"""
 
 from collections.abc import AsyncIterator
 
@@ -36,7 +39,7 @@ _ID = r"^[0-9a-f]{16}$"
 
 
 class ListTrainings(Model):
-    """Which trainings to list."""
+    """The trainings to list."""
 
     state: str = Field("", max_length=200, description="only in these states, between commas")
     limit: int = Field(100, ge=1, le=1000, description="at most so many")
@@ -44,7 +47,7 @@ class ListTrainings(Model):
 
 
 class ListTrials(Model):
-    """Which trials to list, and in what order."""
+    """The trials to list, and their order."""
 
     sort: str = Field(
         "number",
@@ -61,14 +64,22 @@ class ListTrials(Model):
 
 
 class ReadPoints(ReadLog):
-    """Which points of metrics."""
+    """The points of metrics to read."""
 
     offset: int = Field(0, ge=0, description="bytes to leave out at the beginning")
     trial: int | None = Field(None, ge=1, description="only of this trial")
 
 
+class ReadInputs(Model):
+    """The source of which to read the inputs."""
+
+    source: str | None = Field(
+        None, max_length=100, description="its digest, name, or name@v2; none: the one used last"
+    )
+
+
 class FetchArchive(Model):
-    """What of a training to fetch."""
+    """The parts of a training to fetch."""
 
     parts: str = Field(
         ",".join(PARTS), max_length=200, description=f"some of {', '.join(PARTS)}, between commas"
@@ -77,13 +88,13 @@ class FetchArchive(Model):
 
 
 class Kill(Model):
-    """What of a training to end."""
+    """The part of a training to end."""
 
     trial: int | None = Field(None, ge=1, description="only this trial; none: all of it")
 
 
 class TrainingGone(Model):
-    """The training is deleted."""
+    """The training that is deleted."""
 
     deleted: str
 
@@ -109,25 +120,25 @@ def _number(call: Call) -> int:
 
 
 async def request(call: Call) -> TrainingAnswer:
-    """Record what is wanted; fetching, building and training follow by themselves."""
+    """Record the request. Fetching, building and training follow by themselves."""
     owner, caller = call.owner, call.caller
-    return await call.core.trainings.request(owner, caller.user, call.body, caller.notebook)
+    return await call.core.trainings.request(owner, caller.author, call.body, caller.notebook)
 
 
 async def list_trainings(call: Call) -> list[Training]:
-    """Youngest first."""
+    """List trainings, the youngest first."""
     q: ListTrainings = call.query
     found = await call.core.trainings.list(call.owner, _states(q.state), q.limit, q.after)
     return list(found)
 
 
 async def get_training(call: Call) -> Training:
-    """One of them."""
+    """Return one training."""
     return await call.core.trainings.get(call.owner, call.path["id"])
 
 
 async def list_trials(call: Call) -> list[Trial]:
-    """Sorted as asked."""
+    """List trials, sorted as the query says."""
     q: ListTrials = call.query
     found = await call.core.trainings.trials(
         call.owner, call.path["id"], q.sort, q.order, q.state, q.limit, q.after
@@ -136,33 +147,33 @@ async def list_trials(call: Call) -> list[Trial]:
 
 
 async def get_trial(call: Call) -> Trial:
-    """One of them."""
+    """Return one trial."""
     return await call.core.trainings.trial(call.owner, call.path["id"], _number(call))
 
 
 async def trial_log(call: Call) -> Download | Events:
-    """What the trial said."""
+    """Stream the log of a trial."""
     offset, follow = from_where(call)
     log = await call.core.trainings.log(call.owner, call.path["id"], _number(call), offset, follow)
     return answer_log(call, log)
 
 
 async def build_log(call: Call) -> Download | Events:
-    """What the build said."""
+    """Stream the log of the build."""
     offset, follow = from_where(call)
     log = await call.core.trainings.build_log(call.owner, call.path["id"], offset, follow)
     return answer_log(call, log)
 
 
 async def ingest_log(call: Call) -> Download | Events:
-    """What the fetching of data said."""
+    """Stream the log of the fetching of data."""
     offset, follow = from_where(call)
     log = await call.core.trainings.ingest_log(call.owner, call.path["id"], offset, follow)
     return answer_log(call, log)
 
 
 async def metrics(call: Call) -> Download | Events:
-    """What trials said of themselves."""
+    """Stream the points of metrics that trials reported."""
     q: ReadPoints = call.query
     offset, follow = from_where(call)
     points = await call.core.trainings.points(call.owner, call.path["id"], q.trial, offset, follow)
@@ -170,7 +181,7 @@ async def metrics(call: Call) -> Download | Events:
 
 
 async def archive(call: Call) -> Download:
-    """Folders that can be sent again as they are."""
+    """Stream a tar archive of folders that can be sent again as they are."""
     q: FetchArchive = call.query
     training = await get_training(call)
     parts = _split(q.parts) or list(PARTS)
@@ -180,33 +191,34 @@ async def archive(call: Call) -> Download:
 
 
 async def kill(call: Call) -> Training:
-    """End it, or one of its trials."""
+    """End a training, or one of its trials."""
     body: Kill = call.body
     owner, user = call.owner, call.caller.user
     return await call.core.trainings.kill(owner, user, call.path["id"], body.trial)
 
 
 async def delete(call: Call) -> TrainingGone:
-    """Forget it."""
+    """Delete a training."""
     await call.core.trainings.delete(call.owner, call.caller.user, call.path["id"])
     return TrainingGone(deleted=call.path["id"])
 
 
 async def reproduce(call: Call) -> TrainingAnswer:
-    """Once more, with the very same."""
+    """Train again with the very same inputs, parameters and environment."""
     owner, caller = call.owner, call.caller
     training = call.path["id"]
-    return await call.core.trainings.reproduce(owner, caller.user, training, caller.notebook)
+    return await call.core.trainings.reproduce(owner, caller.author, training, caller.notebook)
 
 
 async def comparison(call: Call) -> list[TrialComparison]:
-    """Before and after."""
+    """Compare the trials of a repetition with those that it repeats."""
     return list(await call.core.trainings.comparison(call.owner, call.path["id"]))
 
 
 async def inputs(call: Call) -> Inputs:
-    """What would be used now."""
-    return await call.core.trainings.inputs(call.owner)
+    """Return the inputs that a training would use now."""
+    q: ReadInputs = call.query
+    return await call.core.trainings.inputs(call.owner, q.source)
 
 
 async def _messages(events: AsyncIterator[TrainingEvent]) -> AsyncIterator[sse.Message]:
@@ -218,12 +230,12 @@ async def _messages(events: AsyncIterator[TrainingEvent]) -> AsyncIterator[sse.M
 
 
 async def all_events(call: Call) -> Events:
-    """What happens to any of the owner's trainings."""
+    """Stream the events of all trainings of the owner."""
     return Events(_messages(call.core.trainings.events(call.owner, None, call.last_event_id)))
 
 
 async def events(call: Call) -> Events:
-    """What happens to one training."""
+    """Stream the events of one training."""
     # Asked first, so that what is not there is a 404 and not a stream without end.
     training = await get_training(call)
     found = call.core.trainings.events(call.owner, training.id, call.last_event_id)
@@ -231,9 +243,9 @@ async def events(call: Call) -> Events:
 
 
 async def workspaces(call: Call) -> list[Workspace]:
-    """Whose things the asker may see and use."""
+    """List the owners whose things the caller may see and use."""
     user = call.caller.user
-    groups = await call.core.owners.groups(user)
+    groups = await call.core.owners.groups(call.caller.owner)
     return [
         Workspace(owner=f"user:{user}", name=user),
         *(Workspace(owner=f"group:{group}", name=group) for group in sorted(groups)),
@@ -270,7 +282,8 @@ ROUTES = [
         "GET",
         "/inputs",
         inputs,
-        "What a training would use now, where nothing else is said.",
+        "What a training of a source would use now, where nothing else is said.",
+        query=ReadInputs,
         answer=Inputs,
         shared=True,
     ),

@@ -1,30 +1,46 @@
 """Volumes over REST."""
 
-from kaos_hub.errors import Conflict, EngineUnavailable, NotFound
-from kaos_hub.models import Model, Volume
+from kaos_hub.errors import Conflict, EngineUnavailable, LimitExceeded, NotFound
+from kaos_hub.models import Model, Volume, VolumeRequest
 from kaos_hub.service.auth import Right
 from kaos_hub.service.routes import Call, Route
 
 
 class Deleted(Model):
-    """The volume is deleted."""
+    """The volume that is deleted."""
 
     deleted: str
 
 
 async def list_volumes(call: Call) -> list[Volume]:
-    """All of the owner's."""
+    """List all volumes of the owner."""
     return await call.core.volumes.list(call.owner)
 
 
+async def create(call: Call) -> Volume:
+    """Make a volume."""
+    request: VolumeRequest = call.body
+    return await call.core.volumes.create(call.owner, request.name)
+
+
 async def delete(call: Call) -> Deleted:
-    """Delete one with all that is in it."""
+    """Delete a volume with all that is in it."""
     await call.core.volumes.delete(call.owner, call.path["name"])
     return Deleted(deleted=call.path["name"])
 
 
 ROUTES = [
     Route("GET", "/volumes", list_volumes, "All volumes, by name.", answer=list[Volume]),
+    Route(
+        "POST",
+        "/volumes",
+        create,
+        "Make a volume. A deploy that names one makes it, too.",
+        body=VolumeRequest,
+        answer=Volume,
+        status=201,
+        errors=(Conflict, LimitExceeded),
+    ),
     Route(
         "DELETE",
         "/volumes/{name}",

@@ -1,4 +1,7 @@
-"""Is the service well? Asked often and by anyone, so the answer is short and remembered briefly."""
+"""The health of the service.
+
+Anyone may ask often, so the answer is short and cached briefly.
+"""
 
 import asyncio
 import time
@@ -12,14 +15,14 @@ from kaos_hub.service.core import Core
 from kaos_hub.service.web import Handler
 
 _FRESH = 5.0
-"""Seconds for which an answer is believed: asking often must not be work."""
+"""Seconds for which an answer is cached: frequent requests must not cause work."""
 
 _PATIENCE = 3.0
-"""Seconds until what does not answer counts as gone."""
+"""Seconds after which a part that does not answer counts as gone."""
 
 
 class Health:
-    """Looks at the database and the engine, at most every few seconds."""
+    """A check of the database and the engine, made at most every few seconds."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -28,9 +31,9 @@ class Health:
         self._turn = asyncio.Lock()
 
     async def look(self) -> dict[str, str]:
-        """``{"status", "database", "engine"}``, each ``ok`` or what is wrong in one word.
+        """Return ``{"status", "database", "engine"}``, each ``ok`` or the problem in one word.
 
-        Without the database nothing works: status ``unavailable``. Without the engine what runs
+        Without the database nothing works: status ``unavailable``. Without the engine running work
         goes on and bundles can be sent: status ``degraded``.
         """
         async with self._turn:
@@ -71,7 +74,7 @@ class HealthHandler(Handler):
         self._health = health
 
     async def get(self) -> None:
-        """Needs no login."""
+        """Answer with the health. This needs no login."""
         seen = await self._health.look()
         self.set_status(503 if seen["status"] == "unavailable" else 200)
         self.finish(seen)

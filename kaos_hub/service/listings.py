@@ -12,20 +12,20 @@ from kaos_hub.errors import Unavailable
 T = TypeVar("T")
 
 _THREADS = 16
-"""Four keep a disk busy; a store behind a network mostly waits."""
+"""The number of threads. Four keep a disk busy; a store behind a network mostly waits."""
 _TREES = 4
 _WEIGHT = 64 << 20
 """Bytes of all trees kept; the latest is kept whatever it weighs. 100,000 files weigh 9 MB."""
 _IDLE = 120.0
-"""Seconds after which a tree that nobody asked for is forgotten."""
+"""Seconds without a request after which a tree is forgotten."""
 _STREAMS = 64
 """Answers sent at once. Each holds up to a megabyte, so memory stays bounded with many clients."""
 _PATIENCE = 20.0
-"""Seconds for which the others wait for their turn, before they are told to come again."""
+"""Seconds for which the others wait for their turn, before they are told to try again."""
 
 
 class Listings:
-    """Reads trees in threads of its own, so that the event loop never waits for a disk.
+    """A reader of trees with threads of its own, so that the event loop never waits for a disk.
 
     Args:
         read: reads objects of the store; blocks.
@@ -41,7 +41,7 @@ class Listings:
         self.turns = asyncio.Semaphore(_STREAMS)
 
     async def get(self, digest: str) -> Flat:
-        """A tree; whoever asks while it is being read waits for that.
+        """Return a tree. Callers that ask while it is being read wait for that one reading.
 
         Raises:
             Damaged: an object of it is not in the store, or not what it should be.
@@ -51,7 +51,7 @@ class Listings:
         self._kept[digest] = task  # as the latest
         self._let_expire(digest)
         try:
-            # Whoever asked may go away; others wait for the same.
+            # The caller may go away; others wait for the same.
             flat = await asyncio.shield(task)
         except BaseException:
             if task.done() and self._kept.get(digest) is task:
@@ -61,15 +61,15 @@ class Listings:
         return flat
 
     def listing(self, flat: Flat) -> AsyncIterator[bytes]:
-        """The listing of a tree, piece by piece."""
+        """Yield the listing of a tree, piece by piece."""
         return self._pump(flat.listing())
 
     def content(self, flat: Flat, first: int, end: int, offset: int) -> AsyncIterator[bytes]:
-        """The files of a tree, piece by piece; see :meth:`Flat.content`."""
+        """Yield the files of a tree, piece by piece; see :meth:`Flat.content`."""
         return self._pump(flat.content(self._read, first, end, offset))
 
     async def take_turn(self) -> None:
-        """Wait until one more answer may be sent; whoever returns from here releases ``turns``.
+        """Wait until one more answer may be sent. The caller must release ``turns`` afterwards.
 
         Raises:
             Unavailable: too many are being sent.
@@ -81,7 +81,7 @@ class Listings:
 
     def _begin(self, digest: str) -> asyncio.Task[Flat]:
         task = asyncio.create_task(self._flatten(digest))
-        # Should all who asked be gone when it fails, nobody need be told.
+        # If all callers are gone when it fails, its error need not be reported.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 

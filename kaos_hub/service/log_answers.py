@@ -17,7 +17,7 @@ Pieces = AsyncIterator[tuple[int, bytes]]
 
 
 class ReadLog(Model):
-    """Which part of a log, and whether to wait for more."""
+    """The part of a log to read, and whether to wait for more."""
 
     offset: int = Field(
         0,
@@ -29,7 +29,7 @@ class ReadLog(Model):
 
 
 def from_where(call: Call) -> tuple[int, bool]:
-    """The offset from which a log is asked for, and whether it is to be followed."""
+    """Return the offset from which a log is wanted, and whether it is to be followed."""
     query: ReadLog = call.query
     if not _wants_events(call):
         return query.offset, query.follow
@@ -39,7 +39,7 @@ def from_where(call: Call) -> tuple[int, bool]:
 def answer_log(
     call: Call, log: Pieces, media_type: str = "text/plain; charset=utf-8", event: str = "log"
 ) -> Download | Events:
-    """The log as it was asked for."""
+    """Return the log in the form that was asked for: as text or as events."""
     if _wants_events(call):
         tail = call.last_event_id is None and call.query.offset < 0
         return Events(sse.lines_of_log(log, event, tell_start=tail))

@@ -1,36 +1,45 @@
-"""Logging a command line in: it asks, a person confirms in a browser, it fetches the token.
+"""Login of a command line: it asks, a person confirms in a browser, it fetches the token.
 
 In the spirit of RFC 8628. The command line keeps a secret, the *verifier*, and sends only its
-SHA-256, the *challenge*: whoever sees the page's address or code still cannot fetch the token. The
+SHA-256, the *challenge*: the page's address or code is not enough to fetch the token. The
 token is the access token of the person's browser session with this service; the Hub ends both
 together when the person logs out there. Tokens stand in no URL and in no log.
 """
 
 import hashlib
 import hmac
+import math
 import secrets
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from kaos_hub.addresses import SERVICES
-from kaos_hub.errors import Forbidden, NotAuthenticated, NotFound, Unavailable
+from kaos_hub.errors import Forbidden, NotAuthenticated, NotFound, TooManyRequests
 from kaos_hub.landing import login_path
 from kaos_hub.models import LoginAnswer, LoginPoll, LoginRequest, LoginStarted
+from kaos_hub.quantities import plural
 from kaos_hub.service.auth import Right
 from kaos_hub.service.routes import Call, Route
+from kaos_hub.service.traffic import of_address
 
 LIFETIME = 600
 """Seconds for which a login waits for its confirmation."""
 
-_MOST = 500
-"""Logins that wait at once."""
+_MOST = 5000
+"""Logins that wait at once: a megabyte or two."""
+
+_MOST_OF_ONE = 100
+"""Logins from one address that wait at once."""
+
+_BODY = 16 << 10
+"""Bytes of a body of a request without a login."""
 
 _RATE, _PERIOD = 60, 60.0
-"""So many may be begun from one address in so many seconds: a classroom has one address."""
+"""Logins that may begin from one address in so many seconds. A classroom has one address."""
 
-_ADDRESSES = 1000
+_ADDRESSES = 10_000
 """Addresses whose rate is remembered."""
 
 # Letters only, without vowels: no words come out, and none looks like a digit (RFC 8628, 6.1).
@@ -51,10 +60,10 @@ class Pending:
 
 
 class Logins:
-    """The logins that wait. In memory only: after a restart people simply begin again.
+    """The logins that wait. They are in memory only: after a restart people begin again.
 
     Args:
-        hub_leads: the Hub's first page leads everybody to the page of a service they may use.
+        hub_leads: the Hub's first page leads each user to the page of a service they may use.
     """
 
     def __init__(self, hub_leads: bool = False) -> None:
@@ -62,29 +71,34 @@ class Logins:
         self._by_code: OrderedDict[str, Pending] = OrderedDict()
         self._by_challenge: dict[str, Pending] = {}
         self._begun: OrderedDict[str, deque[float]] = OrderedDict()
+        self._from: Counter[str] = Counter()
 
     def begin(self, request: LoginRequest, remote_ip: str) -> Pending:
-        """A new one.
+        """Begin a login and return it.
+
+        Where too many wait, the oldest is dropped: of those from the same address, if that has too
+        many, else of those from the address with the most. So a stranger who begins thousands ends
+        only their own.
 
         Raises:
-            Unavailable: too many wait, or came from there.
+            TooManyRequests: too many were begun from this address just now.
         """
         self._forget_expired()
         self._limit_rate(remote_ip)
-        if len(self._by_code) >= _MOST:
-            raise Unavailable("Too many logins wait for confirmation. Try again in some minutes.")
+        self._make_room(remote_ip)
         self._drop(self._by_challenge.get(request.challenge))
         expires = time.monotonic() + LIFETIME
         code = self._new_code()
         pending = Pending(request.challenge, code, request.client, remote_ip, expires)
         self._by_code[code] = self._by_challenge[request.challenge] = pending
+        self._from[of_address(remote_ip)] += 1
         return pending
 
     def by_code(self, user_code: str) -> Pending:
-        """The one that waits under this code.
+        """Return the login that waits under this code.
 
         Raises:
-            NotFound: there is none, or not any more.
+            NotFound: there is none, or it was decided or has expired.
         """
         self._forget_expired()
         pending = self._by_code.get(user_code.strip().upper())
@@ -93,7 +107,9 @@ class Logins:
         return pending
 
     def collect(self, verifier: str) -> str | None:
-        """The token for whoever knows the verifier; None while nobody has confirmed. Given once.
+        """Return the token that belongs to the verifier, or None before a person has confirmed.
+
+        The token is given once.
 
         Raises:
             NotAuthenticated: denied, expired, or never begun.
@@ -120,14 +136,32 @@ class Logins:
             if code not in self._by_code:
                 return code
 
+    def _make_room(self, remote_ip: str) -> None:
+        where = of_address(remote_ip)
+        if self._from[where] >= _MOST_OF_ONE:
+            self._drop(next(p for p in self._by_code.values() if of_address(p.remote_ip) == where))
+        if len(self._by_code) >= _MOST:
+            # Of the addresses with the most logins: where each has one, the oldest.
+            most = max(self._from.values())
+            self._drop(
+                next(
+                    p for p in self._by_code.values() if self._from[of_address(p.remote_ip)] == most
+                )
+            )
+
     def _limit_rate(self, remote_ip: str) -> None:
         now = time.monotonic()
-        begun = self._begun.setdefault(remote_ip, deque(maxlen=_RATE))
-        self._begun.move_to_end(remote_ip)
+        where = of_address(remote_ip)
+        begun = self._begun.setdefault(where, deque(maxlen=_RATE))
+        self._begun.move_to_end(where)
         if len(self._begun) > _ADDRESSES:
             self._begun.popitem(last=False)
         if len(begun) == _RATE and now - begun[0] < _PERIOD:
-            raise Unavailable("Too many logins from your address. Try again in a minute.")
+            wait = math.ceil(begun[0] + _PERIOD - now)
+            raise TooManyRequests(
+                f"Too many logins from your address. Try again in {plural(wait, 'second')}.",
+                retry_after=wait,
+            )
         begun.append(now)
 
     def _forget_expired(self) -> None:
@@ -140,13 +174,16 @@ class Logins:
             self._drop(pending)
 
     def _drop(self, pending: Pending | None) -> None:
-        if pending is not None:
-            self._by_code.pop(pending.user_code, None)
+        if pending is not None and self._by_code.pop(pending.user_code, None) is not None:
             self._by_challenge.pop(pending.challenge, None)
+            where = of_address(pending.remote_ip)
+            self._from[where] -= 1
+            if not self._from[where]:
+                del self._from[where]
 
 
 def routes(logins: Logins, service: str) -> list[Route]:
-    """The routes a command line uses; the page is in :mod:`kaos_hub.service.pages`.
+    """Return the routes that a command line uses; the page is in :mod:`kaos_hub.service.pages`.
 
     Args:
         logins: the logins that wait.
@@ -161,7 +198,7 @@ def routes(logins: Logins, service: str) -> list[Route]:
             f"{hub}/services/{name}/login?code={code}"
             for name in sorted(SERVICES, key=lambda name: name != service)
         )
-        # Who it is that will open it nobody knows yet: if the Hub's page can tell, it shall.
+        # It is not known yet which user will open it: the Hub's page decides, if it can.
         url, other = (
             (f"{hub}/hub/{login_path(code)}", None) if logins.hub_leads else (first, second)
         )
@@ -180,7 +217,7 @@ def routes(logins: Logins, service: str) -> list[Route]:
             right=Right.ANYONE,
             body=LoginRequest,
             answer=LoginStarted,
-            errors=(Unavailable,),
+            limit=_BODY,
         ),
         Route(
             "POST",
@@ -189,6 +226,7 @@ def routes(logins: Logins, service: str) -> list[Route]:
             "The token, once a person has confirmed; null until then. It is given once.",
             right=Right.ANYONE,
             body=LoginPoll,
+            limit=_BODY,
             answer=LoginAnswer,
             errors=(NotAuthenticated,),
         ),
@@ -196,7 +234,7 @@ def routes(logins: Logins, service: str) -> list[Route]:
 
 
 def _hub_url(call: Call) -> str:
-    """The Hub as the asker's browser reaches it: through the same tunnel, if there is one."""
+    """Return the Hub's URL for the caller's browser: through the same tunnel, if there is one."""
     host = urlsplit(call.origin).hostname
     if host in ("localhost", "127.0.0.1", "::1"):
         return call.origin + urlsplit(call.core.public_url).path
@@ -204,7 +242,7 @@ def _hub_url(call: Call) -> str:
 
 
 def decide(pending: Pending, token: str | None) -> None:
-    """Let the command line in with this token, or (None) not.
+    """Let the command line in with this token, or deny it if the token is None.
 
     Raises:
         Forbidden: it was decided already.

@@ -1,4 +1,4 @@
-"""What Prometheus is told. Served on the private listener only."""
+"""The metrics for Prometheus. They are served on the private listener only."""
 
 from collections.abc import Collection
 
@@ -37,15 +37,15 @@ class Metrics:
         )
 
     def watch_streams(self, streams: Collection[object]) -> None:
-        """Tell how many there are whenever asked."""
+        """Report the number of open streams whenever the metrics are read."""
         self._streams.set_function(lambda: len(streams))
 
     def observe(self, method: str | None, route: str, status: int, seconds: float) -> None:
-        """Count a request. ``route`` must be a pattern, never a path: paths have no end."""
+        """Count a request. ``route`` must be a pattern, not a path: there is no end of paths."""
         self._requests.labels(method or "?", route, str(status)).observe(seconds)
 
     async def render(self, db: Database) -> bytes:
-        """The present values, as text. States are counted now, in one transaction.
+        """Return the present values, as text. States are counted now, in one transaction.
 
         Raises:
             Unavailable: the database does not answer.

@@ -6,11 +6,21 @@ from typing import Any, get_args
 from pydantic.json_schema import models_json_schema
 
 from kaos_hub import __version__
-from kaos_hub.errors import Forbidden, InvalidRequest, KaosError, NotAuthenticated
+from kaos_hub.errors import (
+    Forbidden,
+    InvalidRequest,
+    KaosError,
+    NotAuthenticated,
+    NotFound,
+    TooLarge,
+    TooManyRequests,
+    TooSlow,
+    Unavailable,
+)
 from kaos_hub.models import ErrorBody, Model
 from kaos_hub.service.auth import Right
 from kaos_hub.service.owners import HEADER
-from kaos_hub.service.routes import Route
+from kaos_hub.service.routes import LONGEST_NAME, Route
 
 _REF = "#/components/schemas/{model}"
 
@@ -28,6 +38,13 @@ _OWNER = {
     "schema": {"type": "string"},
 }
 
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "seconds after which it may be asked again",
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+
 _RIGHTS = {
     Right.ANYONE: "Needs no login.",
     Right.USE: "",
@@ -37,7 +54,7 @@ _RIGHTS = {
 
 
 def openapi(routes: list[Route], server: str) -> dict[str, Any]:
-    """The document for these routes.
+    """Return the document for these routes.
 
     Args:
         routes: all routes.
@@ -92,7 +109,12 @@ def _operation_id(route: Route) -> str:
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_NAME},
+        }
         for name in route.parameters
     ]
 
@@ -115,14 +137,20 @@ def _query_parameters(route: Route) -> list[dict[str, Any]]:
 
 def _responses(route: Route) -> dict[str, Any]:
     responses: dict[str, Any] = {str(route.status): {"description": "Done.", **_answer(route)}}
-    general: tuple[type[KaosError], ...] = (InvalidRequest,)
+    general: tuple[type[KaosError], ...] = (InvalidRequest, TooManyRequests, Unavailable)
     if route.right is not Right.ANYONE:
         general += (NotAuthenticated, Forbidden)
+    if route.parameters or route.shared:
+        general += (NotFound,)
+    if route.body is not None or route.reader:
+        general += (TooSlow, TooLarge)
     for error in general + route.errors:
         known = responses.setdefault(
             str(error.status),
             {"description": "", **_content("application/json", _reference(ErrorBody))},
         )
+        if error is TooManyRequests:
+            known["headers"] = _RETRY_AFTER
         line = f"`{error.code}`: {(error.__doc__ or '').strip()}"
         if line not in known["description"]:
             known["description"] = f"{known['description']}\n\n{line}".strip()
@@ -146,7 +174,7 @@ def _content(media: str, schema: dict[str, Any], required: bool = False) -> dict
 
 
 def _item_model(answer: Any) -> type[Model] | None:
-    """The model of an answer that is one or a list of it."""
+    """Return the model of an answer that is one or a list of it; None for other answers."""
     candidate = (get_args(answer) or (answer,))[0]
     return candidate if isinstance(candidate, type) and issubclass(candidate, Model) else None
 

@@ -1,65 +1,65 @@
-"""Whose things a request means: the asking user's, or those of a group that the user is in.
+"""Owners that requests mean: the calling user, or a group that the user is in.
 
-A workspace is a group of the Hub's. Its members see and use what it owns; whoever is not in it
-cannot even tell whether it exists.
+A workspace is a group of the Hub's. Its members see and use what it owns; other users cannot even
+tell whether it exists.
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from kaos_hub.errors import InvalidRequest, NotFound
 from kaos_hub.service.auth import Caller
 
 HEADER = "X-Kaos-Owner"
-"""``group:vision`` or ``user:ada``, percent-encoded."""
+"""The header that names the owner: ``group:vision`` or ``user:ada``, percent-encoded."""
 
 _FRESH = 20.0
-"""Seconds for which the Hub's answer is believed when something is only read."""
+"""Seconds for which the Hub's answer is trusted when something is only read."""
 _MOST = 2000
 """Users whose groups are remembered."""
 _LONGEST = 300
 
 
 class Owners:
-    """Knows the groups of users.
+    """A cache of the groups of users.
 
     Args:
-        ask: asks the Hub for the groups of a user.
+        ask: asks the Hub for the groups of a user, who is given as an owner.
     """
 
-    def __init__(self, ask: Callable[[str], Awaitable[frozenset[str]]]) -> None:
+    def __init__(self, ask: Callable[[str], Awaitable[Mapping[str, str]]]) -> None:
         self._ask = ask
-        self._known: dict[str, tuple[float, frozenset[str]]] = {}
+        self._known: dict[str, tuple[float, Mapping[str, str]]] = {}
 
-    async def groups(self, user: str, fresh: bool = False) -> frozenset[str]:
-        """The user's groups; ``fresh``: as they are now.
+    async def groups(self, user: str, fresh: bool = False) -> Mapping[str, str]:
+        """Return the owners of a user's groups by the groups' names; ``fresh``: as they are now.
 
         Raises:
             HubUnavailable: the Hub does not answer.
         """
-        at, groups = self._known.get(user, (float("-inf"), frozenset()))
+        at, groups = self._known.get(user, (float("-inf"), {}))
         now = time.monotonic()
         if fresh or now - at > _FRESH:
             groups = await self._ask(user)
             self._remember(user, now, groups)
         return groups
 
-    def _remember(self, user: str, now: float, groups: frozenset[str]) -> None:
+    def _remember(self, user: str, now: float, groups: Mapping[str, str]) -> None:
         self._known.pop(user, None)
         while len(self._known) >= _MOST:
             del self._known[next(iter(self._known))]
         self._known[user] = now, groups
 
     async def meant(self, caller: Caller, text: str, fresh: bool = False) -> str:
-        """The owner that a caller means.
+        """Return the owner that a caller means.
 
         Args:
-            caller: who asks.
-            text: as it came with the request; nothing means the user.
-            fresh: ask the Hub, whatever is remembered.
+            caller: the calling user.
+            text: the owner as the request names it; empty means the caller.
+            fresh: ask the Hub, even if the groups are remembered.
 
         Raises:
-            InvalidRequest: it is no owner.
+            InvalidRequest: ``text`` is not an owner.
             NotFound: it is not the caller, nor a group that the caller is in.
             HubUnavailable: the Hub does not answer.
         """
@@ -75,8 +75,19 @@ class Owners:
                     " yours to use."
                 )
             return caller.owner
-        if name not in await self.groups(caller.user, fresh):
+        groups = await self.groups(caller.owner, fresh)
+        if name not in groups:
             raise NotFound(
                 f"You are not in a group called {name!r}. `kaos workspace list` shows yours."
             )
-        return f"group:{name}"
+        return groups[name]
+
+    async def still(self, caller: Caller, owner: str) -> None:
+        """Check that a caller may go on with things of an owner.
+
+        Raises:
+            NotFound: the caller is not in that group any more.
+            HubUnavailable: the Hub does not answer.
+        """
+        if owner != caller.owner and owner not in (await self.groups(caller.owner)).values():
+            raise NotFound("You are not in that group any more. `kaos workspace list` shows yours.")

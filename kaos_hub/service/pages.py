@@ -10,10 +10,19 @@ from pydantic import Field
 from tornado.web import HTTPError, StaticFileHandler
 
 from kaos_hub.errors import InvalidRequest, KaosError, NotAuthenticated, NotFound
-from kaos_hub.models import Model, Notebook, notebook_name, parse_request
+from kaos_hub.models import (
+    BundleKind,
+    Model,
+    Notebook,
+    NotebookState,
+    notebook_name,
+    parse_request,
+)
 from kaos_hub.notebooks.names import find_name
-from kaos_hub.service import login
+from kaos_hub.service import login, resending
 from kaos_hub.service.auth import Right
+from kaos_hub.service.handlers_bundles import number_of
+from kaos_hub.service.notices import notice
 from kaos_hub.service.templating import STATIC, Pages
 from kaos_hub.service.web import Handler
 
@@ -29,10 +38,12 @@ class PageHandler(Handler):
 
     route_name: ClassVar[str] = "/"
     right: ClassVar[Right] = Right.USE
+    resends: ClassVar[bool] = True
+    """True if a form that came with an old login may be sent again, as it was."""
 
     @property
     def pages(self) -> Pages:
-        """What renders."""
+        """The renderer of pages."""
         pages: Pages = self.settings["pages"]
         return pages
 
@@ -42,7 +53,9 @@ class PageHandler(Handler):
             if self.request.method == "GET":
                 self.redirect(self.get_login_url())
                 return
-            raise NotAuthenticated("Your session has ended. Reload the page to log in again.")
+            raise NotAuthenticated(
+                "Your session has ended. Reload the page to log in again.", stale=True
+            )
         self.core.admit(caller)
         caller.require(self.right)
 
@@ -62,70 +75,118 @@ class PageHandler(Handler):
         self.finish(page.html)
 
     def write_error_body(self, error: KaosError) -> None:
-        """An error, as a page with a way back."""
-        self.show("kaos_error.html", error=error, status=self.get_status())
+        """Show an error as a page with a way back.
+
+        For a form that came with an old login, show a page that sends it again.
+        """
+        if self.resends and resending.possible(self.request, error):
+            more = resending.page_of(self.request, error, self.settings["login_url"])
+            self.show("kaos_again.html", **more)
+        else:
+            self.show("kaos_error.html", error=error, status=self.get_status(), **self.way_back())
+
+    def way_back(self) -> dict[str, str]:
+        """Return the link back from the page of errors, and its label."""
+        return {}
 
 
 class Searched(Model):
-    """What the names in a list have in common."""
+    """The text that the names in a list must contain."""
 
     search: str = Field("", max_length=64)
-    """A part of them, in whatever case; nothing shows all."""
+    """A part of the names, in upper or lower case; empty shows all."""
+
+
+SHOWN: dict[str, tuple[NotebookState, ...]] = {
+    "": (),
+    "active": tuple(
+        state
+        for state in NotebookState
+        if state not in (NotebookState.STOPPED, NotebookState.FAILED)
+    ),
+    "stopped": (NotebookState.STOPPED,),
+    "failed": (NotebookState.FAILED,),
+}
+"""The filters of the list of notebooks, with the states that each one shows."""
 
 
 class ListQuery(Searched):
-    """Which notebooks a list shows."""
+    """The notebooks that a list shows, and their order."""
 
+    show: str = Field("", pattern=f"^({'|'.join(SHOWN)})$")
+    sort: str = Field("", pattern="^(name|state|)$")
     after: int = Field(0, ge=0, le=10**9)
 
 
 class ListPage(PageHandler):
-    """All notebooks."""
+    """The page of all notebooks."""
 
     async def get(self) -> None:
-        """The list, newest first, a page at a time."""
+        """Show the list, newest first unless it is sorted otherwise, a page at a time."""
         assert self.caller is not None
         asked = {name: self.get_query_argument(name, "") for name in ListQuery.model_fields}
         query = parse_request(ListQuery, {name: value for name, value in asked.items() if value})
         found = await self.core.notebooks.list(
-            self.caller.owner, (), PAGE + 1, query.after, query.search
+            self.caller.owner, SHOWN[query.show], PAGE + 1, query.after, query.search, query.sort
         )
-        before, following = max(query.after - PAGE, 0), query.after + PAGE
+
+        def narrowed(**changed: Any) -> str:
+            given = {**query.model_dump(), **changed}
+            return self._at({name: value for name, value in given.items() if value})
+
         self.show(
             "kaos_notebooks.html",
             notebooks=found[:PAGE],
             query=query,
-            newer=self._at(before, query.search) if query.after else None,
-            older=self._at(following, query.search) if len(found) > PAGE else None,
+            narrowed=narrowed,
+            newer=narrowed(after=max(query.after - PAGE, 0)) if query.after else None,
+            older=narrowed(after=query.after + PAGE) if len(found) > PAGE else None,
             hub_url=self.core.public_url,
+            notice=notice(self),
         )
 
-    def _at(self, after: int, search: str) -> str:
-        given = {name: v for name, v in (("search", search), ("after", after)) if v}
+    def _at(self, given: dict[str, Any]) -> str:
         return f"{self.hub_auth.base_url}{'?' if given else ''}{urlencode(given)}"
 
 
+_CHOSEN = (BundleKind.SOURCE, BundleKind.DATA, BundleKind.CONTEXT)
+"""The kinds of bundles that a link to the page of a new notebook may choose."""
+
+
 class NewPage(PageHandler):
-    """Where a new notebook begins: the Hub's form, under a name that is free."""
+    """The beginning of a new notebook: it leads to the Hub's form, under a name that is free."""
 
     route_name = "/new"
 
     async def get(self) -> None:
-        """Leads to the form, or to the notebook that has the name. Makes nothing."""
+        """Redirect to the form, or to the notebook that has the name already.
+
+        Nothing is made: bundles that the link chooses are shown in the form, where Start has to be
+        pressed.
+        """
         assert self.caller is not None
-        taken = await self.core.notebooks.names(self.caller.owner)
+        owner = self.caller.owner
+        taken = await self.core.notebooks.names(owner)
         name = notebook_name(self.get_query_argument("name", "") or find_name(taken))
         if name in taken:
             self.redirect(f"{self.hub_auth.base_url}notebooks/{name}")
-        else:
-            self.redirect(self.pages.spawn_url(self.caller.user, name))
+            return
+        self.core.handed.forget(owner, name)
+        for kind in _CHOSEN:
+            if said := self.get_query_argument(kind.value, ""):
+                bundle, _, number = said.rpartition("@v")
+                version = await self.core.versions.get(
+                    owner, kind, bundle or said, number_of(number) if bundle else None
+                )
+                self.core.handed.note(owner, name, kind, f"{version.name}@v{version.version}")
+        self.redirect(self.pages.spawn_url(self.caller.user, name))
 
 
 class OfNotebook(PageHandler):
     """Base of the pages of one notebook."""
 
     async def notebook(self, name: str) -> Notebook:
-        """The notebook of that name.
+        """Return the notebook of that name.
 
         Raises:
             NotFound: the user has none.
@@ -135,13 +196,18 @@ class OfNotebook(PageHandler):
 
 
 class NotebookPage(OfNotebook):
-    """One notebook."""
+    """The page of one notebook."""
 
     route_name = "/notebooks/{name}"
 
     async def get(self, name: str) -> None:
-        """Both stages, logs, facts and what can be done."""
-        self.show("kaos_notebook.html", notebook=await self.notebook(name))
+        """Show both stages, logs, facts and the possible actions."""
+        self.show(
+            "kaos_notebook.html",
+            notebook=await self.notebook(name),
+            opens=self.get_query_argument("open", "") == "1",
+            notice=notice(self),
+        )
 
 
 class ConfirmPage(OfNotebook):
@@ -150,18 +216,21 @@ class ConfirmPage(OfNotebook):
     route_name = "/notebooks/{name}/confirm/{action}"
 
     async def get(self, name: str, action: str) -> None:
-        """Asks."""
+        """Ask the question."""
         self.show("kaos_confirm.html", notebook=await self.notebook(name), action=action)
 
 
 class ActionHandler(OfNotebook):
-    """Does what a form asks for, then shows the notebook again."""
+    """A form's action on a notebook."""
 
     route_name = "/notebooks/{name}/{action}"
     right = Right.MANAGE
 
     async def post(self, name: str, action: str) -> None:
-        """The XSRF token was checked when the caller was identified."""
+        """Do the action, then show the notebook or the list.
+
+        The XSRF token was checked when the caller was identified.
+        """
         assert self.caller is not None
         notebooks, owner = self.core.notebooks, self.caller.owner
         match action:
@@ -177,15 +246,17 @@ class ActionHandler(OfNotebook):
                 await notebooks.delete(owner, name)
         where = self.hub_auth.base_url
         listed = action == "delete" or self.get_body_argument("back", "") == "list"
+        done = f"?done={action}&to={name}" if action in ("stop", "kill", "delete") else ""
         # 303: reloading what follows does not do it again.
-        self.redirect(where if listed else f"{where}notebooks/{name}", status=303)
+        self.redirect((where if listed else f"{where}notebooks/{name}") + done, status=303)
 
 
 class LoginPage(PageHandler):
-    """A person lets a command line in, or not."""
+    """The page on which a person lets a command line in, or not."""
 
     route_name = "/login"
     right = Right.MANAGE
+    resends = False
 
     @property
     def logins(self) -> login.Logins:
@@ -194,13 +265,13 @@ class LoginPage(PageHandler):
         return logins
 
     async def get(self) -> None:
-        """Asks whether that machine may come in."""
+        """Ask whether that machine may log in."""
         self._require_browser()
         pending = self.logins.by_code(self.get_query_argument("code", ""))
         self.show("kaos_login.html", pending=pending)
 
     async def post(self) -> None:
-        """Allow or deny."""
+        """Allow or deny the login."""
         self._require_browser()
         pending = self.logins.by_code(self.get_body_argument("code", ""))
         answer = self.get_body_argument("answer", "")
@@ -216,8 +287,11 @@ class LoginPage(PageHandler):
             raise NotAuthenticated("Only a person in a browser can allow a login.")
 
 
+_FOR_GOOD = "public, max-age=31536000, immutable"
+
+
 class UnknownPage(PageHandler):
-    """Anything else."""
+    """Any other address."""
 
     async def prepare(self) -> None:
         await super().prepare()
@@ -226,21 +300,28 @@ class UnknownPage(PageHandler):
 
 
 class OwnStatic(StaticFileHandler):
-    """Our static files: small, public, kept by browsers as long as their version holds."""
+    """Our static files, which are small and public.
+
+    Under the address with their version browsers keep them for good; under the plain one they ask
+    each time whether there is a newer file.
+    """
 
     route_name = "/static"
 
     def set_extra_headers(self, path: str) -> None:
         self.set_header("X-Content-Type-Options", "nosniff")
+        version = self.settings["pages"].static_version
+        lasts = f"/static/{version}/" in self.request.path
+        self.set_header("Cache-Control", _FOR_GOOD if lasts else "no-cache")
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        """A missing file is no incident."""
+        """Log exceptions other than HTTP errors: a missing file is not an incident."""
         if not isinstance(value, HTTPError):
             super().log_exception(typ, value, tb)
 
 
 def page_rules(prefix: str) -> list[Any]:
-    """Tornado's rules for the pages below ``prefix`` (with slashes at both ends)."""
+    """Return tornado's rules for the pages below ``prefix`` (with slashes at both ends)."""
     actions = "|".join(ACTIONS)
     return [
         (prefix, ListPage),
@@ -253,9 +334,9 @@ def page_rules(prefix: str) -> list[Any]:
 
 
 def common_rules(prefix: str) -> list[Any]:
-    """What all services have, and, last, anything else."""
+    """Return the rules that both services have; the last one is for any other address."""
     return [
         (f"{prefix}login", LoginPage),
-        (f"{prefix}static/(.*)", OwnStatic, {"path": str(STATIC)}),
+        (f"{prefix}static/(?:[0-9a-f]{{12}}/)?(.*)", OwnStatic, {"path": str(STATIC)}),
         (f"{prefix}.*", UnknownPage),
     ]

@@ -1,11 +1,15 @@
-"""The pages of bundles: the list, one bundle's versions, a version folder by folder and file by
-file, two versions beside each other, and the end of one.
+"""The pages of bundles.
 
-All of them work without JavaScript. What a bundle holds is shown as text, or as one of a few kinds
-of images; it is never served as anything that a browser would run.
+They show the list, one bundle's versions, a version folder by folder and file by file, two versions
+beside each other, and the deletion of one.
+
+All of them work without JavaScript. The content of a bundle is shown as text, or as one of a few
+kinds of images; it is never served as anything that a browser would run.
 """
 
 import asyncio
+import re
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +18,7 @@ from pydantic import Field
 from kaos_hub.errors import Conflict, NotFound
 from kaos_hub.models import BundleKind, BundleVersion, EntryKind, Model, TreeEntry
 from kaos_hub.service import previews
-from kaos_hub.service.auth import Right
+from kaos_hub.service.auth import KAOS, TRAIN, Right
 from kaos_hub.service.handlers_bundles import kind_of, number_of
 from kaos_hub.service.pages import Searched
 from kaos_hub.service.pages_owned import OwnedPage
@@ -31,22 +35,34 @@ _CHOICES = 200
 
 
 class NamesQuery(Searched):
-    """Which bundles a list shows."""
+    """The bundles that a list shows."""
 
     kind: BundleKind | None = None
     after: int = Field(0, ge=0, le=10**9)
 
 
 class PageQuery(Model):
-    """How much of a long list is left out."""
+    """The number of entries of a long list to leave out."""
 
     after: int = Field(0, ge=0, le=10**9)
 
 
 class SinceQuery(Model):
-    """What a version is compared with."""
+    """The version to compare with."""
 
     since: int | None = Field(None, ge=1, le=10**9)
+
+
+_TRAINING = re.compile(r"^training .* \(([0-9a-f]{16})\)$")
+
+
+@dataclass(frozen=True)
+class Use:
+    """A notebook, training or other thing that uses a version."""
+
+    words: str
+    page: str = ""
+    """The address of its page, if it has one that the user may see."""
 
 
 class BundlePage(OwnedPage):
@@ -55,7 +71,7 @@ class BundlePage(OwnedPage):
     back = ("bundles", "Your bundles")
 
     async def version(self, kind: str, name: str, version: str) -> BundleVersion:
-        """The version of an address.
+        """Return the version that an address names.
 
         Raises:
             NotFound: there is none.
@@ -65,17 +81,17 @@ class BundlePage(OwnedPage):
 
 
 def place(version: BundleVersion, *more: str) -> str:
-    """The path of a version's pages."""
+    """Return the path of a version's pages."""
     return "/".join(("bundles", version.kind.value, version.name, str(version.version), *more))
 
 
 class BundlesPage(BundlePage):
-    """All bundles."""
+    """The page of all bundles."""
 
     route_name = "/bundles"
 
     async def get(self) -> None:
-        """The list, the one sent last first, a page at a time."""
+        """Show the list, the one sent last first, a page at a time."""
         query = self.asked(NamesQuery)
         found = await self.core.catalogue.names(
             self.whose, query.kind, query.search, PAGE + 1, query.after
@@ -93,12 +109,12 @@ class BundlesPage(BundlePage):
 
 
 class BundleVersionsPage(BundlePage):
-    """One bundle."""
+    """The page of one bundle."""
 
     route_name = "/bundles/{kind}/{name}"
 
     async def get(self, kind: str, name: str) -> None:
-        """Its versions, newest first."""
+        """Show its versions, newest first."""
         query = self.asked(PageQuery)
         bundle = await self.core.catalogue.all_of(self.whose, kind_of(kind), name)
         found = await self.core.versions.list(
@@ -116,12 +132,12 @@ class BundleVersionsPage(BundlePage):
 
 
 class FolderPage(BundlePage):
-    """A folder of a version, or a file in it."""
+    """The page of a folder of a version, or of a file in it."""
 
     route_name = "/bundles/{kind}/{name}/{version}"
 
     async def get(self, kind: str, name: str, version: str, path: str = "") -> None:
-        """What stands there."""
+        """Show the folder or file at the path."""
         found = await self.version(kind, name, version)
         path = path.strip("/")
         entry = await self.core.catalogue.entry(found, path) if path else None
@@ -145,22 +161,37 @@ class FolderPage(BundlePage):
             total=total,
             page=_ENTRIES,
             query=query,
-            users=users,
+            users=[self._use(one) for one in users],
             **common,
         )
 
+    def _use(self, words: str) -> Use:
+        """Return the use that the words describe, with the address of its page."""
+        kind, _, name = words.partition(" ")
+        found = _TRAINING.search(words)
+        if kind == "notebook":
+            return Use(words, f"{self.pages.path_of(KAOS)}notebooks/{name}")
+        if found and TRAIN in self.asker.services:
+            page = self.at(f"trainings/{found[1]}").removeprefix(self.prefix)
+            return Use(words, self.pages.path_of(TRAIN) + page)
+        return Use(words)
+
     async def _show_file(self, entry: TreeEntry, common: Any) -> None:
-        data = await self.core.catalogue.beginning(entry, previews.MOST)
-        seen = await asyncio.to_thread(previews.preview, entry.name, data, entry.size)
-        self.show("kaos_bundle_file.html", entry=entry, preview=seen, **common)
+        plain = self.get_query_argument("plain", "") == "1"
+        data = await self.core.catalogue.beginning(entry, previews.most(entry.name))
+        seen = await asyncio.to_thread(previews.preview, entry.name, data, entry.size, plain)
+        self.show("kaos_bundle_file.html", entry=entry, preview=seen, plain=plain, **common)
 
 
 class _Served(BundlePage, StreamingHandler):
-    """Content as it is, so that nothing in it can run where the Hub's pages do: the type is ours,
-    browsers must not guess another, and should one show it, it is in a sandbox."""
+    """Base of handlers that serve content as it is.
+
+    Nothing in it can run where the Hub's pages do: we set the type, browsers must not guess another
+    one, and a browser that shows it does so in a sandbox.
+    """
 
     def head(self, media_type: str, name: str | None) -> None:
-        """What a browser is told of what comes: its type, and under what name it is to be kept."""
+        """Set the headers of the content: its type, and the name under which it is to be kept."""
         self.set_header("Content-Type", media_type)
         self.set_header("Cross-Origin-Resource-Policy", "same-origin")
         self.set_header("X-Accel-Buffering", "no")
@@ -188,23 +219,23 @@ class _ServedFile(_Served):
 
 
 class FileDownload(_ServedFile):
-    """One file, to be kept."""
+    """The download of one file."""
 
     route_name = "/bundles/{kind}/{name}/{version}/file"
 
     async def get(self, kind: str, name: str, version: str, path: str) -> None:
-        """Its bytes."""
+        """Send its bytes."""
         entry = await self.core.catalogue.file(await self.version(kind, name, version), path)
         await self.serve(entry, "application/octet-stream", entry.name)
 
 
 class ImageFile(_ServedFile):
-    """An image, to be shown by one of our pages."""
+    """An image that one of our pages shows."""
 
     route_name = "/bundles/{kind}/{name}/{version}/image"
 
     async def get(self, kind: str, name: str, version: str, path: str) -> None:
-        """Its bytes, if its first ones are those of an image."""
+        """Send its bytes, if they begin like an image and are not too many."""
         entry = await self.core.catalogue.file(await self.version(kind, name, version), path)
         media_type = previews.image_type(await self.core.catalogue.beginning(entry, 16))
         if media_type is None or entry.size > previews.MOST_IMAGE:
@@ -213,24 +244,24 @@ class ImageFile(_ServedFile):
 
 
 class ArchiveDownload(_Served):
-    """All of a version, to be kept."""
+    """The download of a version as an archive."""
 
     route_name = "/bundles/{kind}/{name}/{version}/archive"
 
     async def get(self, kind: str, name: str, version: str) -> None:
-        """A tar archive."""
+        """Send a tar archive."""
         found = await self.version(kind, name, version)
         self.head("application/x-tar", f"{found.name}-v{found.version}.tar")
         await self.stream(self.core.versions.archive(found.digest))
 
 
 class ChangesPage(BundlePage):
-    """Two versions beside each other."""
+    """The page of two versions beside each other."""
 
     route_name = "/bundles/{kind}/{name}/{version}/changes"
 
     async def get(self, kind: str, name: str, version: str) -> None:
-        """Which files differ."""
+        """Show the files that differ."""
         found = await self.version(kind, name, version)
         other = await self.other(found)
         choices = await self.core.versions.list(self.whose, found.kind, found.name, _CHOICES)
@@ -244,24 +275,24 @@ class ChangesPage(BundlePage):
         )
 
     async def other(self, version: BundleVersion) -> BundleVersion:
-        """What it is compared with: what the address says, or the version before.
+        """Return the version to compare with: the one that the address names, or the one before.
 
         Raises:
             NotFound: there is none.
         """
         query = self.asked(SinceQuery)
         if query.since is None:
-            return await self.core.catalogue.before(version)
+            return await self.core.catalogue.before(self.whose, version)
         return await self.core.versions.get(self.whose, version.kind, version.name, query.since)
 
 
 class DifferencePage(ChangesPage):
-    """One file as it is in two versions."""
+    """The page of one file as it is in two versions."""
 
     route_name = "/bundles/{kind}/{name}/{version}/changes/{path}"
 
     async def get(self, kind: str, name: str, version: str, path: str = "") -> None:
-        """Line by line, if it is text and not too long."""
+        """Show the differences line by line, if it is text and not too long."""
         found = await self.version(kind, name, version)
         other = await self.other(found)
         old, new = [await self._entry(one, path) for one in (other, found)]
@@ -292,7 +323,7 @@ class ConfirmDelete(BundlePage):
     route_name = "/bundles/{kind}/{name}/confirm/delete"
 
     async def get(self, kind: str, name: str, version: str | None = None) -> None:
-        """Asks, or says what keeps it."""
+        """Ask the question, or refuse with the names of what would lack the bundle."""
         bundle = await self.core.catalogue.all_of(self.whose, kind_of(kind), name)
         one = None if version is None else await self.version(kind, name, version)
         number = one.version if one else None
@@ -317,13 +348,16 @@ class ConfirmDelete(BundlePage):
 
 
 class DeleteHandler(BundlePage):
-    """Deletes a bundle, or a version of it."""
+    """The deletion of a bundle, or of a version of it."""
 
     route_name = "/bundles/{kind}/{name}/delete"
     right = Right.MANAGE
 
     async def post(self, kind: str, name: str, version: str | None = None) -> None:
-        """Leads to what is left. The XSRF token was checked when the caller was identified."""
+        """Delete it, and redirect to what is left.
+
+        The XSRF token was checked when the caller was identified.
+        """
         of = kind_of(kind)
         number = None if version is None else (await self.version(kind, name, version)).version
         await self.core.removal.delete(self.whose, of, name, number)
@@ -333,7 +367,7 @@ class DeleteHandler(BundlePage):
 
 
 def bundle_rules(prefix: str) -> list[Any]:
-    """Tornado's rules for the pages of bundles below ``prefix``."""
+    """Return tornado's rules for the pages of bundles below ``prefix``."""
     one, given = prefix + _BUNDLE, {"prefix": prefix}
     version, path = f"{one}/{_VERSION}", "(?P<path>.+)"
     return [

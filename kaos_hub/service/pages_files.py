@@ -1,7 +1,6 @@
-"""The page on which a running notebook's files are saved, data are attached to it, and a repository
-is cloned into it.
+"""The page of a running notebook's files, for saving, attaching data and cloning a repository.
 
-The notebook's own server does it; the page of its answer loads itself again until it is there.
+The notebook's own server does it. The page of its answer reloads itself until the answer is there.
 """
 
 from typing import Any
@@ -23,12 +22,12 @@ _OFFERED = 200
 
 
 class FilesPage(OfNotebook):
-    """Asks what is to be saved, attached or cloned."""
+    """The page that asks what is to be saved, attached or cloned."""
 
     route_name = "/notebooks/{name}/files"
 
     async def get(self, name: str) -> None:
-        """Three forms."""
+        """Show the three forms."""
         assert self.caller is not None
         notebook = await self.notebook(name)
         data = await self.core.versions.list(self.caller.owner, BundleKind.DATA, None, _OFFERED)
@@ -36,13 +35,16 @@ class FilesPage(OfNotebook):
 
 
 class FilesHandler(OfNotebook):
-    """Does what a form asks for."""
+    """A form's request to save or attach."""
 
     route_name = "/notebooks/{name}/files/{action}"
     right = Right.MANAGE
 
     async def post(self, name: str, action: str) -> None:
-        """The XSRF token was checked when the caller was identified."""
+        """Begin to save or attach, and redirect to the page of the answer.
+
+        The XSRF token was checked when the caller was identified.
+        """
         assert self.caller is not None
         errands, owner = self.core.errands, self.caller.owner
         if action == "save":
@@ -59,12 +61,15 @@ class FilesHandler(OfNotebook):
 
 
 class CloneHandler(OfNotebook):
-    """Has a repository cloned, perhaps with a login; the notebook's page tells how that goes."""
+    """A form's request to clone a repository, perhaps with a login."""
 
     route_name = "/notebooks/{name}/files/clone"
 
     async def post(self, name: str) -> None:
-        """The XSRF token was checked when the caller was identified."""
+        """Deploy the notebook with the repository, and redirect to its page.
+
+        That page shows the progress. The XSRF token was checked when the caller was identified.
+        """
         assert self.caller is not None
         caller, password = self.caller, self.get_body_argument("password", "", strip=False)
         asked: dict[str, Any] = {"name": name, "git": self.get_body_argument("git", "")}
@@ -75,17 +80,17 @@ class CloneHandler(OfNotebook):
             )
         wish = parse_request(NotebookRequest, asked)
         await self.notebook(name)
-        await self.core.notebooks.deploy(caller.owner, caller.user, wish)
+        await self.core.notebooks.deploy(caller.owner, caller.author, wish)
         self.redirect(f"{self.hub_auth.base_url}notebooks/{name}", status=303)
 
 
 class FilesAnswerPage(OfNotebook):
-    """How it stands, or went."""
+    """The page of the progress, or the result, of saving or attaching."""
 
     route_name = "/notebooks/{name}/files/{errand}"
 
     async def get(self, name: str, errand: str) -> None:
-        """Waits a little; without an answer by then, it loads itself again."""
+        """Wait a little for the answer. Without one by then, the page reloads itself."""
         assert self.caller is not None
         notebook = await self.notebook(name)
         found = await self.core.errands.get(self.caller.owner, name, errand, _PATIENCE)
@@ -95,7 +100,7 @@ class FilesAnswerPage(OfNotebook):
 
 
 def file_rules(prefix: str) -> list[Any]:
-    """Tornado's rules for these pages below ``prefix`` (with slashes at both ends)."""
+    """Return tornado's rules for these pages below ``prefix`` (with slashes at both ends)."""
     place = f"{prefix}notebooks/{NOTEBOOK}/files"
     return [
         (place, FilesPage),

@@ -1,4 +1,4 @@
-"""The first page: what runs, what it holds, what has ended and why; and the page of limits."""
+"""The first page, with what runs, what it holds and what ended and why; and the page of limits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from kaos_hub.tables import now
 
 _LATELY = timedelta(days=7)
 _MOST = 20
-"""Of each kind, on the first page. All of them are a click away."""
+"""The number of each kind on the first page. All of them are a click away."""
 _MOST_ENDED = 8
 
 _GOING = tuple(
@@ -25,18 +25,18 @@ _ENDED = (TrainingState.SUCCEEDED, TrainingState.FAILED, TrainingState.CANCELLED
 
 @dataclass(frozen=True)
 class Held:
-    """How much of something an owner holds, and may hold."""
+    """The usage of a limited resource, and its limit."""
 
     label: str
     used: str
     allowed: str
-    """Empty: there is no limit."""
+    """The limit; empty if there is none."""
     percent: int
-    """Of what is allowed, from 0 to 100."""
+    """The usage in percent of the limit, from 0 to 100."""
 
     @property
     def tone(self) -> str:
-        """How loudly it is said."""
+        """The CSS class of the bar: it warns from 80 % on."""
         if self.percent >= 100:
             return "bg-danger"
         return "bg-warning" if self.percent >= 80 else ""
@@ -54,7 +54,7 @@ _KINDS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 
 
 def held(limits: Limits, usage: Usage) -> list[Held]:
-    """Every kind that can be limited."""
+    """Return the usage of every kind that can be limited."""
     found = []
     for field, label, show in _KINDS:
         used, allowed = getattr(usage, field), getattr(limits, field)
@@ -74,18 +74,18 @@ class Ended:
 
     @property
     def is_notebook(self) -> bool:
-        """Else it is a training."""
+        """True for a notebook, false for a training."""
         return isinstance(self.what, Notebook)
 
 
 class HomePage(OwnedPage):
-    """What is going on."""
+    """The overview page."""
 
     route_name = "/home"
     back = ("home", "Overview")
 
     async def get(self) -> None:
-        """All at a glance, as far as the asker may see it."""
+        """Show all at a glance, as far as the caller may see it."""
         owner, services = self.asker.owner, self.asker.services
         notebooks, trainings, ended = list[Notebook](), list[Training](), list[Ended]()
         if KAOS in services:
@@ -112,7 +112,7 @@ class HomePage(OwnedPage):
         )
 
     def _events(self) -> str:
-        """Addresses of streams that tell when the page has changed."""
+        """Return the addresses of the event streams that tell when the page has changed."""
         here = f"{self.prefix}api/v1/"
         training = "events" if self.prefix.endswith(f"/{TRAIN}/") else "trainings/events"
         both = {KAOS: f"{here}notebooks/events", TRAIN: here + training}
@@ -135,31 +135,31 @@ class HomePage(OwnedPage):
 
 @dataclass(frozen=True)
 class Account:
-    """What one owner may hold, and does."""
+    """The limits and the usage of one owner."""
 
     name: str
-    """Of the group; empty for the asker's own."""
+    """The name of the group; empty for the caller's own account."""
     held: list[Held]
     limits: Limits
 
 
 class QuotaPage(OwnedPage):
-    """What one may hold, and does: alone, and in groups."""
+    """The page of the caller's limits and usage: alone, and in groups."""
 
     route_name = "/quota"
     back = ("home", "Overview")
 
     async def get(self) -> None:
-        """An account for each."""
+        """Show an account for each."""
         accounts = []
-        for owner in await self.workspaces():
+        groups = await self.core.owners.groups(self.asker.owner)
+        for name, owner in [("", self.asker.owner), *sorted(groups.items())]:
             limits, usage = self.core.ledger.limits(owner), await self.core.ledger.usage(owner)
-            name = owner.partition(":")[2] if owner != self.asker.owner else ""
             accounts.append(Account(name, held(limits, usage), limits))
-        self.show("kaos_quota.html", accounts=accounts)
+        self.show("kaos_quota.html", accounts=accounts, there=self.core.ledger.capacity)
 
 
 def home_rules(prefix: str) -> list[Any]:
-    """Tornado's rules for these pages below ``prefix``."""
+    """Return tornado's rules for these pages below ``prefix``."""
     given = {"prefix": prefix}
     return [(f"{prefix}home", HomePage, given), (f"{prefix}quota", QuotaPage, given)]

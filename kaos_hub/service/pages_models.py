@@ -2,30 +2,33 @@
 
 from typing import Any
 
-from kaos_hub.models import ModelId, NameRequest, TrainedModel, parse_request
-from kaos_hub.service.auth import Right
+from kaos_hub.errors import Damaged, NotFound, Unavailable
+from kaos_hub.models import ModelId, NameRequest, NotebookRequest, TrainedModel, parse_request
+from kaos_hub.service.auth import KAOS, Right
 from kaos_hub.service.pages import Searched
 from kaos_hub.service.pages_trainings import TrainPage
 from kaos_hub.service.trials_table import PAGE
 from kaos_hub.trainings.provenance import dot
 
 _MODEL = r"(?P<model>[^/]+)"
+_FILES = 200
+"""Files of a model that its page lists."""
 
 
 class ModelsQuery(Searched):
-    """Which models a list shows."""
+    """The models that a list shows."""
 
     named: bool = False
     after: ModelId | None = None
 
 
 class ModelsPage(TrainPage):
-    """All models."""
+    """The page of all models."""
 
     route_name = "/models"
 
     async def get(self) -> None:
-        """The list, youngest first, a page at a time."""
+        """Show the list, youngest first, a page at a time."""
         query = self.asked(ModelsQuery)
         found = await self.trainings.models(
             self.whose, PAGE + 1, query.after, query.named, query.search
@@ -42,7 +45,7 @@ class ModelsPage(TrainPage):
 
 class _OfModel(TrainPage):
     async def model(self, text: str) -> TrainedModel:
-        """The model of an id, a name, or a name and version.
+        """Return the model of an id, a name, or a name and version.
 
         Raises:
             NotFound: the owner has none.
@@ -51,24 +54,54 @@ class _OfModel(TrainPage):
 
 
 class ModelPage(_OfModel):
-    """One model."""
+    """The page of one model."""
 
     route_name = "/models/{model}"
 
     async def get(self, model: str) -> None:
-        """What it is, and what made it."""
+        """Show the model, and its provenance."""
         found = await self.model(model)
         made = await self.trainings.provenance(self.whose, found.id)
-        self.show("kaos_model.html", model=found, made=made)
+        listed = await self._listed(found.output.digest)
+        self.show("kaos_model.html", model=found, made=made, listed=listed)
+
+    async def _listed(self, digest: str) -> list[tuple[str, int]] | None:
+        """Return the first of the model's files and their sizes; None if they cannot be read."""
+        try:
+            return await self.core.catalogue.files(digest, _FILES)
+        except (Damaged, NotFound, Unavailable):
+            return None
+
+
+class OpenHandler(_OfModel):
+    """The opening of a notebook on a model.
+
+    The notebook has the model, and the code, data and parameters that made it.
+    """
+
+    route_name = "/models/{model}/notebook"
+
+    async def post(self, model: str) -> None:
+        """Deploy the notebook, and redirect to its page, which opens it as soon as it answers."""
+        asker = self.asker
+        asker.reach(KAOS)
+        run = (await self.model(model)).id
+        groups = await self.core.owners.groups(asker.owner, fresh=True)
+        answer = await self.core.notebooks.deploy(
+            asker.owner, asker.author, NotebookRequest(run=run), [asker.owner, *groups.values()]
+        )
+        page = f"{self.pages.path_of(KAOS)}notebooks/{answer.notebook.name}?open=1"
+        # 303: reloading what follows does not do it again.
+        self.redirect(page, status=303)
 
 
 class GraphFile(_OfModel):
-    """What made a model, as a graph in the language of Graphviz."""
+    """The provenance of a model, as a graph in the language of Graphviz."""
 
     route_name = "/models/{model}/provenance.dot"
 
     async def get(self, model: str) -> None:
-        """The graph."""
+        """Send the graph."""
         found = await self.model(model)
         made = await self.trainings.provenance(self.whose, found.id)
         self.set_header("Content-Type", "text/vnd.graphviz; charset=utf-8")
@@ -77,24 +110,24 @@ class GraphFile(_OfModel):
 
 
 class NameHandler(_OfModel):
-    """Gives a model a name."""
+    """The naming of a model."""
 
     route_name = "/models/{model}/name"
 
     async def post(self, model: str) -> None:
-        """Leads back to the model."""
+        """Give the name, and redirect to the model."""
         wanted = parse_request(NameRequest, {"name": self.get_body_argument("name", "").strip()})
-        named = await self.trainings.name_model(self.whose, self.asker.user, model, wanted.name)
+        named = await self.trainings.name_model(self.whose, self.asker.author, model, wanted.name)
         self.redirect(self.at(f"models/{named.id}"), status=303)
 
 
 class ConfirmDelete(_OfModel):
-    """A question before a name is taken away."""
+    """A question before a model's name is removed."""
 
     route_name = "/models/{model}/confirm/delete"
 
     async def get(self, model: str) -> None:
-        """Asks."""
+        """Ask the question."""
         found = await self.model(model)
         self.ask(
             f"Delete the model {model}?",
@@ -107,26 +140,27 @@ class ConfirmDelete(_OfModel):
 
 
 class DeleteHandler(_OfModel):
-    """Takes a name away."""
+    """The removal of a model's name."""
 
     route_name = "/models/{model}/delete"
     right = Right.MANAGE
 
     async def post(self, model: str) -> None:
-        """Leads to what had the name."""
+        """Remove the name, and redirect to the model that had it."""
         found = await self.model(model)
         await self.trainings.delete_model(self.whose, model)
         self.redirect(self.at(f"models/{found.id}"), status=303)
 
 
 def model_rules(prefix: str) -> list[Any]:
-    """Tornado's rules for the pages of models below ``prefix``."""
+    """Return tornado's rules for the pages of models below ``prefix``."""
     one, given = f"{prefix}models/{_MODEL}", {"prefix": prefix}
     return [
         (f"{prefix}models", ModelsPage, given),
         (one, ModelPage, given),
         (f"{one}/provenance\\.dot", GraphFile, given),
         (f"{one}/name", NameHandler, given),
+        (f"{one}/notebook", OpenHandler, given),
         (f"{one}/confirm/delete", ConfirmDelete, given),
         (f"{one}/delete", DeleteHandler, given),
     ]

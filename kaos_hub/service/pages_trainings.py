@@ -1,4 +1,4 @@
-"""The pages of trainings: the list, one training with its trials, one trial, and what can be done.
+"""The pages of trainings: the list, one training with its trials, one trial, and the actions.
 
 All of them work without JavaScript; with it they keep themselves up to date.
 """
@@ -43,7 +43,7 @@ SHOWN = {
     "succeeded": (TrainingState.SUCCEEDED,),
     "failed": (TrainingState.FAILED, TrainingState.CANCELLED),
 }
-"""What a list of trainings may be narrowed to."""
+"""The filters of the list of trainings, with the states that each one shows."""
 
 
 class TrainPage(OwnedPage):
@@ -53,24 +53,24 @@ class TrainPage(OwnedPage):
 
     @property
     def trainings(self) -> Trainings:
-        """What they are about."""
+        """The trainings, and the models that they left."""
         return self.core.trainings
 
 
 class ListQuery(Searched):
-    """Which trainings a list shows."""
+    """The trainings that a list shows."""
 
     show: str = Field("", pattern=f"^({'|'.join(SHOWN)})$")
     after: str | None = Field(None, pattern="^[0-9a-f]{16}$")
 
 
 class TrainingsPage(TrainPage):
-    """All trainings."""
+    """The page of all trainings."""
 
     route_name = "/trainings"
 
     async def get(self) -> None:
-        """The list, youngest first, a page at a time."""
+        """Show the list, youngest first, a page at a time."""
         query = self.asked(ListQuery)
         found = await self.trainings.list(
             self.whose, SHOWN[query.show], PAGE + 1, query.after, query.search
@@ -86,12 +86,12 @@ class TrainingsPage(TrainPage):
 
 
 class TrainingPage(TrainPage):
-    """One training."""
+    """The page of one training."""
 
     route_name = "/trainings/{training}"
 
     async def get(self, training: str) -> None:
-        """Inputs, stages, trials, and what can be done."""
+        """Show its inputs, stages, trials, and the possible actions."""
         query = self.asked(TrialsQuery)
         found = await self.trainings.get(self.whose, training)
         trials = await self.trainings.trials(
@@ -116,12 +116,12 @@ class TrainingPage(TrainPage):
 
 
 class TrialPage(TrainPage):
-    """One trial."""
+    """The page of one trial."""
 
     route_name = "/trainings/{training}/trials/{number}"
 
     async def get(self, training: str, number: str) -> None:
-        """Its parameters, metrics and their course, output and log."""
+        """Show its parameters, metrics and their course, output and log."""
         found = await self.trainings.get(self.whose, training)
         trial = await self.trainings.trial(self.whose, training, int(number))
         pieces = await self.trainings.points(self.whose, training, trial.number)
@@ -136,7 +136,7 @@ class ConfirmPage(TrainPage):
     route_name = "/trainings/{training}/confirm/{action}"
 
     async def get(self, training: str, action: str) -> None:
-        """Asks."""
+        """Ask the question."""
         found = await self.trainings.get(self.whose, training)
         here, number = f"trainings/{training}", self.get_query_argument("trial", "")
         if action == "delete":
@@ -174,13 +174,16 @@ class ConfirmPage(TrainPage):
 
 
 class ActionHandler(TrainPage):
-    """Ends or deletes what a form asks for."""
+    """A form's action: the end of a training or trial, or the deletion of a training."""
 
     route_name = "/trainings/{training}/{action}"
     right = Right.MANAGE
 
     async def post(self, training: str, action: str) -> None:
-        """The XSRF token was checked when the caller was identified."""
+        """Do the action, then show the training, the trial or the list.
+
+        The XSRF token was checked when the caller was identified.
+        """
         user, number = self.asker.user, self.get_body_argument("trial", "")
         where = f"trainings/{training}"
         if action == "delete":
@@ -196,24 +199,24 @@ class ActionHandler(TrainPage):
 
 
 class ReproduceHandler(TrainPage):
-    """Runs a training again."""
+    """The repetition of a training."""
 
     route_name = "/trainings/{training}/reproduce"
 
     async def post(self, training: str) -> None:
-        """Leads to the repetition."""
-        answer = await self.trainings.reproduce(self.whose, self.asker.user, training)
+        """Run it again, and redirect to the repetition."""
+        answer = await self.trainings.reproduce(self.whose, self.asker.author, training)
         again = answer.training.id if answer.training else training
         self.redirect(self.at(f"trainings/{again}"), status=303)
 
 
 class TableFile(TrainPage):
-    """All trials as a table for spreadsheets and programs."""
+    """A table of all trials for spreadsheets and programs."""
 
     route_name = "/trainings/{training}/trials.csv"
 
     async def get(self, training: str) -> None:
-        """Every parameter and metric, in the order of the trials."""
+        """Send every parameter and metric, in the order of the trials."""
         found = await self.trainings.get(self.whose, training)
         first = await self.trainings.trials(self.whose, training, limit=1)
         keys = list(first[0].params or {}) if first else []
@@ -250,7 +253,7 @@ def _trial_number(text: str) -> int:
 
 
 def training_rules(prefix: str) -> list[Any]:
-    """Tornado's rules for the pages of trainings below ``prefix`` (with slashes at both ends)."""
+    """Return tornado's rules for these pages below ``prefix`` (with slashes at both ends)."""
     one, given = f"{prefix}trainings/{_ID}", {"prefix": prefix}
     return [
         (prefix, TrainingsPage, given),

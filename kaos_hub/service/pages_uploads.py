@@ -7,28 +7,56 @@ from typing import Any, Literal
 from tornado.web import HTTPError
 
 from kaos_hub.bundles.unpack import ENDINGS
-from kaos_hub.depositing import KINDS, plain_name
-from kaos_hub.errors import Forbidden, InvalidRequest, KaosError, StorageFull
-from kaos_hub.models import BundleKind, BundleVersion, Model, NotebookName, bundle_name
+from kaos_hub.depositing import KINDS, Undecided, plain_name
+from kaos_hub.errors import Conflict, Forbidden, InvalidRequest, MissingObjects, StorageFull
+from kaos_hub.ledger import Reservation
+from kaos_hub.models import (
+    BundleKind,
+    BundleVersion,
+    CommitRequest,
+    Model,
+    NotebookName,
+    bundle_name,
+    parse_request,
+)
 from kaos_hub.quantities import show_memory
 from kaos_hub.service.bodies import BodyHandler
 from kaos_hub.service.forms import Form, FormReader
 from kaos_hub.service.pages_bundles import BundlePage, place
 
 _MOST_NAMED = 200
-"""Entries that were left out which the page names."""
+"""The number of entries left out that the page names."""
 
 
 class UploadQuery(Model):
-    """What somebody comes to send."""
+    """The purpose of an upload."""
 
     kind: Literal["source", "data"] = "data"
     notebook: NotebookName | None = None
-    """The one that it is for: its form is where one comes from, and goes back to."""
+    """The notebook that the upload is for: the user comes from its form, and goes back to it."""
 
 
-class UploadPage(BundlePage, BodyHandler):
-    """Takes an archive from a form, streamed to the disk."""
+class _Uploads(BundlePage):
+    """Base of pages that make versions."""
+
+    def hand_over(self, notebook: str | None, version: BundleVersion) -> str | None:
+        """Have the form that it was sent for choose the version. Return the form's address."""
+        if notebook and self.whose == self.asker.owner:
+            bundle = f"{version.name}@v{version.version}"
+            self.core.handed.note(self.whose, notebook, version.kind, bundle)
+        return self.form_of(notebook)
+
+    def form_of(self, notebook: str | None) -> str | None:
+        """Return the address of the Hub's form that starts a notebook of the caller's."""
+        return self.pages.spawn_url(self.asker.user, notebook) if notebook else None
+
+    def way_back(self) -> dict[str, str]:
+        same = {name: self.get_query_argument(name, "") for name in UploadQuery.model_fields}
+        return {"back": self.at("bundles/upload", **same), "back_label": "Try again"}
+
+
+class UploadPage(_Uploads, BodyHandler):
+    """The page that takes an archive from a form, and streams it to the disk."""
 
     route_name = "/bundles/upload"
 
@@ -36,6 +64,7 @@ class UploadPage(BundlePage, BodyHandler):
         super().initialize(prefix)
         self._stack = AsyncExitStack()
         self._archive: Path | None = None
+        self._held_storage: Reservation | None = None
         self._defer_xsrf = False
         self._taken = False
 
@@ -46,22 +75,28 @@ class UploadPage(BundlePage, BodyHandler):
             await BundlePage.prepare(self)
 
     async def let_in(self) -> FormReader:
-        """Who may send something, and how much. The form's own token comes with its fields."""
+        """Check that the caller may send so much, and reserve the storage.
+
+        The form's XSRF token comes with its fields, so it is checked later.
+        """
         self._defer_xsrf = True
         await BundlePage.prepare(self)
-        room = await self.core.deposits.room(self.whose)
-        announced = self.request.headers.get("Content-Length", "")
-        if announced.isdigit() and int(announced) > room:
+        if not self.announced:
+            raise InvalidRequest("Say how long the form is (Content-Length).")
+        free = await self.core.deposits.free()
+        if self.announced > free:
             raise StorageFull(
-                f"The archive has more than the {show_memory(room)} there is room for."
+                f"The archive has more than the {show_memory(free)} there is room for."
             )
+        held = self.core.deposits.held(self.whose, self.announced)
+        self._held_storage = await self._stack.enter_async_context(held)
         folder = await self._stack.enter_async_context(self.core.deposits.place())
         self._archive = folder / "archive"
         kind = self.request.headers.get("Content-Type", "")
-        return FormReader(kind, self._archive, room, self._check_form)
+        return FormReader(kind, self._archive, self.announced, self._check_form)
 
     def check_xsrf_cookie(self) -> None:
-        """The token of a form with a file stands in it, before the file."""
+        """Check the XSRF token, except while the fields of the form have not come."""
         if not self._defer_xsrf:
             super().check_xsrf_cookie()
 
@@ -70,7 +105,7 @@ class UploadPage(BundlePage, BodyHandler):
 
         Raises:
             Forbidden: it is not from one of our pages.
-            InvalidRequest, InvalidName: it is not filled in.
+            InvalidRequest, InvalidName: it is not filled in as it must be.
         """
         self._defer_xsrf = False
         self.request.arguments["_xsrf"] = [form.fields.get("_xsrf", "").encode()]
@@ -86,39 +121,42 @@ class UploadPage(BundlePage, BodyHandler):
             bundle_name(name)
 
     async def get(self) -> None:
-        """The form."""
+        """Show the form."""
         query = self.asked(UploadQuery)
         self.show(
             "kaos_bundle_upload.html",
             query=query,
-            form_of=self._form_of(query.notebook),
+            form_of=self.form_of(query.notebook),
             endings=",".join(ENDINGS),
             info=self.core.info,
             workspaces=await self.workspaces(),
         )
 
     async def post(self) -> None:
-        """Makes a version, and leads to it, or back to the form that it was sent for."""
+        """Make a version. Redirect to it, or back to the form that it was sent for."""
         query = self.asked(UploadQuery)
-        # From here on it is carried through, whether or not anybody waits for the answer.
+        # From here on it is carried through, even if the client no longer waits for the answer.
         self._taken = True
         async with self._stack:
-            self.check_taken()
             form: Form = await self.content()
-            assert self._archive is not None, "there is a reader"
+            assert self._archive is not None and self._held_storage is not None, "it was let in"
             if not form.size:
                 raise InvalidRequest(f"Choose an archive: {', '.join(ENDINGS)}.")
             name = form.fields.get("name", "").strip() or bundle_name(plain_name(form.file))
             done = await self.core.deposits.take(
                 self.whose,
-                self.asker.user,
+                self.asker.author,
                 BundleKind(form.fields["kind"]),
                 name,
                 self._archive,
                 form.file,
+                self._held_storage,
             )
-        back = self._hand_over(query.notebook, done.version)
-        if not done.skipped:
+        if isinstance(done, Undecided):
+            self.show("kaos_bundle_alike.html", found=done, notebook=query.notebook)
+            return
+        back = self.hand_over(query.notebook, done.version)
+        if not done.skipped and not done.version.notes:
             # 303: reloading what follows does not send it again.
             self.redirect(back or self.at(place(done.version)), status=303)
             return
@@ -126,21 +164,10 @@ class UploadPage(BundlePage, BodyHandler):
             "kaos_bundle_uploaded.html",
             version=done.version,
             skipped=done.skipped[:_MOST_NAMED],
-            more=len(done.skipped) - _MOST_NAMED,
+            more=max(len(done.skipped) - _MOST_NAMED, 0) + done.more,
             place=place,
             form_of=back,
         )
-
-    def _form_of(self, notebook: str | None) -> str | None:
-        """The Hub's form that starts a notebook of the asker's."""
-        return self.pages.spawn_url(self.asker.user, notebook) if notebook else None
-
-    def _hand_over(self, notebook: str | None, version: BundleVersion) -> str | None:
-        """Have it chosen in the form that it was sent for; the address of that."""
-        if notebook and self.whose == self.asker.owner:
-            bundle = f"{version.name}@v{version.version}"
-            self.core.handed.note(self.whose, notebook, version.kind, bundle)
-        return self._form_of(notebook)
 
     def on_finish(self) -> None:
         self._let_go()
@@ -152,16 +179,36 @@ class UploadPage(BundlePage, BodyHandler):
             self._let_go()
 
     def _let_go(self) -> None:
-        """What was refused, or broke off, leaves nothing behind."""
+        """Release the storage and the file of an upload that is over, was refused or broke off."""
         stack, self._stack = self._stack, AsyncExitStack()
         self.keep(stack.aclose())
 
-    def write_error_body(self, error: KaosError) -> None:
-        same = {name: self.get_query_argument(name, "") for name in UploadQuery.model_fields}
-        where = {"back": self.at("bundles/upload", **same), "back_label": "Try again"}
-        self.show("kaos_error.html", error=error, status=self.get_status(), **where)
+
+class DecidedHandler(_Uploads):
+    """The making of a version of what was sent, under the name that was decided on."""
+
+    route_name = "/bundles/upload/decided"
+
+    async def post(self) -> None:
+        """Make the version. Redirect to it, or back to the form that it was sent for.
+
+        The XSRF token was checked when the caller was identified.
+        """
+        query = self.asked(UploadQuery)
+        given = {name: self.get_body_argument(name, "") for name in ("kind", "name", "root")}
+        wanted = parse_request(CommitRequest, given)
+        if wanted.kind not in KINDS:
+            raise InvalidRequest("Say whether it is code (source) or data.")
+        try:
+            done = await self.core.versions.commit(self.whose, self.asker.author, wanted)
+        except MissingObjects:
+            raise Conflict("What was sent is kept for a while only. Send it again.") from None
+        self.redirect(self.hand_over(query.notebook, done) or self.at(place(done)), status=303)
 
 
 def upload_rules(prefix: str) -> list[Any]:
-    """Tornado's rules for uploads below ``prefix``."""
-    return [(f"{prefix}bundles/upload", UploadPage, {"prefix": prefix})]
+    """Return tornado's rules for uploads below ``prefix``."""
+    return [
+        (f"{prefix}bundles/upload", UploadPage, {"prefix": prefix}),
+        (f"{prefix}bundles/upload/decided", DecidedHandler, {"prefix": prefix}),
+    ]

@@ -1,9 +1,9 @@
-"""The page of volumes: which there are, which notebook uses them, and the end of one."""
+"""The page of volumes: the list, the notebooks that use each, and the deletion of one."""
 
 from typing import Any
 
 from kaos_hub.errors import Conflict, NotFound
-from kaos_hub.models import Volume
+from kaos_hub.models import Volume, VolumeRequest, parse_request
 from kaos_hub.service.auth import Right
 from kaos_hub.service.pages import Searched
 from kaos_hub.service.pages_owned import OwnedPage
@@ -15,19 +15,29 @@ class _VolumePage(OwnedPage):
     back = ("volumes", "Your volumes")
 
     async def volumes(self, search: str = "") -> list[Volume]:
-        """The asker's."""
+        """Return the caller's volumes."""
         return await self.core.volumes.list(self.asker.owner, search)
 
 
 class VolumesPage(_VolumePage):
-    """All volumes."""
+    """The page of all volumes."""
 
     route_name = "/volumes"
 
     async def get(self) -> None:
-        """By name."""
+        """Show them by name."""
         query = self.asked(Searched)
         self.show("kaos_volumes.html", volumes=await self.volumes(query.search), query=query)
+
+    async def post(self) -> None:
+        """Make one, and redirect to the list.
+
+        The XSRF token was checked when the caller was identified.
+        """
+        wanted = parse_request(VolumeRequest, {"name": self.get_body_argument("name", "").strip()})
+        await self.core.volumes.create(self.asker.owner, wanted.name)
+        # 303: reloading what follows does not do it again.
+        self.redirect(self.at("volumes"), status=303)
 
 
 class ConfirmVolume(_VolumePage):
@@ -36,7 +46,7 @@ class ConfirmVolume(_VolumePage):
     route_name = "/volumes/{name}/confirm/delete"
 
     async def get(self, name: str) -> None:
-        """Asks, or says what keeps it."""
+        """Ask the question, or refuse with the names of the notebooks that would lack it."""
         found = next((one for one in await self.volumes() if one.name == name), None)
         if found is None:
             raise NotFound(f"You have no volume {name!r}.")
@@ -55,20 +65,23 @@ class ConfirmVolume(_VolumePage):
 
 
 class DeleteVolume(_VolumePage):
-    """Deletes a volume."""
+    """The deletion of a volume."""
 
     route_name = "/volumes/{name}/delete"
     right = Right.MANAGE
 
     async def post(self, name: str) -> None:
-        """Leads to the others. The XSRF token was checked when the caller was identified."""
+        """Delete it, and redirect to the others.
+
+        The XSRF token was checked when the caller was identified.
+        """
         await self.core.volumes.delete(self.asker.owner, name)
         # 303: reloading what follows does not do it again.
         self.redirect(self.at("volumes"), status=303)
 
 
 def volume_rules(prefix: str) -> list[Any]:
-    """Tornado's rules for the pages of volumes below ``prefix``."""
+    """Return tornado's rules for the pages of volumes below ``prefix``."""
     given = {"prefix": prefix}
     return [
         (f"{prefix}volumes", VolumesPage, given),

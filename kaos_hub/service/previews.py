@@ -1,18 +1,22 @@
-"""What a page shows of a file: text, a table or an image, never more than a page can bear.
+"""Previews of files on pages: text, a table or an image, never more than a page can bear.
 
-Everything is made text that cannot mislead: characters that control a terminal, or turn the
-direction of writing, are shown by their numbers.
+All text is made safe: characters that control a terminal, or turn the direction of writing, are
+shown by their numbers.
 """
 
 import csv
 import difflib
 import io
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from kaos_hub.service import rendering
+from kaos_hub.service.rendering import safe as safe
 
 MOST = 256 << 10
 """Bytes of a file that are shown as text."""
+MOST_NOTEBOOK = 8 << 20
+"""Bytes of the largest notebook that is shown as one: there are images in it."""
 MOST_IMAGE = 16 << 20
 """Bytes of the largest image that is shown."""
 ROWS, COLUMNS, CELL = 200, 40, 200
@@ -28,23 +32,22 @@ _IMAGES = (
     (b"GIF87a", "image/gif"),
     (b"GIF89a", "image/gif"),
 )
-_ODD = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
-)
 _TABLES = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What is shown of a file."""
+    """The preview of a file."""
 
     kind: str
-    """``text``, ``table``, ``image``, ``binary`` or ``empty``."""
+    """``text``, ``table``, ``page``, ``image``, ``binary`` or ``empty``."""
     text: str = ""
+    parts: tuple[rendering.Part, ...] = ()
+    """The parts of a page made from Markdown, or from a notebook."""
     rows: tuple[tuple[str, ...], ...] = ()
     encoding: str = ""
     cut: bool = False
-    """There is more of it."""
+    """True if the file has more than is shown."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +62,28 @@ class Line:
 
 
 def image_type(data: bytes) -> str | None:
-    """The media type of an image by its first bytes, if it is one that is shown."""
+    """Return the media type of an image by its first bytes; None if it is not one that is shown."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
     return next((kind for magic, kind in _IMAGES if data.startswith(magic)), None)
 
 
-def preview(name: str, data: bytes, size: int) -> Preview:
-    """What to show of a file.
+def most(name: str) -> int:
+    """Return the bytes of a file of that name that are read at most.
+
+    A notebook is read whole or not at all.
+    """
+    return MOST_NOTEBOOK if name.lower().endswith(".ipynb") else MOST
+
+
+def preview(name: str, data: bytes, size: int, plain: bool = False) -> Preview:
+    """Return the preview of a file.
 
     Args:
         name: its name.
-        data: its first bytes, at most :data:`MOST`.
-        size: bytes that it has.
+        data: its first bytes, at most as many as :func:`most` says.
+        size: the bytes that it has.
+        plain: whether Markdown and notebooks are shown as plain text.
     """
     if not data:
         return Preview("empty")
@@ -82,6 +94,11 @@ def preview(name: str, data: bytes, size: int) -> Preview:
         return Preview("binary")
     text, encoding = decoded
     cut = len(data) < size
+    parts = None if plain else _page(name, text, cut)
+    if parts is not None:
+        return Preview("page", parts=tuple(parts), encoding=encoding, cut=cut)
+    if len(text) > MOST:
+        text, cut = text[:MOST], True
     table = _table(name, text)
     if table is not None:
         rows, more = table
@@ -89,8 +106,23 @@ def preview(name: str, data: bytes, size: int) -> Preview:
     return Preview("text", _shown(text), encoding=encoding, cut=cut)
 
 
+def _page(name: str, text: str, cut: bool) -> list[rendering.Part] | None:
+    """Return the parts of a file shown as a page; None if it is not shown as one."""
+    lower = name.lower()
+    if lower.endswith((".md", ".markdown")):
+        return [rendering.Part("markdown", html=rendering.markdown(_shown(text)))]
+    if lower.endswith(".ipynb") and not cut:
+        found = rendering.notebook(text)
+        if found is not None:
+            return [
+                part if part.kind == "image" else replace(part, text=_shown(part.text))
+                for part in found
+            ]
+    return None
+
+
 def decode(data: bytes, whole: bool = True) -> tuple[str, str] | None:
-    """A file's text and its encoding; None if it is no text.
+    """Return a file's text and its encoding; None if it is not text.
 
     Args:
         data: the file, or its beginning.
@@ -112,18 +144,13 @@ def decode(data: bytes, whole: bool = True) -> tuple[str, str] | None:
     return data.decode("cp1252", "replace"), "Windows-1252 (guessed)"
 
 
-def safe(text: str) -> str:
-    """A text whose every character is what it seems to be."""
-    return _ODD.sub(lambda match: f"\\u{{{ord(match[0]):x}}}", text)
-
-
 def _shown(text: str) -> str:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return "\n".join(safe(line if len(line) <= _LINE else line[:_LINE] + " …") for line in lines)
 
 
 def _table(name: str, text: str) -> tuple[tuple[tuple[str, ...], ...], bool] | None:
-    """The rows of a table, and whether there are more; None if it is none."""
+    """Return the rows of a table, and whether there are more; None if it is not a table."""
     ending = next((end for end in _TABLES if name.lower().endswith(end)), None)
     if ending is None:
         return None
@@ -147,8 +174,11 @@ def _cell(text: str) -> str:
 
 
 def differences(before: bytes, after: bytes) -> list[Line] | None:
-    """Two texts line by line, with a little around each change; None if one is no text, or too
-    much to compare. Takes a moment: not for the event loop."""
+    """Compare two texts line by line, with a few lines around each change.
+
+    Return None if one is not text, or too long to compare. This takes a moment: it is not for the
+    event loop.
+    """
     old, new = decode(before), decode(after)
     if old is None or new is None:
         return None

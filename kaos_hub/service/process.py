@@ -1,7 +1,9 @@
-"""The service as a process: where its Hub is, that it dies with it, alone on its data directory."""
+"""The process of the service: its Hub's address, its end with the Hub, and the lock on its data."""
 
+import asyncio
 import contextlib
 import ctypes
+import faulthandler
 import logging
 import os
 import signal
@@ -14,17 +16,20 @@ from kaos_hub.datadir import DataDir, Held
 from kaos_hub.errors import Conflict, KaosError
 
 _PR_SET_PDEATHSIG = 1
+PULSE = "KAOS_PULSE"
+"""The variable that names the pipe for signs of life."""
+
 _PATIENCE = 10.0
 """Seconds to wait for a predecessor that is ending."""
 
 
 def know_hub(data: DataDir) -> None:
-    """In a cluster no Hub starts us: set the variables that it would have set.
+    """Set the variables that the Hub would set, in a cluster, where no Hub starts us.
 
-    Does nothing elsewhere. Those that are set already stay as they are.
+    Do nothing elsewhere. Variables that are set already stay as they are.
 
     Raises:
-        KaosError: the service's token is not mounted.
+        KaosError: the service's token is not mounted, or ``KAOS_PUBLIC_URL`` is not a URL.
     """
     where = namespace()
     if where is None:
@@ -32,11 +37,11 @@ def know_hub(data: DataDir) -> None:
     at = in_cluster(where)
     for name, value in {
         "JUPYTERHUB_SERVICE_NAME": "kaos",
-        "JUPYTERHUB_SERVICE_PREFIX": "/services/kaos/",
+        "JUPYTERHUB_SERVICE_PREFIX": f"{at.path}/services/kaos/",
         "JUPYTERHUB_SERVICE_URL": at.service_bind,
         "JUPYTERHUB_CLIENT_ID": "service-kaos",
-        "JUPYTERHUB_BASE_URL": "/",
-        "JUPYTERHUB_API_URL": f"{at.hub}/hub/api",
+        "JUPYTERHUB_BASE_URL": f"{at.path}/",
+        "JUPYTERHUB_API_URL": f"{at.hub_pages}/api",
         "JUPYTERHUB_API_TOKEN": data.secret("service"),
         "KAOS_INSIDE_URL": at.inside,
         "KAOS_ADMISSION_URL": at.admission_bind,
@@ -45,7 +50,7 @@ def know_hub(data: DataDir) -> None:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the Hub that started us is gone, however it went.
+    """Ask the kernel for SIGTERM when the Hub that started us is gone, however it ended.
 
     A Hub killed with -9 cannot stop us; an orphan would hold the lock and the ports of the next.
 
@@ -64,11 +69,34 @@ def die_with_parent() -> None:
         raise KaosError("The Hub that started this service is gone; so it ends, too.")
 
 
-def leave(code: int) -> NoReturn:
-    """End the process, when all of ours has been closed.
+def beat() -> None:
+    """Give our parent process a sign of life every second, as long as the event loop turns.
 
-    The interpreter's own way waits for threads and takes itself apart while those of libraries may
-    still be about to tell it something; by obstore's it has been seen to be aborted then.
+    A process that hangs is ended with SIGABRT, and prints where it was.
+    """
+    pipe = os.environ.get(PULSE)
+    if pipe is None:
+        return
+    faulthandler.enable()
+    descriptor = int(pipe)
+    os.set_inheritable(descriptor, False)
+    os.set_blocking(descriptor, False)
+    loop = asyncio.get_running_loop()
+
+    def once() -> None:
+        # Full, or without a reader: the parent has enough signs of life, or is gone.
+        with contextlib.suppress(OSError):
+            os.write(descriptor, b".")
+        loop.call_later(1, once)
+
+    once()
+
+
+def leave(code: int) -> NoReturn:
+    """End the process, when all our parts are closed.
+
+    The interpreter's own way waits for threads and takes itself apart while threads of libraries
+    may still be about to report to it; obstore's have been seen to abort the process then.
     """
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
@@ -78,14 +106,14 @@ def leave(code: int) -> NoReturn:
 
 
 def take_lock(data: DataDir, patience: float = _PATIENCE) -> Held:
-    """Be the only service on a data directory.
+    """Hold the lock that lets only one service use a data directory.
 
     Args:
         data: the directory.
         patience: seconds to wait for a predecessor to end.
 
     Raises:
-        KaosError: another service keeps it.
+        KaosError: another service holds it.
     """
     deadline = time.monotonic() + patience
     while True:

@@ -1,7 +1,7 @@
 """The public application: API, pages, health, trees for workloads, the Hub's OAuth callback.
 
-It is two services of the Hub on one port, ``kaos`` and ``kaos-train``: each has its own path below
-which all of its cookies are, its own OAuth client, and its own right to use it.
+It is two services of the Hub on one port, ``kaos`` and ``kaos-train``. Each has its own path, below
+which all of its cookies are, its own OAuth client, and its own right of access.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from kaos_hub.landing import first_page
 from kaos_hub.service.api import api_rules
 from kaos_hub.service.api_table import all_routes, training_routes
 from kaos_hub.service.auth import TRAIN, KaosHubAuth
+from kaos_hub.service.compression import Compression
 from kaos_hub.service.core import Core
 from kaos_hub.service.fetching import fetch_rules
 from kaos_hub.service.health import Health, HealthHandler
@@ -29,12 +30,14 @@ from kaos_hub.service.pages_bundles import bundle_rules
 from kaos_hub.service.pages_files import file_rules
 from kaos_hub.service.pages_home import home_rules
 from kaos_hub.service.pages_models import model_rules
+from kaos_hub.service.pages_several import several_rules
 from kaos_hub.service.pages_trainings import training_rules
 from kaos_hub.service.pages_uploads import upload_rules
 from kaos_hub.service.pages_volumes import volume_rules
 from kaos_hub.service.routes import Route, by_path
 from kaos_hub.service.streaming import StreamingHandler
 from kaos_hub.service.templating import Pages
+from kaos_hub.service.traffic import Traffic
 from kaos_hub.service.web import log_request
 from kaos_hub.service.working import WorkParts, work_rules
 from kaos_hub.tickets import Tickets
@@ -46,12 +49,12 @@ API = "api/v1"
 
 
 class OAuthCallback(PageHandler, HubOAuthCallbackHandler):
-    """Where the Hub sends a browser back after login. Its errors are pages like all others."""
+    """The address to which the Hub sends a browser after login. Its errors are shown as pages."""
 
     route_name = "/oauth_callback"
 
     async def prepare(self) -> None:
-        # Somebody who is logged in and comes back here late is sent on, not refused.
+        # A user who is logged in and comes back here late is sent on, not refused.
         with contextlib.suppress(KaosError):
             await self.identify()
 
@@ -59,7 +62,7 @@ class OAuthCallback(PageHandler, HubOAuthCallbackHandler):
 def public_app(
     config: "ServiceConfig", core: Core, data: DataDir, metrics: Metrics, health: Health
 ) -> Application:
-    """The application behind the proxy.
+    """Return the application behind the proxy.
 
     Args:
         config: the settings; also the Hub's, which are in the same file.
@@ -81,6 +84,7 @@ def public_app(
         "metrics": metrics,
         "loose_ends": set(),
         "streams": streams,
+        "traffic": Traffic(config.allowed(), config.pace()),
         "cookie_secret": data.secret("service-cookie"),
         "static_hash_cache": True,
         "log_function": log_request,
@@ -95,6 +99,7 @@ def public_app(
         *upload_rules(auth.base_url),
         *bundle_rules(auth.base_url),
         *file_rules(auth.base_url),
+        *several_rules(auth.base_url),
         *page_rules(auth.base_url),
     ]
     of_train = [
@@ -106,12 +111,13 @@ def public_app(
         *model_rules(train.base_url),
         *common_rules(train.base_url),
     ]
+    shared["transforms"] = [Compression]
     trainings = Application(of_train, **shared, **_own(train, hub))
     return Application([(f"{train.base_url}.*", trainings), *of_kaos], **shared, **_own(auth, hub))
 
 
 def _rules(auth: KaosHubAuth, health: Health, routes: list[Route]) -> list[Any]:
-    """Tornado's rules for what both services have."""
+    """Return tornado's rules for the addresses that both services have."""
     prefix = auth.base_url
     return [
         (f"{prefix}health", HealthHandler, {"health": health}),
@@ -121,8 +127,8 @@ def _rules(auth: KaosHubAuth, health: Health, routes: list[Route]) -> list[Any]:
 
 
 def _own(auth: KaosHubAuth, hub: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of one of the services."""
-    # Not `xsrf_cookies`: tornado would check before anybody knows who asks. See auth.caller.
+    """Return the settings of one of the services."""
+    # Not `xsrf_cookies`: tornado would check before the caller is known. See auth.caller.
     return {
         "auth": auth,
         "pages": Pages(hub, auth.hub_prefix, auth.hub_host, auth.base_url),

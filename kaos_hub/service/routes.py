@@ -17,6 +17,9 @@ from kaos_hub.service.sse import Message
 JSON_LIMIT = 1 << 20
 """Bytes of a JSON body, unless the route says otherwise."""
 
+LONGEST_NAME = 255
+"""Characters of a name in an address."""
+
 
 @dataclass(frozen=True)
 class Call:
@@ -33,19 +36,19 @@ class Call:
     last_event_id: int | None
     remote_ip: str
     origin: str
-    """Scheme, host and port that the asker used."""
+    """The scheme, host and port that the caller used."""
     whose: str | None = None
-    """Whose things are meant, on routes where that can be chosen."""
+    """The owner whose things are meant, on routes where that can be chosen."""
 
     @property
     def caller(self) -> Caller:
-        """Who asks, on routes that need a login."""
+        """The calling user, on routes that need a login."""
         assert self.asker is not None, "the route needs a login"
         return self.asker
 
     @property
     def owner(self) -> str:
-        """Whose things are meant."""
+        """The owner whose things are meant."""
         return self.whose or self.caller.owner
 
 
@@ -56,7 +59,7 @@ class Download:
     content: AsyncIterator[bytes]
     media_type: str
     filename: str | None = None
-    """Offer it as a file of that name."""
+    """The name under which it is offered as a file."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ Endpoint = Callable[[Call], Awaitable[Answer]]
 
 @dataclass(frozen=True)
 class Route:
-    """One thing the API can do."""
+    """One operation of the API."""
 
     method: str
     path: str
@@ -89,11 +92,13 @@ class Route:
     limit: int = JSON_LIMIT
     errors: tuple[type[KaosError], ...] = ()
     reader: str = ""
-    """``objects``: the body is a stream of objects, not JSON."""
+    """The reader of the body. ``objects``: the body is a stream of objects, not JSON."""
     shared: bool = False
-    """It is about things that a group may own, too: requests may say whose are meant."""
+    """True if a group may own the things as well: requests may name the owner."""
+    costly: bool = False
+    """True if it may take a second: only a few such requests of one user are worked on at once."""
     uploads: bool = False
-    """A ticket for uploads does as well as a login."""
+    """True if a ticket for uploads does as well as a login."""
 
     @property
     def pattern(self) -> str:
@@ -102,12 +107,12 @@ class Route:
 
     @property
     def parameters(self) -> list[str]:
-        """Names in the path."""
+        """The names of the parameters in the path."""
         return re.findall(r"\{(\w+)\}", self.path)
 
 
 def by_path(routes: list[Route]) -> dict[str, dict[str, Route]]:
-    """Routes by path, then by method."""
+    """Return routes by path, then by method."""
     table: dict[str, dict[str, Route]] = {}
     for route in routes:
         methods = table.setdefault(route.path, {})
@@ -119,5 +124,5 @@ def by_path(routes: list[Route]) -> dict[str, dict[str, Route]]:
 
 @cache
 def any_json() -> TypeAdapter[Any]:
-    """Writes whatever an endpoint answers as JSON."""
+    """Return the adapter that writes any answer of an endpoint as JSON."""
     return TypeAdapter(Any)

@@ -1,4 +1,4 @@
-"""``python -m kaos_hub.service.serve``: the service itself, without anybody watching over it."""
+"""``python -m kaos_hub.service.serve``: the service itself, without a process that watches it."""
 
 from kaos_hub.service.app import main
 from kaos_hub.service.process import leave

@@ -16,21 +16,21 @@ HEADERS = {
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",
 }
-"""What keeps browsers and proxies from holding events back."""
+"""Headers that keep browsers and proxies from holding events back."""
 
 COMMENT = b":\n\n"
 
 
 @dataclass(frozen=True)
 class Message:
-    """One event. The id is what a client sends back to go on after it."""
+    """One event. A client sends the id back to go on after the event."""
 
     event: str
     data: str
     id: int | None = None
 
     def encode(self) -> bytes:
-        """As it goes over the wire. Line breaks of any kind in the data cannot forge fields."""
+        """Return the bytes for the wire. Line breaks of any kind in the data forge no fields."""
         lines = self.data.replace("\r\n", "\n").replace("\r", " ").split("\n")
         head = f"id: {self.id}\n" if self.id is not None else ""
         body = "".join(f"data: {line}\n" for line in lines)
@@ -40,12 +40,14 @@ class Message:
 async def lines_of_log(
     log: AsyncIterator[tuple[int, bytes]], event: str = "log", tell_start: bool = False
 ) -> AsyncIterator[Message]:
-    """Whole lines of a log as messages; a message's id is the offset after its last line.
+    """Yield the whole lines of a log as messages.
+
+    A message's id is the offset after its last line.
 
     Args:
         log: pieces, each with the offset after it.
-        event: how the messages are called.
-        tell_start: say with a message ``from`` at which offset the first piece begins.
+        event: the name of the messages.
+        tell_start: begin with a message ``from`` that has the offset of the first piece.
     """
     rest = b""
     offset: int | None = None
@@ -68,7 +70,7 @@ async def lines_of_log(
 async def with_keepalive(
     source: AsyncIterator[T], pause: float = KEEPALIVE
 ) -> AsyncIterator[T | None]:
-    """The items of a source, and None whenever it was silent for ``pause`` seconds.
+    """Yield the items of a source, and None whenever it was silent for ``pause`` seconds.
 
     The source is never cancelled for a pause, so it loses nothing; it is closed at the end.
     """
@@ -95,7 +97,7 @@ async def with_keepalive(
 
 
 async def close(source: AsyncIterator[T]) -> None:
-    """End an iterator now, so that it lets go of what it holds."""
+    """Close an iterator now, so that it releases what it holds."""
     aclose = getattr(source, "aclose", None)
     if aclose is not None:
         await aclose()

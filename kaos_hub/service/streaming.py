@@ -11,7 +11,13 @@ from kaos_hub.service import sse
 from kaos_hub.service.web import Handler, as_kaos_error, log
 
 _STALLED = 300.0
-"""Seconds for which a client may take nothing of a streamed answer."""
+"""Seconds for which a client may read nothing of a streamed answer."""
+
+_SILENT = 0.5
+"""Seconds after which an answer begins, though there is nothing to send yet.
+
+Until then it can still become an error.
+"""
 
 
 class StreamingHandler(Handler):
@@ -22,7 +28,7 @@ class StreamingHandler(Handler):
         super().__init__(*args, **kwargs)
 
     async def stream(self, content: AsyncIterator[bytes]) -> None:
-        """Send pieces as fast as this client takes them, and stop as soon as it is gone."""
+        """Send pieces as fast as this client reads them, and stop as soon as it is gone."""
         streams = self.settings["streams"]
         streams.add(self)
         complete = False
@@ -53,7 +59,7 @@ class StreamingHandler(Handler):
         self.finish()
 
     def cut(self) -> None:
-        """Close the connection, so that nobody takes what was sent for complete."""
+        """Close the connection, so that the client does not take the answer for complete."""
         cast(HTTP1Connection, self.request.connection).close()
 
     def end_stream(self) -> None:
@@ -61,11 +67,17 @@ class StreamingHandler(Handler):
         self._stop.set()
 
     async def _next(self, content: AsyncIterator[bytes]) -> bytes | None:
-        """The next piece; None at the end, or when nobody wants it any more."""
+        """Return the next piece; None at the end, if the client is gone, or if the service ends."""
         piece = asyncio.ensure_future(anext(content, None))
         stop = asyncio.ensure_future(self._stop.wait())
+        either = {piece, stop}
+        soon = None if self._headers_written else _SILENT
         try:
-            await asyncio.wait({piece, stop}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(either, timeout=soon, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                # A client that follows a silent source must see that the source is there.
+                await self.flush()
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             return None if self._stop.is_set() else piece.result()
         finally:
             stop.cancel()

@@ -17,20 +17,20 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader
 from jupyterhub.utils import url_escape_path, url_path_join
 
 from kaos_hub.models import DEFAULT_SERVER, IdlePolicy, Resources
-from kaos_hub.quantities import duration, plural, show_memory
+from kaos_hub.quantities import about, duration, plural, show_memory
 from kaos_hub.service.previews import safe
 from kaos_hub.service.trials_table import seconds_of, show_number, show_value
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 HUB_TEMPLATES = HERE / "hub_templates"
-"""For ``c.JupyterHub.template_paths``: brings our entries into the Hub's menu."""
+"""The directory for ``c.JupyterHub.template_paths``: it adds our entries to the Hub's menu."""
 _FRAME = "page.html"
 
 
 @dataclass(frozen=True)
 class Visitor:
-    """The user as the Hub's templates know one."""
+    """The user in the form that the Hub's templates need."""
 
     name: str
 
@@ -42,18 +42,18 @@ class Visitor:
 
 @dataclass(frozen=True)
 class Page:
-    """A page, and what a browser may do with it."""
+    """A page, and the policy of what a browser may do with it."""
 
     html: str
     policy: str
-    """For the header ``Content-Security-Policy``."""
+    """The value of the header ``Content-Security-Policy``."""
 
 
 _INLINE = re.compile(r"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", re.DOTALL)
 
 
 class Pages:
-    """Renders templates.
+    """A renderer of templates.
 
     Args:
         hub_config: the Hub's section of the configuration file, for an admin's own templates and
@@ -84,26 +84,29 @@ class Pages:
 
     @cached_property
     def static_version(self) -> str:
-        """Changes whenever one of our static files does."""
+        """A digest that changes whenever one of our static files does."""
         digest = hashlib.sha256()
         for path in sorted(STATIC.iterdir()):
             digest.update(path.read_bytes())
         return digest.hexdigest()[:12]
 
-    def _path_of(self, service: str) -> str:
-        """The path of one of our services."""
+    def path_of(self, service: str) -> str:
+        """Return the path of one of our services."""
         return f"{self._prefix_of_all}services/{service}/"
 
     def hub_static(self, path: str, include_version: bool = True) -> str:
-        """A static file of the Hub's."""
+        """Return the address of a static file of the Hub's."""
         return str(url_path_join(self._hub, "static", path))
 
     def own_static(self, path: str) -> str:
-        """A static file of ours."""
-        return f"{self._prefix}static/{path}?v={self.static_version}"
+        """Return the address of a static file of ours.
+
+        It changes with the files, and so do the addresses of the files that it imports.
+        """
+        return f"{self._prefix}static/{self.static_version}/{path}"
 
     def spawn_url(self, user: str, notebook: str) -> str:
-        """The Hub's form that starts a notebook."""
+        """Return the address of the Hub's form that starts a notebook."""
         server = "" if notebook == DEFAULT_SERVER else notebook
         return str(url_path_join(self._hub, "spawn", url_escape_path(user), server))
 
@@ -117,15 +120,15 @@ class Pages:
         xsrf: str,
         **more: Any,
     ) -> Page:
-        """A page.
+        """Render a page.
 
         Args:
             template: its file name.
-            user: who looks at it, if that is known.
-            admin: whether the Hub's menu has the admin's entry for them.
-            services: those of our services that they may use.
+            user: the user who looks at it, if known.
+            admin: whether the Hub's menu has the admin's entry.
+            services: those of our services that the user may use.
             xsrf: the XSRF token for forms.
-            more: what the template itself needs.
+            more: the values that the template itself needs.
         """
         known = {
             "base_url": self._hub,
@@ -137,13 +140,13 @@ class Pages:
             "logout_url": url_path_join(self._hub, "logout"),
             "static_url": self.hub_static,
             "version_hash": "",
-            "services": [{"name": name, "href": self._path_of(name)} for name in services],
+            "services": [{"name": name, "href": self.path_of(name)} for name in services],
             "parsed_scopes": {"admin-ui"} if admin else set(),
             "xsrf": xsrf,
             "xsrf_token": xsrf,
             "kaos": self._prefix,
             "home": "Your trainings" if self._prefix.endswith("-train/") else "Your notebooks",
-            "path_of": self._path_of,
+            "path_of": self.path_of,
             "kaos_static": self.own_static,
             "spawn_url": self.spawn_url,
         }
@@ -152,11 +155,12 @@ class Pages:
         return Page(html, self._policy(self._environment.get_template(_FRAME).render(known)))
 
     def _policy(self, frame: str) -> str:
-        """What is allowed on a page: what comes from the Hub, and the scripts of its own frame.
+        """Return the policy of a page.
 
-        The frame has a script within the page. It is named by its digest, taken from the frame
-        alone: in it stands nothing that anybody named or logged, so that whatever else would
-        become a script is none that a browser runs.
+        It allows the Hub's content, and the scripts of the page's frame. The frame has a script
+        within the page. It is named by its digest, taken from the frame alone: nothing in the frame
+        is text that a user named or logged. So a browser runs no other script, even if such text
+        were to become one.
         """
         digests = (hashlib.sha256(script.encode()).digest() for script in _INLINE.findall(frame))
         scripts = "".join(f" 'sha256-{b64encode(digest).decode()}'" for digest in digests)
@@ -184,12 +188,12 @@ def _environment(admin_paths: list[str]) -> Environment:
 
 
 SOON = 1800
-"""Seconds before an idle notebook stops from which on its page warns."""
+"""Seconds before an idle notebook is stopped, from which on its page warns."""
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"))
 
 
 def ago(moment: datetime) -> str:
-    """How long ago, in one unit: ``just now``, ``3 minutes ago``."""
+    """Return the time since a moment, in one unit: ``just now``, ``3 minutes ago``."""
     seconds = (datetime.now(UTC) - moment).total_seconds()
     for size, unit in _UNITS:
         if seconds >= size:
@@ -198,17 +202,32 @@ def ago(moment: datetime) -> str:
 
 
 def soon(moment: datetime) -> bool:
-    """Whether it is so near that people should be told loudly."""
+    """Return whether a moment is so near that the page should warn."""
     return (moment - datetime.now(UTC)).total_seconds() < SOON
 
 
+def left(moment: datetime) -> str:
+    """Return the time until a moment: ``5 min``, ``1 h 20 min``."""
+    return about(max(0, (moment - datetime.now(UTC)).total_seconds()))
+
+
+_FILE = re.compile(
+    r"\b(Dockerfile|startup-hook\.sh|[\w./-]+\.(?:txt|py|ipynb|ya?ml|toml|json|cfg|lock))\b"
+)
+
+
+def names_file(reason: str) -> bool:
+    """Return whether a reason names a file: that has to change before a retry can help."""
+    return _FILE.search(reason) is not None
+
+
 def took(seconds: float) -> str:
-    """How long something took, which is some time: ``1 s``, ``2 min 5 s``, ``3 h 10 min``."""
+    """Return a duration of at least a second: ``1 s``, ``2 min 5 s``, ``3 h 10 min``."""
     return duration(max(1, round(seconds)))
 
 
 def show_resources(resources: Resources) -> str:
-    """``2 cores · 4Gi · 1 GPU``; what is not limited is left out."""
+    """Return ``2 cores · 4Gi · 1 GPU``, without what is not limited."""
     parts = []
     if resources.cpu is not None:
         parts.append(plural(resources.cpu, "core"))
@@ -220,7 +239,7 @@ def show_resources(resources: Resources) -> str:
 
 
 def show_idle(policy: IdlePolicy) -> str:
-    """The idle policy in a sentence."""
+    """Return the idle policy as words: ``stops after 1 h without activity``."""
     if not policy.timeout:
         return "never stopped for being idle"
     what = {
@@ -232,7 +251,7 @@ def show_idle(policy: IdlePolicy) -> str:
 
 
 def here(url: str) -> str:
-    """A link to something of this Hub that holds by whatever address (a tunnel) one came."""
+    """Return a link within this Hub that works at any address of it, such as a tunnel's."""
     return f"{urlsplit(url).path}/"
 
 
@@ -247,5 +266,8 @@ _FILTERS: dict[str, Callable[..., str | bool | float | None]] = {
     "value": show_value,
     "seconds": seconds_of,
     "size": show_memory,
+    "left": left,
+    "names_file": names_file,
+    "plural": plural,
     "safe_text": safe,
 }

@@ -1,10 +1,10 @@
-"""How workers talk with the service: over HTTP, with a ticket instead of a login.
+"""The protocol between workers and the service: over HTTP, with a ticket instead of a login.
 
     POST <prefix>work/v1/lease      LeaseRequest → LeaseAnswer: how the last trial ended; the next
     POST <prefix>work/v1/beat       Beat → BeatAnswer
     POST <prefix>work/v1/log?trial=&attempt=&offset=
-                                    a piece of a trial's log → LogAnswer: the size had. A piece
-                                    behind a gap is not taken, what is had already not twice.
+                                    a piece of a trial's log → LogAnswer: the size held. A piece
+                                    behind a gap is not taken; bytes held already are skipped.
     POST <prefix>work/v1/missing    MissingRequest → MissingAnswer
     POST <prefix>work/v1/objects    objects, as a client sends them, into the owner's hands
     GET  <prefix>work/v1/order      IngestOrder
@@ -13,7 +13,8 @@
     POST <prefix>work/v1/fetched    IngestPart
     POST <prefix>work/v1/ingested   IngestEnd
 
-A ticket lets in as long as its job is active. To whoever has none, nothing of this is there.
+A ticket lets a worker in as long as its job is active. Without one, all these addresses are not
+found.
 """
 
 import asyncio
@@ -54,8 +55,8 @@ _JSON_LIMIT = 8 << 20
 LOG_LIMIT = 4 << 20
 """Bytes of a log that may come at once; they are held in memory."""
 
-_MISSING_LIMIT = 128 << 20
-"""Bytes: a million digests with their sizes."""
+_MISSING_LIMIT = 8 << 20
+"""Bytes: fifty thousand digests with their sizes."""
 
 _FRESH = 2.0
 """Seconds for which a job that was active is believed to be so."""
@@ -66,14 +67,14 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 
 @dataclass(frozen=True)
 class WorkParts:
-    """What the handlers work on."""
+    """The parts of the service that these handlers work on."""
 
     db: Database
     versions: "Versions"
     trainings: "Trainings"
     tickets: Tickets
     seen: dict["Worker", float] = field(default_factory=dict)
-    """When workers were last found to be of active jobs."""
+    """The times at which workers were last found to be of active jobs."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,14 @@ class Worker:
 
 
 def worker_of(workload: str, kinds: tuple[JobKind, ...]) -> Worker | None:
-    """The job of one of these kinds that runs as this workload, if it is one of such a job's."""
+    """Return the job of one of these kinds that runs as this workload; None if there is none."""
     job_id = workload.rpartition("-")[2]
     fitting = (kind for kind in kinds if workload_name(kind, job_id) == workload)
     return next((Worker(workload, kind, job_id) for kind in fitting), None)
 
 
 def find_owner(session: Session, worker: Worker) -> str | None:
-    """Whose the worker's job is, as long as it is active."""
+    """Return the owner of the worker's job, or None if it is not active."""
     query = select(JobRow.owner).where(
         JobRow.id == worker.job, JobRow.kind == worker.kind, JobRow.state.in_(ACTIVE_JOBS)
     )
@@ -101,7 +102,7 @@ def find_owner(session: Session, worker: Worker) -> str | None:
 
 
 class WorkHandler(BodyHandler):
-    """Base of all: lets in the workers of active jobs."""
+    """Base of all handlers for workers. It lets in the workers of active jobs."""
 
     route_name: ClassVar[str] = "/work"
     kinds: ClassVar[tuple[JobKind, ...]] = (JobKind.TRAIN,)
@@ -113,7 +114,7 @@ class WorkHandler(BodyHandler):
 
     @property
     def worker(self) -> Worker:
-        """Who asks."""
+        """The worker that sent the request."""
         assert self._worker is not None, "let_in comes first"
         return self._worker
 
@@ -123,7 +124,7 @@ class WorkHandler(BodyHandler):
         return self._worker.workload if self._worker else "-"
 
     async def let_in(self) -> BodyReader | None:
-        """Only the worker of an active job of the right kind."""
+        """Let in only the worker of an active job of the right kind."""
         scheme, _, given = self.request.headers.get("Authorization", "").partition(" ")
         try:
             ticket = self.parts.tickets.check(given.strip() if scheme.lower() == "bearer" else "")
@@ -132,18 +133,18 @@ class WorkHandler(BodyHandler):
         self._worker = worker_of(ticket.workload, self.kinds)
         if self._worker is None:
             raise _nothing()
-        # Leases must be quick. Whoever was alive just now need not be asked for here: what he asks
-        # is done in a transaction that looks for itself.
+        # Leases must be quick. A worker that was alive just now need not be checked here: its
+        # request is done in a transaction that checks for itself.
         if time.monotonic() - self.parts.seen.get(self._worker, float("-inf")) > _FRESH:
             await self.owner()
         self.check_announced(self.limit)
         return await self.reader()
 
     async def owner(self) -> str:
-        """Whose the job is.
+        """Return the owner of the job.
 
         Raises:
-            NotFound: it is not active (any more).
+            NotFound: the job is not active (any more).
         """
         owner = await self.parts.db.run(lambda session: find_owner(session, self.worker))
         if owner is None:
@@ -155,24 +156,23 @@ class WorkHandler(BodyHandler):
         return owner
 
     async def reader(self) -> BodyReader | None:
-        """What takes the body."""
+        """Return the reader of the body."""
         return JsonReader(self.limit)
 
     async def said(self, model: type[AnyModel]) -> AnyModel:
-        """The body."""
-        self.check_taken()
+        """Return the body as a model."""
         return parse_request(model, await self.content())
 
     def answer(self, model: Model) -> None:
-        """Answer."""
+        """Answer with a model as JSON."""
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(model.model_dump_json())
 
     def number(self, name: str) -> int:
-        """A number of the query.
+        """Return a number of the query.
 
         Raises:
-            InvalidRequest: it is none.
+            InvalidRequest: it is not a number.
         """
         text = self.get_query_argument(name, "")
         if not (text.isascii() and text.isdigit() and len(text) < 19):
@@ -192,7 +192,7 @@ class LeaseHandler(WorkHandler):
     route_name = "/work/v1/lease"
 
     async def post(self) -> None:
-        """How the last trial ended; the next one."""
+        """Record how the last trial ended, and answer with the next one."""
         wanted = await self.said(LeaseRequest)
         self.answer(await self.parts.trainings.lease(self.worker.job, wanted))
 
@@ -203,7 +203,7 @@ class BeatHandler(WorkHandler):
     route_name = "/work/v1/beat"
 
     async def post(self) -> None:
-        """It lives."""
+        """Record that the worker lives, and what its trial reported."""
         beat = await self.said(Beat)
         self.answer(await self.parts.trainings.beat(self.worker.job, beat))
 
@@ -218,8 +218,7 @@ class LogHandler(WorkHandler):
         return RawReader(self.limit)
 
     async def post(self) -> None:
-        """A piece of a log."""
-        self.check_taken()
+        """Append a piece to a trial's log."""
         trial, attempt, offset = (self.number(name) for name in ("trial", "attempt", "offset"))
         data: bytes = await self.content()
         trainings = self.parts.trainings
@@ -234,7 +233,7 @@ class MissingHandler(WorkHandler):
     limit = _MISSING_LIMIT
 
     async def post(self) -> None:
-        """What the owner lacks; limits are checked here, before bytes move."""
+        """Answer with the objects that the owner lacks. Check limits here, before bytes move."""
         wanted = await self.said(MissingRequest)
         self.answer(await self.parts.versions.missing(await self.owner(), wanted))
 
@@ -248,11 +247,11 @@ class ObjectsHandler(WorkHandler):
     limit = 1 << 50
 
     async def reader(self) -> BodyReader:
-        return ObjectReader(self.parts.versions.receive(await self.owner()), self.settings)
+        receiver = self.parts.versions.receive(await self.owner(), self.announced)
+        return ObjectReader(receiver, self.settings)
 
     async def post(self) -> None:
-        """The objects went into the store while they came."""
-        self.check_taken()
+        """Answer with the number of objects. They went into the store while they came."""
         self.finish(await self.content())
 
 
@@ -266,7 +265,7 @@ class OrderHandler(WorkHandler):
         return None
 
     async def get(self) -> None:
-        """What is to be fetched."""
+        """Answer with the order: what is to be fetched."""
         self.answer(await self.parts.trainings.order(self.worker.job))
 
 
@@ -276,7 +275,7 @@ class ObjectHandler(OrderHandler):
     route_name = "/work/v1/object/{digest}"
 
     async def get(self, digest: str) -> None:  # type: ignore[override]
-        """An object that the order names."""
+        """Stream an object that the order names."""
         order = await self.parts.trainings.order(self.worker.job)
         if digest not in (order.manifest, order.index):
             raise _nothing()
@@ -296,7 +295,7 @@ class FetchedHandler(WorkHandler):
     kinds = (JobKind.INGEST,)
 
     async def post(self) -> None:
-        """So much has been fetched up to now."""
+        """Record what has been fetched up to now."""
         part = await self.said(IngestPart)
         await self.parts.trainings.fetched(self.worker.job, part)
         self.finish({})
@@ -309,7 +308,7 @@ class IngestedHandler(WorkHandler):
     kinds = (JobKind.INGEST,)
 
     async def post(self) -> None:
-        """All has been fetched."""
+        """Record that all has been fetched."""
         end = await self.said(IngestEnd)
         await self.parts.trainings.ingested(self.worker.job, end)
         self.finish({})
@@ -320,10 +319,6 @@ class NothingHandler(WorkHandler):
 
     async def let_in(self) -> BodyReader | None:
         raise _nothing()
-
-    async def post(self) -> None:
-        """Says so after the body."""
-        self.check_taken()
 
 
 _HANDLERS: tuple[tuple[str, type[WorkHandler]], ...] = (
@@ -340,7 +335,7 @@ _HANDLERS: tuple[tuple[str, type[WorkHandler]], ...] = (
 
 
 def work_rules(prefix: str, parts: WorkParts) -> list[Any]:
-    """Tornado's rules for workers, below ``prefix`` (with slashes at both ends)."""
+    """Return tornado's rules for workers, below ``prefix`` (with slashes at both ends)."""
     given = {"parts": parts}
     rules = [(f"{prefix}work/v1/{path}", handler, given) for path, handler in _HANDLERS]
     return [*rules, (f"{prefix}work/.*", NothingHandler, given)]

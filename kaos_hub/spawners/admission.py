@@ -6,6 +6,7 @@ for a server. It asks here, with a secret that no user can hold, and fails close
 
 import asyncio
 import json
+import ssl
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,7 @@ from kaos_hub.models import (
     AdmissionRequest,
     AnyModel,
     BundleVersion,
+    Capacity,
     Choices,
     Info,
     Limits,
@@ -33,17 +35,20 @@ from kaos_hub.models import (
 
 
 class FormOptions(Model):
-    """What a user can choose from in the spawn form."""
+    """The choices that the spawn form offers a user."""
 
     sources: list[BundleVersion] = []
     data: list[BundleVersion] = []
     contexts: list[BundleVersion] = []
+    offered: int = 200
+    """Versions of each kind that are listed at most; there may be older ones."""
     volumes: list[Volume] = []
     mounts: list[str] = []
     """Folders of the machine that may be mounted, for people."""
     info: Info
     limits: Limits
     usage: Usage
+    capacity: Capacity = Capacity()
     ticket: str = Field("", repr=False)
     """Lets the page send folders, and do nothing else."""
     notebook: Notebook | None = None
@@ -51,7 +56,7 @@ class FormOptions(Model):
     handed: dict[str, str] = {}
     """By kind, the bundle that was just sent for it from the page for that."""
     last: Choices | None = None
-    """What was chosen last, for whichever notebook; it is offered again."""
+    """The user's last choices, for any notebook; the form offers them again."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +67,13 @@ class Admission:
         url: the root of the admission listener.
         secret: what proves that a spawner asks.
         patience: seconds to wait for a service that is just restarting.
+        context: for TLS with the service, if it speaks that.
     """
 
     url: str
     secret: str
     patience: float = 15
+    context: ssl.SSLContext | None = None
 
     async def start(self, request: AdmissionRequest) -> NotebookSpec:
         """Ask whether a server may start, and as what.
@@ -86,13 +93,25 @@ class Admission:
         """
         await self._call("POST", "/admission/release", request.model_dump(mode="json"))
 
-    async def options(self, user: str, server: str, since: datetime) -> FormOptions:
-        """What the user, who came to be at ``since``, can choose from.
+    async def removed(self, user: str, identity: str, server: str) -> None:
+        """Tell that the Hub is about to forget a server, or all of a user.
+
+        Raises:
+            KaosError: the service did not take it.
+        """
+        await self._call(
+            "POST", "/admission/removed", {"user": user, "identity": identity, "server": server}
+        )
+
+    async def options(self, user: str, identity: str, server: str, since: datetime) -> FormOptions:
+        """Return the choices that are offered to a user who was created at ``since``.
 
         Raises:
             KaosError: the service does not say.
         """
-        query = urlencode({"user": user, "server": server, "since": since.isoformat()})
+        query = urlencode(
+            {"user": user, "identity": identity, "server": server, "since": since.isoformat()}
+        )
         return _understood(FormOptions, await self._call("GET", f"/admission/options?{query}"))
 
     async def _call(self, method: str, path: str, body: Any = None) -> Any:
@@ -106,6 +125,7 @@ class Admission:
             body=None if body is None else json.dumps(body),
             connect_timeout=5,
             request_timeout=120,
+            ssl_options=self.context,
         )
         response = await self._fetch(request)
         answer = _read(response)
@@ -114,8 +134,8 @@ class Admission:
         return answer
 
     async def _fetch(self, request: HTTPRequest) -> HTTPResponse:
-        """Send it, again while nobody listens: the Hub restarts the service when it dies."""
-        # A client of our own: the shared one lets ten requests through, for everybody together.
+        """Send a request; retry while the service is down. The Hub restarts it when it dies."""
+        # A client of our own: the shared one lets ten requests through, for all callers together.
         client = AsyncHTTPClient(force_instance=True)
         until = time.monotonic() + self.patience
         delay = 0.1
@@ -125,7 +145,7 @@ class Admission:
                     response = await client.fetch(request, raise_error=False)
                     if response.code < 400 or _is_ours(response):
                         return response
-                    # Where a name still leads to an address of yesterday, somebody else may answer.
+                    # A name may still resolve to an old address, where another program answers.
                     raise OSError(f"HTTP {response.code} of somebody else at {self.url}")
                 except (OSError, HTTPClientError) as e:
                     if time.monotonic() + delay > until:
@@ -148,7 +168,7 @@ def _read(response: HTTPResponse) -> Any:
 
 
 def _is_ours(response: HTTPResponse) -> bool:
-    """Whether an error is the service's: those are JSON, with a code."""
+    """Return whether an error is the service's: those are JSON, with a code."""
     answer = _read(response)
     return isinstance(answer, dict) and "code" in answer
 

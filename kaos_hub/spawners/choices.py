@@ -1,4 +1,4 @@
-"""What was chosen for a server, on its way from the Hub to the service."""
+"""The choices for a server, on their way from the Hub to the service."""
 
 import json
 from typing import Any
@@ -8,11 +8,12 @@ from sqlalchemy.orm import object_session
 
 from kaos_hub.errors import InvalidRequest
 from kaos_hub.models import AdmissionRequest
-from kaos_hub.spawners.form import SECRET
+from kaos_hub.spawners.form import ONCE, SECRET
+from kaos_hub.spawners.identities import user_identity
 
 
 def request_of(spawner: Spawner) -> AdmissionRequest:
-    """What a spawner asks the service. What is secret of the choices, the Hub forgets by this.
+    """Return a spawner's request to the service. Make the Hub forget secret and one-time choices.
 
     Users can send the Hub any options, files and NaN included.
 
@@ -26,12 +27,17 @@ def request_of(spawner: Spawner) -> AdmissionRequest:
         plain = None
     if not isinstance(plain, dict):
         raise InvalidRequest("The options of a server are names and numbers.")
-    kept = {name: value for name, value in plain.items() if name not in SECRET}
+    kept = {name: value for name, value in plain.items() if name not in (*SECRET, *ONCE)}
     if "@" in str(kept.get("git", "")).partition("://")[2].partition("/")[0]:
         # It will be refused, with the password in it.
         del kept["git"]
     _keep(spawner, kept)
-    return AdmissionRequest(user=spawner.user.name, server=spawner.name, options=plain)
+    return AdmissionRequest(
+        user=spawner.user.name,
+        identity=user_identity(spawner.user.orm_user),
+        server=spawner.name,
+        options=plain,
+    )
 
 
 def _keep(spawner: Spawner, options: dict[str, Any]) -> None:

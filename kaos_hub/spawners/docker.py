@@ -1,10 +1,14 @@
 """Notebooks as containers of a Docker Engine, each in the user's own, untouched image."""
 
+import io
 import signal
+import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DeviceRequest, Mount
@@ -13,7 +17,9 @@ from requests.exceptions import RequestException
 from traitlets import Integer, Unicode, default
 
 from kaos_hub import runtime_image
+from kaos_hub.engines.docker_networks import SHARED, DockerNetworks
 from kaos_hub.errors import EngineUnavailable, KaosError, NotFound as Missing, Unsupported
+from kaos_hub.inside.certified import DIRECTORY
 from kaos_hub.models import NotebookSpec
 from kaos_hub.quantities import show_memory
 from kaos_hub.spawners.homes import make_home
@@ -49,12 +55,12 @@ class KaosDockerSpawner(KaosSpawnerMixin, DockerSpawner):
 
     @default("use_internal_ip")
     def _reached_directly(self) -> bool:
-        # A published port would be answered by Docker itself before anybody listens inside.
+        # Docker itself would answer a published port before the server inside listens.
         return True
 
     @property
     def executor(self) -> ThreadPoolExecutor:
-        """Our own threads: the stock spawner has one, so a slow start would delay everybody's."""
+        """Our own threads: the stock spawner has one, so a slow start would delay all others."""
         cls = KaosDockerSpawner
         if cls._own_executor is None:
             cls._own_executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="kaos-docker")
@@ -76,7 +82,7 @@ class KaosDockerSpawner(KaosSpawnerMixin, DockerSpawner):
 
         Raises:
             NotFound: its image, or the runtime, is gone.
-            Unsupported: the Engine has no such GPUs.
+            Unsupported: the Engine has no such GPUs, or the owner's network cannot be had.
             EngineUnavailable: the Engine does not answer, or refuses.
         """
         self.image = spec.image or ""
@@ -84,6 +90,7 @@ class KaosDockerSpawner(KaosSpawnerMixin, DockerSpawner):
         make_home(spec)
         with _explained(spec):
             await self._check_runtime()
+            await self._enter_network(spec)
             try:
                 container = await self.create_object()
                 self.object_id = container[self.object_id_key]
@@ -92,15 +99,62 @@ class KaosDockerSpawner(KaosSpawnerMixin, DockerSpawner):
                     raise
                 await self.get_object()  # the name is taken: by a launch that we did not see end
             await self.start_object()
-            return await self._find()
+            address = await self._find()
+            await self._certify(address)
+            return address
 
     async def get_url(self) -> str:
-        """Where the server answers, even if an earlier Hub died before it knew."""
-        return self.address or await self._find()
+        """Return the server's URL, even if an earlier Hub died before it knew the address."""
+        if not self.address:
+            self.address = await self._find()
+            await self._certify(self.address)
+        return self._whole(self.address)
 
     async def _find(self) -> str:
         ip, port = await self.get_ip_and_port()
-        return f"http://{ip}:{port}"
+        return f"{self.scheme}://{ip}:{port}"
+
+    async def _certify(self, address: str) -> None:
+        """Put the server's certificate into its container, where parts of the hub speak TLS.
+
+        The server waits for it. It cannot be made earlier: it is for the address that the container
+        got when it started. It is nowhere else, and goes with the container.
+        """
+        if not self.internal_ssl:
+            return
+        container = await self.docker("inspect_container", self.workload)
+        uid = int(str(container["Config"]["User"]).partition(":")[0])
+        files = self.certificate_files(urlsplit(address).hostname or "")
+        await self.docker("put_archive", self.workload, "/", _packed(files, uid))
+
+    async def _enter_network(self, spec: NotebookSpec) -> None:
+        """Choose the network of the notebook's owner, which shuts others out.
+
+        Raises:
+            Unsupported: it cannot be had, or the admin has named one that all would share.
+            EngineUnavailable: the Engine does not answer.
+        """
+        networks = DockerNetworks(parent=self)
+        if not networks.isolate:
+            return
+        if self._shared:
+            raise Unsupported(
+                f"c.DockerSpawner.network_name names {self._shared!r}, which users would share."
+                " Leave it out, or set c.DockerNetworks.isolate = False."
+            )
+        self.network_name = await networks.ensure(spec.owner)
+
+    @cached_property
+    def _shared(self) -> str:
+        """The network that the admin has named for all notebooks, if there is one."""
+        return "" if self.network_name == SHARED else str(self.network_name)
+
+    def get_network_ip(self, network_settings: dict[str, Any]) -> str:
+        """The container's address, in whichever network it was started."""
+        found = [str(n["IPAddress"]) for n in network_settings["Networks"].values()]
+        if not any(found):
+            raise EngineUnavailable("The container has no address in any network.")
+        return next(filter(None, found))
 
     async def _check_runtime(self) -> None:
         """An absent volume would be made, empty, by the Engine."""
@@ -113,7 +167,7 @@ class KaosDockerSpawner(KaosSpawnerMixin, DockerSpawner):
             ) from None
 
     async def look(self) -> Ending | None:
-        """How the container ended, or None while it runs.
+        """Return how the container ended, or None while it runs.
 
         Raises:
             EngineUnavailable: the Engine does not answer.
@@ -157,9 +211,19 @@ class KaosDockerSpawner(KaosSpawnerMixin, DockerSpawner):
     # --- the container ---------------------------------------------------------------------------
 
     def get_env(self) -> dict[str, str]:
-        """What all notebooks get, and a home: the image's user may have none."""
+        """Return the variables of all notebooks, and a home: the image's user may have none."""
         env = super().get_env()
         return env | {"HOME": env.get("KAOS_HOME", "/home/kaos")}
+
+    @default("use_internal_hostname")
+    def _reached_by_address(self) -> bool:
+        return False  # this machine does not know containers by name
+
+    @property
+    def volume_binds(self) -> dict[str, Any]:
+        """The admin's volumes, without the one that would have all certificates of a user."""
+        binds: dict[str, Any] = super().volume_binds
+        return {volume: bind for volume, bind in binds.items() if bind["bind"] != "/certs"}
 
     async def get_command(self) -> list[str]:
         """Nothing: our command takes the place of the image's entry point."""
@@ -174,7 +238,7 @@ class KaosDockerSpawner(KaosSpawnerMixin, DockerSpawner):
         return lambda spawner: spawner.host_config()
 
     def create_kwargs(self) -> dict[str, Any]:
-        """What runs in the container, as whom."""
+        """Return the container's entrypoint, user, labels and (disabled) health check."""
         spec = self._admitted
         user = 1000 if spec.uid is None else spec.uid
         return {
@@ -186,11 +250,11 @@ class KaosDockerSpawner(KaosSpawnerMixin, DockerSpawner):
         }
 
     def host_config(self) -> dict[str, Any]:
-        """What the container may use, and may not do."""
+        """Return what the container may use, and what it may not do."""
         resources = self._admitted.resources
         config: dict[str, Any] = {
-            # As process 1 a server that is just starting would be deaf to a request to end, and
-            # nobody would collect what its kernels and terminals leave behind.
+            # As process 1 a server that is just starting would be deaf to a request to end, and no
+            # process would reap what its kernels and terminals leave behind.
             "init": True,
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
@@ -222,6 +286,20 @@ class KaosDockerSpawner(KaosSpawnerMixin, DockerSpawner):
         if self.spec is None:
             raise KaosError("A container cannot be made before it was admitted.")
         return self.spec
+
+
+def _packed(files: dict[str, str], uid: int) -> bytes:
+    """Files of :data:`DIRECTORY` as an archive; they are the user's who runs the server, alone."""
+    folder = tarfile.TarInfo(DIRECTORY.lstrip("/"))
+    folder.type, folder.mode, folder.uid, folder.gid = tarfile.DIRTYPE, 0o500, uid, uid
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.addfile(folder)
+        for name, text in files.items():
+            file = tarfile.TarInfo(f"{folder.name}/{name}")
+            file.mode, file.uid, file.gid, file.size = 0o400, uid, uid, len(text)
+            archive.addfile(file, io.BytesIO(text.encode("ascii")))
+    return packed.getvalue()
 
 
 @contextmanager

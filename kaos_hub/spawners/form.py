@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from kaos_hub.addresses import SERVICES
 from kaos_hub.errors import InvalidRequest
 from kaos_hub.models import (
+    NOTEBOOK_NAME,
     NOTHING,
     BundleLink,
     Choices,
@@ -32,7 +33,7 @@ from kaos_hub.spawners.admission import FormOptions
 PLAIN = (
     "source", "data", "context", "size", "cpu", "memory", "gpu", "pool",
     "idle_timeout", "idle_type", "display_name", "image",
-    "git",
+    "git", "fresh",
 )  # fmt: skip
 LINES = ("environment", "volumes", "bind_mounts")
 _PLACED = {
@@ -40,10 +41,13 @@ _PLACED = {
     "bind_mounts": ("Folders of the machine", "FOLDER", "host_path", "container_path"),
 }
 FIELDS = (*PLAIN, *LINES)
-"""What a form (and thus ``user_options``) may hold; the names are those of a notebook request."""
+"""Fields of a form (and thus of ``user_options``); the names are those of a notebook request."""
 
 SECRET = ("environment", "git_credentials")
-"""What must not be kept by the Hub, once it has been admitted."""
+"""Fields that the Hub must not keep once they have been admitted."""
+
+ONCE = ("fresh",)
+"""Fields that hold for one start, and must not be kept for the next."""
 
 _CHECKS: dict[str, Callable[[str], object]] = {
     "cpu": parse_cpu,
@@ -53,6 +57,8 @@ _CHECKS: dict[str, Callable[[str], object]] = {
     # The Hub keeps what is sent: no password may be part of it.
     "git": lambda text: text if text == NOTHING else parse_repository(text),
 }
+_NAMED = ("source", "data", "context")
+"""Bundles: each has a field for a name, too, where there are more than a list offers."""
 _IDLE_TYPES = {
     IdleType.KERNELS_OR_TERMINALS: "no kernel and no terminal is open",
     IdleType.KERNEL_CONNECTIONS: "nobody is connected to a kernel",
@@ -69,6 +75,7 @@ def _template() -> Template:
     environment.filters["memory"] = show_memory
     environment.filters["duration"] = show_duration
     environment.filters["link"] = _link
+    environment.filters["plural"] = plural
     return environment.get_template("spawn_form.html")
 
 
@@ -94,9 +101,15 @@ def render_form(
             "images": list(_images(options)),
             "placed": _placed_now(options),
             "not_here": _not_here(options),
+            "last_time": _last_time(options, notebook),
         }
     return _template().render(
-        options=options, notebook=notebook, problem=problem, idle_types=_IDLE_TYPES, **known
+        options=options,
+        notebook=notebook,
+        problem=problem,
+        idle_types=_IDLE_TYPES,
+        name_pattern=NOTEBOOK_NAME,
+        **known,
     )
 
 
@@ -110,7 +123,7 @@ class OfferedSize:
     name: str
     text: str
     problem: str
-    """Why it cannot be had now; empty if it can."""
+    """The reason why it cannot be had now; empty if it can."""
     chosen: bool
 
 
@@ -151,7 +164,7 @@ def _described(size: Size) -> str:
 
 
 def _too_much(size: Size, options: FormOptions) -> str:
-    """Why a size cannot be had now."""
+    """Return why a size cannot be had now; empty if it can."""
     limits, held = options.limits, options.usage
     if size.gpu and not options.info.gpu:
         return "There are no GPUs here."
@@ -185,9 +198,17 @@ def _own(options: FormOptions) -> dict[str, str]:
 
 
 def _free(options: FormOptions) -> dict[str, str]:
-    """What is left of each limit, as the end of a sentence."""
+    """Return the end of a sentence for each quantity: what is free of the user's limit.
+
+    Without a limit it is the machine's capacity; for the idle timeout it is the limit itself.
+    """
     limits, held = options.limits, options.usage
     free = {"cpu": "", "memory": "", "gpu": "", "idle": ""}
+    there = options.capacity
+    if there.cpu is not None:
+        free["cpu"] = f"; at most {there.cpu:g}, of this machine"
+    if there.memory is not None:
+        free["memory"] = f"; at most {show_memory(there.memory)}, of this machine"
     if limits.cpu is not None:
         free["cpu"] = f"; {max(limits.cpu - held.cpu, 0):g} free"
     if limits.memory is not None:
@@ -213,18 +234,25 @@ def _pools(options: FormOptions) -> Iterator[tuple[str, str, bool]]:
 
 def _images(options: FormOptions) -> Iterator[tuple[str, str, bool]]:
     now = options.notebook
-    last = options.last.image if options.last and now is None else None
     yield "", "as it is" if now else "what the code asks for", True
     if now is not None:
         yield NOTHING, "what the code asks for", False
     for image in options.info.images:
-        text = f"{image.name}: {image.description or image.image}"
-        yield image.name, text, last in (image.name, image.image)
+        yield image.name, f"{image.name}: {image.description or image.image}", False
+
+
+def _last_time(options: FormOptions, notebook: str) -> dict[str, str]:
+    """The bundles chosen last, for a new notebook that may have them as well."""
+    last = options.last
+    if last is None or options.notebook is not None or not notebook or options.handed:
+        return {}
+    chosen = {"source": last.source, "data": last.data, "context": last.context}
+    return {kind: _link(bundle) for kind, bundle in chosen.items() if bundle}
 
 
 def _placed_now(options: FormOptions) -> dict[str, str]:
-    """Volumes and folders of the notebook, or of the last one, as lines."""
-    shown = options.notebook or options.last
+    """Volumes and folders of the notebook, as lines."""
+    shown = options.notebook
     if shown is None:
         return dict.fromkeys(_PLACED, "")
     return {
@@ -240,7 +268,7 @@ def _as_lines(places: Iterable[tuple[str, str, bool]]) -> str:
 
 
 def _not_here(options: FormOptions) -> str:
-    """What one could look for in vain, for people."""
+    """Return a sentence on what is not offered here, for people; empty if all of it is."""
     info = options.info
     missing = [
         ("" if info.gpu else "GPUs"),
@@ -263,7 +291,7 @@ def _link(bundle: BundleLink | None) -> str:
 
 
 def options_from_form(form: dict[str, list[Any]]) -> dict[str, Any]:
-    """What was chosen, as names and quantities; what was left open is absent.
+    """Return what was chosen, as names and quantities; what was left open is absent.
 
     Raises:
         InvalidRequest: a quantity or choice is none; says what would be one.
@@ -273,6 +301,10 @@ def options_from_form(form: dict[str, list[Any]]) -> dict[str, Any]:
         value = str((form.get(field) or [""])[0]).strip()
         if value:
             chosen[field] = value
+    for field in _NAMED:
+        named = str((form.get(f"{field}_named") or [""])[0]).strip()
+        if named:
+            chosen[field] = named
     for field, check in _CHECKS.items():
         if field in chosen:
             check(chosen[field])

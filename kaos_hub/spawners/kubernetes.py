@@ -122,12 +122,12 @@ class KaosKubeSpawner(KaosSpawnerMixin, KubeSpawner):
                 return str(await KubeSpawner.start(self))
             except BaseException:
                 if self._pod is None:
-                    # Made, perhaps, but never seen; nobody would know of it.
+                    # Made, perhaps, but never seen; no part of the hub would know of it.
                     await self._delete_unseen()
                 raise
 
     async def look(self) -> Ending | None:
-        """How the pod ended, or None while it runs or is about to.
+        """Return how the pod ended, or None while it runs or is about to.
 
         Raises:
             EngineUnavailable: the cluster does not answer.
@@ -152,7 +152,7 @@ class KaosKubeSpawner(KaosSpawnerMixin, KubeSpawner):
         with words.explained():
             await self._watch()
             if not await self._delete(now):
-                # Its node does not confirm. Have the cluster forget it, or nobody could go on.
+                # Its node does not confirm. Have the cluster forget it, or the stop would not end.
                 await self._delete(True)
 
     async def _delete(self, now: bool) -> bool:
@@ -187,9 +187,9 @@ class KaosKubeSpawner(KaosSpawnerMixin, KubeSpawner):
         await super().stop(now)
 
     async def get_url(self) -> str:
-        """Where the server answers, even if an earlier Hub died before it knew."""
+        """Return the server's URL, even if an earlier Hub died before it knew the address."""
         if not self.address and self.workload:
-            # Not for long: nobody can stop a server for as long as a restarted Hub checks it.
+            # Not for long: a server cannot be stopped while a restarted Hub checks it.
             self._until = time.monotonic() + self.answer_patience
             # Whatever went wrong: JupyterHub finds nothing at the URL it has, and ends the server.
             with contextlib.suppress(KaosError), words.explained():
@@ -258,7 +258,7 @@ class KaosKubeSpawner(KaosSpawnerMixin, KubeSpawner):
         return claim
 
     def get_env(self) -> dict[str, Any]:
-        """What all notebooks get, and a home: the image's user may have none."""
+        """Return the variables of all notebooks, and a home: the image's user may have none."""
         env = super().get_env()
         env["HOME"] = env.get("KAOS_HOME", "/home/kaos")
         admitted = self.spec.environment if self.spec else {}
@@ -283,7 +283,7 @@ class KaosKubeSpawner(KaosSpawnerMixin, KubeSpawner):
         return bool(await super()._make_create_pod_request(pod, request_timeout))
 
     async def _is_there(self) -> bool:
-        """Whether the cluster knows of the pod, asked directly. What is watched may lag behind."""
+        """Ask the cluster whether it knows of the pod. What is watched may lag behind."""
         found = await self.api.list_namespaced_pod(
             self.namespace,
             field_selector=f"metadata.name={self.workload}",

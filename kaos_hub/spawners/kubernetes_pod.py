@@ -1,4 +1,4 @@
-"""What is admitted, as a part of a pod.
+"""The admitted notebook, as a part of a pod.
 
 KubeSpawner makes the pod, with what the admin configured. Here the admitted is put into it, after
 KubeSpawner has filled in its templates: a path of a user's may have braces in it.
@@ -85,7 +85,7 @@ class _Volumes:
 
 @dataclass(frozen=True)
 class Provisions:
-    """Where a pod gets from what it does not find mounted.
+    """The sources of what a pod does not find mounted.
 
     Args:
         runtime_image: the image that holds the runtime.
@@ -112,8 +112,8 @@ class Provisions:
         if pod.spec.enable_service_links is None:
             pod.spec.enable_service_links = False
         if pod.spec.share_process_namespace is None:
-            # As process 1 a server that is just starting would be deaf to a request to end, and
-            # nobody would collect what its kernels and terminals leave behind.
+            # As process 1 a server that is just starting would be deaf to a request to end, and no
+            # process would reap what its kernels and terminals leave behind.
             pod.spec.share_process_namespace = True
         _place(pod, spec)
         self._fill(container, spec)
@@ -157,8 +157,8 @@ class Provisions:
     def _see(self, seen: _Volumes, mount: Mount, spec: NotebookSpec) -> None:
         path = mount.source.strip("/")
         if mount.volume:
-            # Said of the whole volume where nobody may write, the node leaves its files' groups and
-            # modes alone, of which a shared volume has very many.
+            # Where no mount of a volume may be written to, the whole volume is read-only. The node
+            # then leaves its files' groups and modes alone, of which a shared volume has very many.
             claim = [m for m in spec.mounts if m.volume == mount.volume]
             source = {"claimName": mount.volume, "readOnly": all(m.read_only for m in claim)}
             index = list(dict.fromkeys(m.volume for m in spec.mounts if m.volume))
@@ -176,7 +176,7 @@ class Provisions:
             name = seen.add(f"kaos-host-{len(seen.volumes)}", {"hostPath": source})
             seen.see(name, mount.target, read_only=mount.read_only)
         else:
-            # A folder of the node: nobody but the cluster's admin has a say in those.
+            # A folder of the node: only the cluster's admin has a say in those.
             raise Unsupported(f"{mount.target} is neither on a claim nor in a bundle.")
 
     def _fetch(self, seen: _Volumes, spec: NotebookSpec, like: V1Container) -> dict[str, Any]:
@@ -234,7 +234,7 @@ class Provisions:
 
 
 def _place(pod: V1Pod, spec: NotebookSpec) -> None:
-    """Where it may run: what the pool says, and what the admin adds."""
+    """Set where the pod may run: what the pool says, and what the admin adds."""
     pool = spec.pool
     if pool is None:
         return

@@ -1,7 +1,7 @@
-"""What the cluster tells of pods and their events, kept by KubeSpawner, and bells that ring then.
+"""Pods and their events as the cluster tells of them, with bells that ring at each change.
 
-KubeSpawner's reflectors hold a copy of what there is; whoever waits for a change has to look again
-and again. These ring a bell for each pod about which something new was told.
+KubeSpawner's reflectors hold a copy of what there is; a caller that waits for a change has to look
+again and again. These ring a bell for each pod about which something new was told.
 """
 
 import asyncio
@@ -14,29 +14,29 @@ from traitlets import Instance, validate
 
 
 class Bells:
-    """One for each pod somebody waits for."""
+    """Bells, one for each pod that a caller waits for."""
 
     def __init__(self) -> None:
         self._hung: dict[str, asyncio.Event] = {}
 
     def of(self, pod: str) -> asyncio.Event:
-        """The bell of a pod. It rings once; ask for it before you look, then wait for it."""
+        """Return the bell of a pod. It rings once; ask for it before you look, then wait for it."""
         return self._hung.setdefault(pod, asyncio.Event())
 
     def ring(self, pod: str) -> None:
-        """Something was told about that pod."""
+        """Ring the bell of a pod about which something was told."""
         bell = self._hung.pop(pod, None)
         if bell is not None:
             bell.set()
 
     def ring_all(self) -> None:
-        """Everything was told anew."""
+        """Ring all bells: everything was told anew."""
         for pod in list(self._hung):
             self.ring(pod)
 
 
 class _Noticed(dict[str, Any]):
-    """What a reflector keeps, and somebody who is told of each change."""
+    """The resources that a reflector keeps; ``notice`` is called with each that changes."""
 
     def __init__(self, content: dict[str, Any], notice: Callable[[Any], None]) -> None:
         super().__init__(content)
@@ -69,7 +69,7 @@ class _Ringing(ResourceReflector):
 
     @property
     def broken(self) -> bool:
-        """Whether it gave up. KubeSpawner would go on believing what it told last."""
+        """True once it gave up. KubeSpawner would go on believing what it told last."""
         if not self.first_load_future.done():
             return False  # it is just being started
         return self.watch_task is None or self.watch_task.done()
@@ -80,7 +80,7 @@ class Pods(_Ringing, PodReflector):
 
 
 class Events(_Ringing, EventReflector):
-    """What happened to pods."""
+    """The events of pods."""
 
     def pod_of(self, resource: dict[str, Any]) -> str:
         """The name of the pod that it happened to."""
@@ -92,14 +92,14 @@ class Events(_Ringing, EventReflector):
         return sorted(self.resources.values(), key=when)
 
     def of(self, pod: dict[str, Any]) -> list[dict[str, Any]]:
-        """What happened to a pod, the oldest first."""
+        """Return the events of a pod, the oldest first."""
         uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
         told = (e for e in list(self.resources.values()) if self.pod_of(e) == name)
         return sorted((e for e in told if e["involvedObject"].get("uid", uid) == uid), key=when)
 
 
 def when(event: dict[str, Any]) -> str:
-    """When something happened (last), as text that sorts."""
+    """Return the (last) time of an event, as text that sorts."""
     series = event.get("series") or {}
     for time in (
         event.get("lastTimestamp"),

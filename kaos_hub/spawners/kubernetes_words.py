@@ -1,4 +1,4 @@
-"""What a pod's status and events mean, in the words of somebody who wants a notebook."""
+"""The meaning of a pod's status and events, in the words of a user who wants a notebook."""
 
 import contextlib
 import json
@@ -50,16 +50,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a pod does not get on."""
+    """A reason why a pod does not get on."""
 
     kind: Kind
     error: KaosError
-    """What to tell the user once nobody waits any longer."""
+    """The error that the user is told once the start is given up."""
 
 
 @dataclass(frozen=True)
 class Sight:
-    """How far a pod has come on its way to be a notebook."""
+    """The progress of a pod on its way to be a notebook."""
 
     message: str
     progress: int
@@ -68,7 +68,7 @@ class Sight:
 
 
 def sight(pod: Told | None, events: list[Told]) -> Sight:
-    """How a pod that is being started looks now.
+    """Return how far a pod that is being started has come.
 
     Args:
         pod: as the cluster tells it; None if it is gone.
@@ -185,7 +185,7 @@ _BUSY = {
 
 
 def _events_tell(events: list[Told]) -> Sight:
-    """What a node is doing shows in nothing but events."""
+    """Return what a node is doing, which only events show."""
     pulling = None
     trouble = None
     for event in events:
@@ -250,7 +250,7 @@ def _no_image(pod: Told, seen: Told, reason: str, said: str, events: list[Told])
 
 
 def ending(pod: Told) -> Ending | None:
-    """How a pod ended, or None while it has not."""
+    """Return how a pod ended, or None while it has not."""
     status, code = pod["status"], 1
     due = pod["metadata"].get("deletionTimestamp")
     if due and (datetime.now(UTC) - datetime.fromisoformat(due)).total_seconds() > _UNCONFIRMED:
@@ -267,7 +267,7 @@ def ending(pod: Told) -> Ending | None:
 
 
 def over(pod: Told) -> bool:
-    """Whether a pod that is being deleted runs nothing any more."""
+    """Return whether a pod is being deleted and runs nothing any more."""
     status = pod["status"]
     seen = [*(status.get("initContainerStatuses") or []), *_own(status)]
     return "deletionTimestamp" in pod["metadata"] and not any("running" in s["state"] for s in seen)
@@ -316,7 +316,7 @@ def _failed(pod: Told, ended: Ending) -> KaosError:
 
 
 def refusal(status: int, said: str) -> KaosError:
-    """Why the cluster did not take the pod or claim.
+    """Return the error that says why the cluster did not take the pod or claim.
 
     Args:
         status: of HTTP.

@@ -1,5 +1,6 @@
 """Notebooks as processes of this machine: for one person, on one's own computer."""
 
+import asyncio
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,9 @@ from kaos_hub.datadir import DataDir
 from kaos_hub.engines import sandbox
 from kaos_hub.engines.base import Phase
 from kaos_hub.engines.process import Processes
+from kaos_hub.engines.scratch import Scratch
 from kaos_hub.errors import Forbidden
+from kaos_hub.inside.certified import DIRECTORY
 from kaos_hub.models import Mount, NotebookSpec
 from kaos_hub.spawners.homes import make_home
 from kaos_hub.spawners.mixin import Ending, KaosSpawnerMixin
@@ -36,6 +39,7 @@ _NETWORK = (
     "https_proxy",
     "no_proxy",
 )
+_TLS = "tls"
 
 
 class KaosLocalSpawner(KaosSpawnerMixin):
@@ -75,11 +79,13 @@ class KaosLocalSpawner(KaosSpawnerMixin):
         self._refuse_others()
         make_home(spec)
         self.port = random_port()
-        self.address = f"http://127.0.0.1:{self.port}"
+        self.address = f"{self.scheme}://127.0.0.1:{self.port}"
         self.remember()
+        if self.internal_ssl:
+            spec = self._with_certificates(spec)
         # Isolated, or a file in the user's folder could take the place of one of our modules.
         argv = [sys.executable, "-I", "-m", "kaos_hub.inside.start", *self.get_args()]
-        wrapped = sandbox.available()
+        wrapped = await asyncio.to_thread(sandbox.available)
         env = self.get_env() | {"HOME": sandbox.HOME if wrapped else str(Path.home())}
         if wrapped:
             argv = _sandboxed(argv, spec, DataDir(self.data_dir))
@@ -87,6 +93,17 @@ class KaosLocalSpawner(KaosSpawnerMixin):
             env = {name: _host_path(value, spec.mounts) for name, value in env.items()}
         await self._processes.submit(self.workload, argv, env, wrapped=wrapped)
         return self.address
+
+    def _with_certificates(self, spec: NotebookSpec) -> NotebookSpec:
+        """The same, with a folder that has the server's certificate.
+
+        Raises:
+            EngineUnavailable: it cannot be written.
+        """
+        files = self.certificate_files("127.0.0.1")
+        folder = Scratch(DataDir(self.data_dir).scratch).keep(self.workload, _TLS, files)
+        mount = Mount(source=str(folder), target=DIRECTORY)
+        return spec.model_copy(update={"mounts": [*spec.mounts, mount]})
 
     def _refuse_others(self) -> None:
         me = DataDir(self.data_dir).user
@@ -98,7 +115,7 @@ class KaosLocalSpawner(KaosSpawnerMixin):
             )
 
     async def look(self) -> Ending | None:
-        """How the process ended, or None while it runs."""
+        """Return how the process ended, or None while it runs."""
         seen = self._processes.observe(self.workload)
         if seen.phase in (Phase.PENDING, Phase.RUNNING):
             return None
@@ -119,7 +136,7 @@ def _sandboxed(argv: Sequence[str], spec: NotebookSpec, data: DataDir) -> list[s
 
 
 def _host_path(value: str, mounts: Sequence[Mount]) -> str:
-    """Where on the host a path lies that only a sandbox would show at its promised place."""
+    """Return the host's path of what only a sandbox would show at its promised place."""
     for mount in sorted(mounts, key=lambda m: len(m.target), reverse=True):
         if value == mount.target or value.startswith(f"{mount.target}/"):
             return mount.source + value.removeprefix(mount.target)

@@ -1,4 +1,4 @@
-"""What all kaos spawners share: admission, choices, state, progress and release.
+"""The parts that all kaos spawners share: admission, choices, state, progress and release.
 
 A spawner for another engine fills in three steps, :meth:`KaosSpawnerMixin.launch`,
 :meth:`~KaosSpawnerMixin.look` and :meth:`~KaosSpawnerMixin.halt`, and overrides nothing else.
@@ -6,16 +6,15 @@ A spawner for another engine fills in three steps, :meth:`KaosSpawnerMixin.launc
 
 import asyncio
 import contextlib
-import html
-import re
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
+from urllib.parse import urlsplit
 
-from jupyterhub.spawner import Spawner, SpawnException
+from jupyterhub.spawner import Spawner
 from jupyterhub.utils import maybe_future, url_path_join
 from sqlalchemy.orm import object_session
 from tornado import web
@@ -24,61 +23,34 @@ from traitlets import Float, Unicode, default
 
 from kaos_hub.addresses import SERVICES
 from kaos_hub.errors import EngineUnavailable, KaosError, NotBuilt, Unavailable
+from kaos_hub.inside import variables
 from kaos_hub.models import (
     DEFAULT_SERVER,
     NotebookSpec,
     ReleaseRequest,
     Resources,
 )
-from kaos_hub.spawners.admission import Admission
+from kaos_hub.spawners.admission import Admission, FormOptions
+from kaos_hub.spawners.certified import CHANGED, Certified
 from kaos_hub.spawners.choices import request_of
 from kaos_hub.spawners.form import options_from_form, render_form
+from kaos_hub.spawners.identities import user_identity
+from kaos_hub.spawners.leftovers import take_back, take_back_later
+from kaos_hub.spawners.refusals import IN_A_LINE, Refused
 
 _LOOK_AGAIN = 0.2
 """Seconds between two looks whether what was started still runs."""
 
 
-class Refused(SpawnException):
-    """A start that was refused or went wrong in a way that the user should read about.
-
-    JupyterHub shows the message of a SpawnException to REST callers only; its progress stream and
-    its page read the two attributes set here.
-    """
-
-    def __init__(self, error: KaosError) -> None:
-        page = str(error.details.get("page") or "")
-        text = error.message if page in error.message else f"{error.message} {page}"
-        # What is not built yet goes on at that page: browsers follow, with scripts or without.
-        follow = bool(page) and isinstance(error, NotBuilt)
-        markup = _linked(text, page, follow)
-        super().__init__(text, reason=error.code, message_html=markup, status_code=error.status)
-        self.jupyterhub_message = text
-        self.jupyterhub_html_message = markup
-        if follow:
-            self.headers = {"Refresh": f"0; url={page}"}
-
-
-def _linked(text: str, page: str, follow: bool) -> str:
-    """The text as HTML, in which the address of a page of this Hub is a link.
-
-    Our templates look for ``data-follow`` and send people on.
-    """
-    markup, path = html.escape(text), html.escape(page)
-    if not page:
-        return markup
-    link = rf'<a{" data-follow" if follow else ""} href="{path}">\g<0></a>'
-    return re.sub(rf"\S*{re.escape(path)}", link, markup, count=1)
-
-
 @dataclass(frozen=True)
 class Ending:
-    """How a server ended."""
+    """The exit code of a server that ended, and the reason for its end."""
 
     exit_code: int = 0
     reason: str = ""
 
 
-class KaosSpawnerMixin(Spawner):
+class KaosSpawnerMixin(Certified, Spawner):
     """Starts what the service admits, as the service says, and tells it when that is gone."""
 
     admission_url = Unicode(config=True, help="Root of the service's private admission listener.")
@@ -100,6 +72,7 @@ class KaosSpawnerMixin(Spawner):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.log.addFilter(IN_A_LINE)
         self.spec: NotebookSpec | None = None
         self._forget()
 
@@ -107,6 +80,7 @@ class KaosSpawnerMixin(Spawner):
         self.workload = ""
         self.address = ""
         self._asked = False
+        self._identity = ""
         self._halted = False
         self._ending: Ending | None = None
         self._launching: asyncio.Task[str] | None = None
@@ -119,8 +93,8 @@ class KaosSpawnerMixin(Spawner):
     async def launch(self, spec: NotebookSpec) -> str:
         """Start the server and return its URL. Called by :meth:`start`; no need to call super().
 
-        Not cancelled with the start: whoever stops the server waits until this is done. If the
-        address is known beforehand, set ``self.address`` and :meth:`remember` it: the Hub may die.
+        Not cancelled with the start: a stop of the server waits until this is done. If the address
+        is known beforehand, set ``self.address`` and :meth:`remember` it: the Hub may die.
 
         Raises:
             KaosError: it could not be started; the user reads why.
@@ -128,7 +102,9 @@ class KaosSpawnerMixin(Spawner):
 
     @abstractmethod
     async def look(self) -> Ending | None:
-        """How ``self.workload`` ended, or None while it runs. Called by :meth:`poll`; be quick.
+        """Return how ``self.workload`` ended, or None while it runs.
+
+        Called by :meth:`poll`; be quick.
 
         Raises:
             EngineUnavailable: the engine does not answer.
@@ -164,7 +140,7 @@ class KaosSpawnerMixin(Spawner):
         except KaosError as e:
             raise Refused(e) from None
         except asyncio.CancelledError:
-            # Somebody wants it to stop. Nothing is cleaned up here: JupyterHub waits one second for
+            # The start was cancelled. Nothing is cleaned up here: JupyterHub waits one second for
             # us, then calls stop(), and takes a server for ready that is neither.
             self._halted = True
             raise
@@ -175,11 +151,13 @@ class KaosSpawnerMixin(Spawner):
         self.tell("Asking for admission", 10)
         request = request_of(self)
         # From now on the service may hold something for us, even if its answer never comes.
-        self._asked = True
+        self._asked, self._identity = True, request.identity
         try:
             return await self._admission.start(request)
         except KaosError as e:
             self._asked = isinstance(e, Unavailable)
+            if not isinstance(e, Unavailable | NotBuilt):
+                take_back_later(self, self._options)
             raise
 
     async def _wait_until_it_answers(self) -> None:
@@ -197,7 +175,9 @@ class KaosSpawnerMixin(Spawner):
         try:
             while True:
                 with contextlib.suppress(OSError, HTTPClientError):
-                    await client.fetch(url, raise_error=False, request_timeout=5)
+                    await client.fetch(
+                        url, raise_error=False, request_timeout=5, ssl_options=self.context
+                    )
                     return
                 now = time.monotonic()
                 if now - looked > _LOOK_AGAIN:
@@ -209,7 +189,7 @@ class KaosSpawnerMixin(Spawner):
                     )
                 if now > until:
                     raise KaosError("The notebook does not answer. Its log may say why.")
-                # Nobody minds two more per cent; and where many start at once, each takes longer.
+                # Two more per cent do not matter; and where many start at once, each takes longer.
                 await asyncio.sleep(min(max(0.02, 0.02 * (now - began)), 0.5))
         finally:
             client.close()
@@ -230,7 +210,13 @@ class KaosSpawnerMixin(Spawner):
         if not self.workload:
             return None if self._start_pending else 0
         try:
-            self._ending = await self.look()
+            found = await self.look()
+            if found is None and not self.speaks_as(self.address):
+                self.log.warning("%s is ended: %s", self._log_name, CHANGED)
+                await self.halt(now=False)
+                self._ending = Ending(0, CHANGED)
+            elif self._ending is None or self._ending.reason != CHANGED:
+                self._ending = found
         except EngineUnavailable as e:
             # Not to know is no reason to bury a running notebook.
             self.log.warning("Cannot tell how %s is: %s", self._log_name, e)
@@ -238,8 +224,13 @@ class KaosSpawnerMixin(Spawner):
         return None if self._ending is None else self._ending.exit_code
 
     async def get_url(self) -> str:
-        """Where the server answers, also after a restart of the Hub."""
-        return self.address or await maybe_future(super().get_url())
+        """Return the server's URL, also after a restart of the Hub."""
+        return self._whole(self.address or await maybe_future(super().get_url()))
+
+    def _whole(self, address: str) -> str:
+        """The server's URL as JupyterHub keeps it, with its path: it warns of any other."""
+        path = self.server.base_url if self.server is not None else ""
+        return address if urlsplit(address).path.strip("/") else address.rstrip("/") + path
 
     async def run_post_stop_hook(self) -> None:
         """Run the admin's hook, then tell the service that the server is gone.
@@ -252,6 +243,7 @@ class KaosSpawnerMixin(Spawner):
         ending = self._ending or Ending()
         request = ReleaseRequest(
             user=self.user.name,
+            identity=self._identity or user_identity(self.user.orm_user),
             server=self.name,
             workload=self.workload,
             exit_code=None if self._halted else ending.exit_code,
@@ -265,7 +257,7 @@ class KaosSpawnerMixin(Spawner):
             self.log.warning("Cannot report the end of %s: %s", self._log_name, e)
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """What :meth:`tell` told, from the beginning, for as long as somebody listens."""
+        """Yield what :meth:`tell` told, from the beginning, for as long as the caller listens."""
         seen = 0
         while True:
             news = self._news
@@ -288,7 +280,7 @@ class KaosSpawnerMixin(Spawner):
     # --- state -----------------------------------------------------------------------------------
 
     def get_state(self) -> dict[str, Any]:
-        """What a restarted Hub needs to find the server again."""
+        """Return what a restarted Hub needs to find the server again."""
         state = dict(super().get_state())
         if self.workload:
             state |= {"workload": self.workload, "address": self.address}
@@ -317,10 +309,11 @@ class KaosSpawnerMixin(Spawner):
 
     @property
     def _admission(self) -> Admission:
-        return Admission(self.admission_url, self.admission_secret, self.admission_patience)
+        patience, context = self.admission_patience, self.context
+        return Admission(self.admission_url, self.admission_secret, patience, context)
 
     def _clamp(self, resources: Resources) -> None:
-        """What was admitted bounds the server, unless the admin's own limits are tighter."""
+        """Limit the server to what was admitted, unless the admin's own limits are tighter."""
         self.set_trait("cpu_limit", _least(self.cpu_limit, resources.cpu))
         self.set_trait("mem_limit", _least(self.mem_limit, resources.memory))
 
@@ -328,10 +321,13 @@ class KaosSpawnerMixin(Spawner):
 
     def get_env(self) -> dict[str, str]:
         """JupyterHub's variables and those that the service says."""
-        env = dict(super().get_env())
+        env = {**super().get_env(), **self.certificate_variables()}
         env["KAOS_URL"] = self.service_url
         env["KAOS_NOTEBOOK"] = self.name or DEFAULT_SERVER
-        return env | (self.spec.environment if self.spec else {})
+        said = self.spec.environment if self.spec else {}
+        # What the user sets is for kernels and terminals, and must not meet the server.
+        theirs = {name: value for name, value in said.items() if not name.startswith("KAOS_")}
+        return variables.apart({**env, **{n: said[n] for n in said if n not in theirs}}, theirs)
 
     @default("server_token_scopes")
     def _token_may_use_the_services(self) -> list[str]:
@@ -348,9 +344,7 @@ class KaosSpawnerMixin(Spawner):
     async def _render_form(self, _spawner: Spawner) -> str:
         name = self.name or DEFAULT_SERVER
         try:
-            # The Hub keeps moments without their zone, which is UTC.
-            since = self.user.created.replace(tzinfo=UTC)
-            options = await self._admission.options(self.user.name, self.name, since)
+            options = await self._options()
         except KaosError as e:
             return render_form(None, name, problem=e.message)
         prefix = str(self.hub.base_url).removesuffix("hub/")
@@ -358,7 +352,23 @@ class KaosSpawnerMixin(Spawner):
         # Only where the request for our own page is still open do we know that it is ours.
         if self.handler is None or self.handler._finished:
             return render_form(options.model_copy(update={"notebook": None}), "", prefix=prefix)
+        if options.notebook is None:
+            # The Hub has made a server of it already: a form that is only looked at leaves none.
+            take_back(self)
         return render_form(options, name, prefix=prefix)
+
+    async def _options(self) -> FormOptions:
+        # The Hub keeps moments without their zone, which is UTC.
+        since = self.user.created.replace(tzinfo=UTC)
+        identity = user_identity(self.user.orm_user)
+        return await self._admission.options(self.user.name, identity, self.name, since)
+
+    async def delete_forever(self) -> None:
+        """Tell the service that the Hub forgets the server for good."""
+        await maybe_future(super().delete_forever())
+        if self.name and not getattr(self.user, "kaos_leaving", False):
+            identity = user_identity(self.user.orm_user)
+            await self._admission.removed(self.user.name, identity, self.name)
 
     @default("options_from_form")
     def _choices_from_form(self) -> Callable[[dict[str, list[Any]]], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Where bytes rest. A store is one module and one entry point of the group ``kaos_hub.stores``."""
+"""Stores of bytes. Each is one module and one entry point of the group ``kaos_hub.stores``."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""The contract of a store: where the bytes of bundles rest, addressed by their digest."""
+"""The contract of a store, which keeps the bytes of bundles, addressed by their digest."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
@@ -29,12 +29,13 @@ class Upload(Protocol):
 
 
 class Store(ABC):
-    """Where bytes rest. Knows digests, not owners: who may read what is decided above."""
+    """A place for bytes. It knows digests, not owners: its callers decide who may read what."""
 
     name: ClassVar[str]
     private: ClassVar[bool] = False
-    """Whether it takes a secret to read, which only the service has: then workloads and those who
-    lay trees out for them fetch from the service."""
+    """True if reading takes a secret that only the service has.
+
+    Then workloads, and processes that lay trees out for them, fetch from the service."""
 
     @classmethod
     @abstractmethod
@@ -49,7 +50,7 @@ class Store(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """How another process opens this store: ``file:///srv/kaos/store``. Holds no secret."""
+        """The URL by which processes open this store: ``file:///srv/kaos/store``. Has no secret."""
 
     @abstractmethod
     async def probe(self) -> None:
@@ -94,8 +95,8 @@ class Store(ABC):
 
     @abstractmethod
     def local_path(self, digest: str) -> Path | None:
-        """Where the object lies as a file that may be hard-linked, if this store has such."""
+        """Return the object's file, which may be hard-linked; None if the store has no files."""
 
     @abstractmethod
     async def check(self, digest: str) -> bool:
-        """Whether the object is there and its bytes are what the digest says (fsck)."""
+        """Return whether the object is there and its bytes are what the digest says (fsck)."""

@@ -207,7 +207,7 @@ class _Incoming:
         with self._lock, self._discarding():
             self._take(data)
             self._verify()
-            if _size(self._path) == self._size:  # somebody brought it before
+            if _size(self._path) == self._size:  # it was brought before
                 self._discard()
                 return
             self._append(data)

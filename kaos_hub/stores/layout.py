@@ -1,7 +1,7 @@
 """``python -m kaos_hub.stores.layout DIGEST STORE_URL TARGET [--link]``
 
-Lays a tree out of a store, as a process of its own: engines run it detached, so it survives whoever
-asked. It may be killed at any moment and simply be run again.
+Lays a tree out of a store, as a process of its own: engines run it detached, so it survives the
+process that started it. It may be killed at any moment and simply be run again.
 
 Progress goes to standard output, a line ``40% 12,345,678 of 30,000,000 bytes`` at every per cent.
 Ends with 0, or with 1 and one line on standard error.

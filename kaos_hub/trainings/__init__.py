@@ -15,6 +15,7 @@ from kaos_hub.models import (
     TrainingState,
     TrialState,
 )
+from kaos_hub.quantities import plural
 from kaos_hub.tables import NotebookRow, TrainingEventRow, TrainingRow, TrialRow
 from kaos_hub.trainings.archives import PARTS
 from kaos_hub.trainings.base import Tools
@@ -39,8 +40,10 @@ __all__ = ["PARTS", "Settings", "Tools", "Trainings"]
 
 
 class Trainings(Looking, Naming, Working):
-    """What may be asked about trainings. ``owner`` is ``user:ada`` or ``group:vision``, ``user``
-    the name of the user who asks; whether he may is for the caller to know.
+    """The requests that may be made about trainings.
+
+    ``owner`` is ``user:ada`` or ``group:vision``, ``user`` the name of the user who asks. The
+    caller has to know that this user may ask for that owner.
 
     Every method raises :class:`~kaos_hub.errors.NotFound` for what is not the owner's.
     """
@@ -67,9 +70,10 @@ class Trainings(Looking, Naming, Working):
             if not wanted.dry_run:
                 model = await self._add(row, wanted, chosen, params)
                 if model is None:
-                    continue  # somebody else was quicker; look again
+                    continue  # the choice has changed meanwhile; look again
+            inputs = await self._db.run(chosen.shown)
             return TrainingAnswer(
-                training=model, inputs=chosen.shown(), actions=actions, trials=len(params)
+                training=model, inputs=inputs, actions=actions, trials=len(params)
             )
 
     async def _add(
@@ -105,8 +109,8 @@ class Trainings(Looking, Naming, Working):
             session.flush()
             return TrainingAnswer(
                 training=as_model(session, new),
-                inputs=Chosen.of(session, new).shown(),
-                actions=[f"run {new.total:,} trials again, in the same environment"],
+                inputs=Chosen.of(session, new).shown(session),
+                actions=[f"run {plural(new.total, 'trial')} again, in the same environment"],
                 trials=new.total,
             )
 

@@ -16,7 +16,7 @@ from kaos_hub.tables import TrainingRow, TrialRow, VersionRow
 from kaos_hub.trainings.records import find_trial
 
 PARTS = ("code", "data", "params", "model")
-"""What an archive of a training may hold: a folder each."""
+"""The parts that an archive of a training may hold: a folder each."""
 
 
 @dataclass

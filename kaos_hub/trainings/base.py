@@ -1,5 +1,6 @@
-"""What all that may be asked about trainings works with."""
+"""The base of all requests about trainings, and the services that they work with."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,9 +14,11 @@ from kaos_hub.environments import Environments
 from kaos_hub.jobs import Jobs
 from kaos_hub.ledger import Ledger
 from kaos_hub.logs import LogStore
+from kaos_hub.membership import Membership
 from kaos_hub.tables import TrainingRow
 from kaos_hub.trainings.driver import Driver
 from kaos_hub.trainings.ingests import Ingests
+from kaos_hub.trainings.leavers import Leavers
 from kaos_hub.trainings.preparing import Preparing
 from kaos_hub.trainings.records import find
 from kaos_hub.trainings.requests import Requests
@@ -27,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Tools:
-    """What trainings work with."""
+    """The services that trainings work with."""
 
     db: Database
     engine: Engine
@@ -37,7 +40,9 @@ class Tools:
     ledger: Ledger
     logs: LogStore
     store_url: str
-    """Where bundles' bytes rest, for jobs that lay them out."""
+    """The URL from which jobs that lay out bundles fetch their bytes."""
+    membership: Membership | None = None
+    """Knows the groups of users; without it there are none."""
 
 
 class Base:
@@ -60,16 +65,23 @@ class Base:
             tools.db, self._bell, tools.jobs, tools.engine, tools.environments, tools.store_url,
             settings,
         )  # fmt: skip
+        self._leavers = Leavers(tools.db, tools.membership, settings.leaver_grace)
         self._driver = Driver(
-            tools.db, self._bell, tools.jobs, tools.engine, tools.logs, preparing, settings
-        )
+            tools.db, self._bell, tools.jobs, tools.engine, tools.logs, preparing, settings,
+            self._leavers,
+        )  # fmt: skip
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take up what was going on."""
         await self._driver.start()
+        self._sweeping = asyncio.create_task(self._leavers.run(self._driver.wake), name="leavers")
 
     async def close(self) -> None:
         """Stop driving. What runs in the engine goes on."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.wait({self._sweeping})
         await self._driver.close()
 
     async def _with(
@@ -78,6 +90,6 @@ class Base:
         """Run a function in a transaction, with the owner's training of that id.
 
         Raises:
-            NotFound: there is none, or it is somebody else's.
+            NotFound: there is none, or it is another owner's.
         """
         return await self._db.run(lambda session: look(session, find(session, owner, training)))

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.bell import Bell
 from kaos_hub.database import Database
+from kaos_hub.endings import TRIES, unforeseen
 from kaos_hub.engines.base import Engine
 from kaos_hub.errors import KaosError, Unavailable
 from kaos_hub.jobs import Jobs
@@ -25,6 +26,7 @@ from kaos_hub.logs import LogStore
 from kaos_hub.models import JobKind, JobState, Resources, TrainingState, TrialState
 from kaos_hub.tables import ACTIVE_JOBS, JobRow, TrainingRow, TrialRow, VersionRow
 from kaos_hub.trainings import workers
+from kaos_hub.trainings.leavers import Leavers
 from kaos_hub.trainings.preparing import Preparing
 from kaos_hub.trainings.records import (
     GOING,
@@ -56,6 +58,7 @@ class Driver:
     Args:
         db, bell, jobs, engine, logs, preparing: what it works with.
         settings: how trainings run here.
+        leavers: knows whose trainings must not go on.
     """
 
     def __init__(
@@ -67,7 +70,9 @@ class Driver:
         logs: LogStore,
         preparing: Preparing,
         settings: Settings,
+        leavers: Leavers,
     ) -> None:
+        self._leavers = leavers
         self._db, self._bell, self._jobs, self._engine = db, bell, jobs, engine
         self._logs, self._preparing, self._settings = logs, preparing, settings
         self._drivers: dict[str, asyncio.Task[None]] = {}
@@ -79,7 +84,7 @@ class Driver:
     # --- life ---
 
     async def start(self) -> None:
-        """Drive every training that has not ended, and end workers that nobody needs any more."""
+        """Drive every training that has not ended, and end workers of all others."""
 
         def unfinished(session: Session) -> tuple[list[str], list[str]]:
             going = session.scalars(select(TrainingRow.id).where(TrainingRow.state.in_(GOING)))
@@ -103,7 +108,7 @@ class Driver:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def wake(self, training: str) -> None:
-        """What is wanted changed: begin to drive, from the beginning."""
+        """Drive a training from the beginning, since what is wanted of it changed."""
         running = self._drivers.get(training)
         if running is not None:
             running.cancel()
@@ -130,7 +135,7 @@ class Driver:
                 self._unwanted.pop(training, None)
 
     async def _keep_driving(self, training: str) -> None:
-        pause = 1.0
+        pause, failures = 1.0, 0
         while True:
             try:
                 await self._drive(training)
@@ -144,9 +149,14 @@ class Driver:
                 await self._failed(training, e.message)
                 await self._hang_up(training)
                 return
-            except Exception:
+            except Exception as e:
                 # one broken training must not stop the others, nor be forgotten
-                log.exception("training %s: driving failed, trying again", training)
+                log.exception("training %s: driving failed", training)
+                failures += 1
+                if failures >= TRIES:
+                    await self._failed(training, unforeseen(e))
+                    await self._hang_up(training)
+                    return
             await asyncio.sleep(pause)
             pause = min(pause * 2, 30)
 
@@ -155,6 +165,10 @@ class Driver:
         row = await self._row(training)
         if row is None:
             return
+        going = not row.kill_reason and not TrainingState(row.state).ended
+        if going and (reason := await self._leavers.reason(row)):
+            await self._leavers.end(training, reason)
+            row = await self._row(training) or row
         if row.kill_reason:
             await self._preparing.stop(row)
         elif not TrainingState(row.state).ended and not await self._preparing.prepare(row):
@@ -208,7 +222,7 @@ class Driver:
     def _settle(
         self, session: Session, row: TrainingRow, live: Sequence[int]
     ) -> tuple[Situation, Sequence[int]]:
-        """How it stands, and which of the trials that are followed have ended."""
+        """Settle a training. Return its situation, and which of the followed trials have ended."""
         state = row.state
         situation = settle(session, row, self._logs.size)
         at, told = self._told.get(row.id, (0.0, None))
@@ -236,6 +250,9 @@ class Driver:
             return row, source, session.get_one(VersionRow, row.data_id)
 
         row, source, data = await self._db.run(look)
+        if reason := await self._leavers.reason(row):
+            await self._leavers.end(training, reason)
+            return
         job_id = await self._jobs.ensure(
             JobKind.TRAIN,
             row.owner,
@@ -299,7 +316,7 @@ class Driver:
             await self._jobs.cancel(job_id)
 
     async def _waits(self, training: str, why: str) -> None:
-        """What cannot be done now stands with the training; its state stays."""
+        """Note with a training why it cannot go on now; its state stays."""
 
         def note(session: Session, row: TrainingRow) -> None:
             state = TrainingState(row.state)
@@ -316,7 +333,7 @@ class Driver:
 
 
 def _ended(session: Session, row: TrainingRow, live: Sequence[int]) -> Sequence[int]:
-    """Whoever follows a trial that has ended need not wait any more, whatever ended it."""
+    """Return which of the followed trials have ended, so that their followers stop waiting."""
     if not live:
         return []
     query = select(TrialRow.number).where(

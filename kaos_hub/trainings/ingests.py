@@ -1,11 +1,11 @@
-"""What jobs of kind INGEST ask and tell."""
+"""The requests and reports of jobs of kind INGEST."""
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from kaos_hub.database import Database
 from kaos_hub.errors import NotFound
-from kaos_hub.ledger import Ledger, stored
+from kaos_hub.ledger import Ledger
 from kaos_hub.models import (
     BundleKind,
     BundleVersion,
@@ -34,13 +34,13 @@ class Ingests:
         self._settings = settings
 
     async def order(self, job_id: str) -> IngestOrder:
-        """What the job is to fetch."""
+        """Return what the job is to fetch."""
 
         def look(session: Session) -> IngestOrder:
             job, manifest = _find(session, job_id)
-            limit, room = self._ledger.limits(job.owner).storage, self._settings.max_size
-            if limit is not None:
-                room = max(0, min(room, limit - stored(session, job.owner)))
+            left, room = self._ledger.room(session, job.owner), self._settings.max_size
+            if left is not None:
+                room = min(room, left)
             return IngestOrder(
                 manifest=manifest.digest,
                 index=_latest(session, manifest),
@@ -67,14 +67,18 @@ class Ingests:
         data = await self._versions.commit(job.owner, author, wanted)
 
         def write(session: Session) -> None:
-            version = _version(session, data)
+            version = _version(session, job.owner, data)
             _remember(session, manifest, end.index, version.id)
-            current = session.get(InputRow, (job.owner, BundleKind.MANIFEST))
-            if current is not None and current.version_id == manifest.id:
+            waiting = select(InputRow).where(
+                InputRow.owner == job.owner,
+                InputRow.kind == BundleKind.MANIFEST,
+                InputRow.version_id == manifest.id,
+            )
+            for current in session.scalars(waiting).all():
                 session.merge(
                     InputRow(
-                        owner=job.owner, kind=BundleKind.DATA, version_id=version.id,
-                        author=current.author, at=now(),
+                        owner=job.owner, source=current.source, kind=BundleKind.DATA,
+                        version_id=version.id, author=current.author, at=now(),
                     )
                 )  # fmt: skip
 
@@ -88,9 +92,9 @@ def _find(session: Session, job_id: str) -> tuple[JobRow, VersionRow]:
     return job, select_version(session, job.owner, BundleKind.MANIFEST, job.key)
 
 
-def _version(session: Session, data: BundleVersion) -> VersionRow:
+def _version(session: Session, owner: str, data: BundleVersion) -> VersionRow:
     query = select(VersionRow).where(
-        VersionRow.owner == data.owner,
+        VersionRow.owner == owner,
         VersionRow.kind == data.kind,
         VersionRow.name == data.name,
         VersionRow.number == data.version,
@@ -99,7 +103,7 @@ def _version(session: Session, data: BundleVersion) -> VersionRow:
 
 
 def _latest(session: Session, manifest: VersionRow) -> str | None:
-    """What was fetched last by this manifest, or else by one of the same name."""
+    """Return the index of what was fetched last by this manifest, or by one of the same name."""
     own = session.get(IngestRow, (manifest.owner, manifest.digest))
     if own is not None:
         return own.index

@@ -1,4 +1,7 @@
-"""What a training is made of: what is given at once, else the owner's current inputs."""
+"""The inputs of a training: what is given at once, else what its source was trained with last.
+
+Current inputs belong to the name of a source, within its owner: another project's never slip in.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +14,7 @@ from kaos_hub.models import BundleKind, Inputs, Shown, TrainingRequest, Training
 from kaos_hub.tables import IngestRow, InputRow, TrainingRow, VersionRow, now
 from kaos_hub.versions import as_model, select_version
 
+DIGEST = "blake3:"
 KINDS = (BundleKind.SOURCE, BundleKind.DATA, BundleKind.MANIFEST, BundleKind.PARAMS)
 
 
@@ -20,13 +24,13 @@ class Chosen:
 
     versions: Mapping[BundleKind, VersionRow]
     given: frozenset[BundleKind] = frozenset()
-    """Which of them were asked for; the others were there already."""
+    """Kinds of those that were asked for; the others were there already."""
     continues: str | None = None
     """The training that waited for what is given."""
 
     @classmethod
     def of(cls, session: Session, row: TrainingRow) -> "Chosen":
-        """What a training is made of."""
+        """Return the versions that a training is made of."""
         ids = {kind: getattr(row, f"{kind.value}_id") for kind in KINDS}
         return cls({k: session.get_one(VersionRow, i) for k, i in ids.items() if i is not None})
 
@@ -42,13 +46,20 @@ class Chosen:
 
     @property
     def manifest(self) -> VersionRow | None:
-        """What the data is (to be) fetched by."""
+        """The manifest by which the data is (to be) fetched."""
         return self.versions.get(BundleKind.MANIFEST)
 
     @property
     def params(self) -> VersionRow | None:
         """The parameters."""
         return self.versions.get(BundleKind.PARAMS)
+
+    @property
+    def reused(self) -> list[str]:
+        """Kinds of what was there before."""
+        data = {BundleKind.DATA, BundleKind.MANIFEST}
+        given = self.given | (data if self.given & data else set())
+        return [kind.value for kind in KINDS if kind in self.versions and kind not in given]
 
     @property
     def ids(self) -> dict[str, int | None]:
@@ -58,31 +69,46 @@ class Chosen:
 
     @property
     def lacks(self) -> list[str]:
-        """What has to be given before anything can run."""
+        """The inputs that have to be given before anything can run."""
         lacking = [] if self.source else ["source"]
         return lacking if self.data or self.manifest else [*lacking, "data"]
 
     def same_as(self, other: "Chosen") -> bool:
-        """Whether it is the same choice, looked up again."""
+        """Return whether it is the same choice, looked up again."""
         return (self.ids, self.continues) == (other.ids, other.continues)
 
-    def shown(self) -> Inputs:
+    def shown(self, session: Session) -> Inputs:
         """As the API shows it."""
-        return Inputs(**{kind.value: as_model(row) for kind, row in self.versions.items()})
+        shown = {kind.value: as_model(row, session) for kind, row in self.versions.items()}
+        return Inputs(**shown)
 
 
-def current(session: Session, owner: str) -> Chosen:
-    """The owner's current inputs."""
+def current(session: Session, owner: str, source: str | None = None) -> Chosen:
+    """The owner's current inputs for a source of that name; without one, for the one used last."""
     query = (
         select(InputRow.kind, VersionRow)
         .join(VersionRow, VersionRow.id == InputRow.version_id)
         .where(InputRow.owner == owner)
+        .where(InputRow.source.in_(("", _name(session, owner, source))))
+        .order_by(InputRow.source.desc())  # what was given before there was a source is the newest
     )
     return Chosen({BundleKind(row[0]): row[1] for row in session.execute(query)})
 
 
+def _name(session: Session, owner: str, source: str | None) -> str:
+    """The name of the source that is meant by a reference, or by none: then the one used last."""
+    if source is None:
+        last = select(InputRow.source).where(
+            InputRow.owner == owner, InputRow.kind == BundleKind.SOURCE
+        )
+        return session.scalar(last.order_by(InputRow.at.desc()).limit(1)) or ""
+    if source.startswith(DIGEST):
+        return select_version(session, owner, BundleKind.SOURCE, source).name
+    return source.partition("@")[0]
+
+
 def choose(session: Session, owner: str, wanted: TrainingRequest) -> Chosen:
-    """What a request means: all that it gives, and what is there already for the rest.
+    """Return the inputs of a request: all that it gives, and what is there already for the rest.
 
     Raises:
         NotFound: a bundle that the owner does not have.
@@ -93,7 +119,8 @@ def choose(session: Session, owner: str, wanted: TrainingRequest) -> Chosen:
     waiting = _waiting(session, owner)
     if waiting is not None and _completes(given, waiting):
         return _continued(session, waiting, given, wanted)
-    chosen = _filled(current(session, owner), given, wanted)
+    source = given.get(BundleKind.SOURCE)
+    chosen = _filled(current(session, owner, source.name if source else None), given, wanted)
     if waiting is not None and not given and chosen.lacks:
         lacking = " and ".join(chosen.lacks)
         raise Conflict(f"Training {waiting.id} waits for {lacking} already; give that.")
@@ -126,7 +153,7 @@ def _waiting(session: Session, owner: str) -> TrainingRow | None:
 
 
 def _completes(given: Mapping[BundleKind, VersionRow], row: TrainingRow) -> bool:
-    """Whether all that is given is what the training lacks."""
+    """Return whether the training lacks all that is given. Parameters alone do not count."""
     data = row.data_id is None and row.manifest_id is None
     lacking = {
         BundleKind.SOURCE: row.source_id is None,
@@ -168,7 +195,9 @@ def _check_expected(chosen: Chosen, expected: Shown | None) -> None:
             continue
         row = chosen.versions.get(BundleKind(name))
         if (row.digest if row else None) != getattr(expected, name):
-            now_is = f"{row.name} v{row.number}, by {row.author}" if row else "none"
+            now_is = "none"
+            if row:
+                now_is = f"{row.name} v{row.number}, by {as_model(row).author}"
             raise Conflict(
                 f"The current {name} is no longer what you were shown; now it is {now_is}."
                 " Look again, and repeat the command.",
@@ -187,20 +216,43 @@ def with_fetched(session: Session, owner: str, chosen: Chosen) -> Chosen:
     return replace(chosen, versions={**chosen.versions, BundleKind.DATA: data})
 
 
-def remember(session: Session, owner: str, user: str, chosen: Chosen) -> None:
-    """Make what was given the owner's current inputs."""
-    for kind in chosen.given:
-        _set(session, owner, user, kind, chosen.versions[kind])
-    if BundleKind.DATA in chosen.given:
-        _set(session, owner, user, BundleKind.MANIFEST, None)
-    if BundleKind.MANIFEST in chosen.given:
-        _set(session, owner, user, BundleKind.DATA, chosen.data)
+def remember(session: Session, row: TrainingRow, chosen: Chosen, wanted: TrainingRequest) -> None:
+    """Make what was given current for the source of that name. What was left out stays so."""
+    name = chosen.source.name if chosen.source else ""
+    remembering = _Memory(session, row.owner, name, row.author)
+    # What waited for a source belongs to it from now on.
+    kinds = frozenset(chosen.versions) if chosen.continues else chosen.given
+    for kind in kinds:
+        remembering.set(kind, chosen.versions[kind])
+    if BundleKind.DATA in kinds and BundleKind.MANIFEST not in kinds:
+        remembering.set(BundleKind.MANIFEST, None)
+    if BundleKind.MANIFEST in kinds:
+        remembering.set(BundleKind.DATA, chosen.data)
+    if wanted.without_params:
+        remembering.set(BundleKind.PARAMS, None)
+    if chosen.source is not None:
+        nobodys = delete(InputRow).where(InputRow.owner == row.owner, InputRow.source == "")
+        session.execute(nobodys)
 
 
-def _set(
-    session: Session, owner: str, user: str, kind: BundleKind, version: VersionRow | None
-) -> None:
-    if version is None:
-        session.execute(delete(InputRow).where(InputRow.owner == owner, InputRow.kind == kind))
-        return
-    session.merge(InputRow(owner=owner, kind=kind, version_id=version.id, author=user, at=now()))
+@dataclass(frozen=True)
+class _Memory:
+    """The current inputs of an owner for a source."""
+
+    session: Session
+    owner: str
+    source: str
+    author: str
+
+    def set(self, kind: BundleKind, version: VersionRow | None) -> None:
+        """Make a version the current one; None: there is none."""
+        if version is None:
+            same = InputRow.owner == self.owner, InputRow.source == self.source
+            self.session.execute(delete(InputRow).where(*same, InputRow.kind == kind))
+            return
+        self.session.merge(
+            InputRow(
+                owner=self.owner, source=self.source, kind=kind, version_id=version.id,
+                author=self.author, at=now(),
+            )
+        )  # fmt: skip

@@ -136,7 +136,7 @@ def _end(
         return None
     unasked = not (trial.cancel_reason or row.kill_reason or job.cancel_requested)
     if told.by is EndedBy.CANCELLED and unasked:
-        # the engine ended the worker, which nobody had asked for
+        # the engine ended the worker, which was not asked for
         lose(row, trial, "its worker had to go", log_size)
         session.flush()
         return row.id

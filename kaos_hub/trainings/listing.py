@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, Float, String, and_, case, cast, func, or_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from kaos_hub.errors import InvalidRequest
+from kaos_hub.identities import shown_author, shown_owner
 from kaos_hub.models import TrainedModel, Training, TrainingState, Trial, TrialState
 from kaos_hub.tables import TrainingRow, TrialRow, VersionRow, contains
 from kaos_hub.trainings.records import as_models, find, find_trial, link, output, trial_model
@@ -90,7 +91,7 @@ def _by_score(
 
 
 def _nothing(keys: Sequence[ColumnElement[Any]]) -> ColumnElement[int]:
-    """What has no value stands last, and texts behind numbers, in either order."""
+    """Return a sort key by which missing values stand last, and texts behind numbers."""
     return case(*((key.is_not(None), rank) for rank, key in enumerate(keys)), else_=len(keys))
 
 
@@ -119,8 +120,10 @@ def _keys(sort: str, postgresql: bool) -> list[ColumnElement[Any]]:
 def models(
     session: Session, owner: str, limit: int, after: str | None, named: bool, search: str = ""
 ) -> list[TrainedModel]:
-    """What the owner's trials left that ended well, the youngest first; ``search``: in the name
-    that it was given, or in the name or id of its training."""
+    """Return the models that the owner's trials left which ended well, the youngest first.
+
+    ``search`` is a part of the name that a model was given, or of its training's name or id.
+    """
     query = (
         select(TrialRow, TrainingRow)
         .join(TrainingRow, TrainingRow.number == TrialRow.training)
@@ -163,10 +166,12 @@ def as_trained(
     ids = {i for r, t in found for i in (r.source_id, r.data_id, t.named_id)}
     query = select(VersionRow).where(VersionRow.id.in_(ids - {None}))
     versions = {version.id: version for version in session.scalars(query)}
-    return [_trained(row, trial, versions) for row, trial in found]
+    return [_trained(session, row, trial, versions) for row, trial in found]
 
 
-def _trained(row: TrainingRow, trial: TrialRow, versions: dict[int, VersionRow]) -> TrainedModel:
+def _trained(
+    session: Session, row: TrainingRow, trial: TrialRow, versions: dict[int, VersionRow]
+) -> TrainedModel:
     left = output(trial)
     assert left is not None, "whoever asks has looked"
     named = versions.get(trial.named_id or 0)
@@ -174,8 +179,8 @@ def _trained(row: TrainingRow, trial: TrialRow, versions: dict[int, VersionRow])
     return TrainedModel(
         id=f"{row.id}.{trial.number}",
         name=f"{named.name}@v{named.number}" if named else None,
-        owner=row.owner,
-        author=row.author,
+        owner=shown_owner(session, row.owner),
+        author=shown_author(session, row.author),
         training=row.id,
         trial=trial.number,
         source=link(source) if source else None,

@@ -34,11 +34,17 @@ Pieces = AsyncIterator[tuple[int, bytes]]
 
 
 class Looking(Base):
-    """What may be asked without changing anything."""
+    """The requests that change nothing."""
 
-    async def inputs(self, owner: str) -> Inputs:
-        """What a training would use now, where nothing else is said."""
-        return await self._db.run(lambda session: current(session, owner).shown())
+    async def inputs(self, owner: str, source: str | None = None) -> Inputs:
+        """Return the inputs that a training would use now, where nothing else is said.
+
+        ``source`` is a name or reference; without it, the source used last is meant.
+
+        Raises:
+            NotFound: a digest that is no source of the owner's.
+        """
+        return await self._db.run(lambda session: current(session, owner, source).shown(session))
 
     async def list(
         self,
@@ -99,8 +105,11 @@ class Looking(Base):
     def events(
         self, owner: str, training: str | None = None, after: int | None = None
     ) -> AsyncIterator[TrainingEvent]:
-        """What happens to one training, or all of the owner's; never ends. Without ``after`` it
-        begins with the present state of each that has not ended (and of the one asked for)."""
+        """Return the events of one training, or of all of the owner's; they never end.
+
+        Without ``after`` they begin with the present state of each training that has not ended (and
+        of the one asked for).
+        """
         return stream(self._db, self._bell, owner, training, after)
 
     async def points(
@@ -111,8 +120,10 @@ class Looking(Base):
         offset: int = 0,
         follow: bool = False,
     ) -> Pieces:
-        """What trials said of themselves: NDJSON of ``MetricPoint``, in whole lines, each piece
-        with the offset at which to go on. With ``follow``, until the training ends."""
+        """Return what trials reported while they ran: NDJSON of ``MetricPoint``, in whole lines.
+
+        Each piece has the offset at which to go on. With ``follow``, until the training ends.
+        """
 
         def look(session: Session, row: TrainingRow) -> bool:
             if trial is not None:

@@ -1,4 +1,4 @@
-"""What trials say of themselves while they run: a file of lines per training, of a bounded size."""
+"""Reports of trials while they run: a file of lines per training, of a bounded size."""
 
 import math
 from collections.abc import AsyncIterator, Iterable
@@ -15,7 +15,10 @@ FULL = 256 << 20
 
 
 def stride(seen: int) -> int:
-    """Which points are kept after so many were seen: each one that can be divided by this."""
+    """Return the distance of points that are kept after so many were seen.
+
+    A point is kept if its number can be divided by this.
+    """
     return 1 if seen < ALL else 2 ** int(math.log2(seen / ALL) + 1)
 
 

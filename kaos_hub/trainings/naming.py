@@ -10,7 +10,7 @@ from kaos_hub.trainings.base import Base
 
 
 class Naming(Base):
-    """What may be done with models."""
+    """The requests about models."""
 
     async def models(
         self,

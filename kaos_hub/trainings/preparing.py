@@ -82,12 +82,19 @@ class Preparing:
             return
         source = await self._db.run(lambda session: session.get_one(VersionRow, row.source_id))
         await self._lay_out(row.owner, source.digest)
-        environment = await self._environments.find(row.owner, source, pull=row.pull)
+        # A repetition has what was installed then; anything else is free to have what is newest.
+        packages = row.environment.get("packages", []) if row.reproduces else []
+        environment = await self._environments.find(
+            row.owner, source, pull=row.pull, packages=packages
+        )
         if environment.result is not None:
             reason = "nothing to build: the environment is known"
             await self._built(row, environment, environment.job, reason)
             return
-        job_id = await self._environments.build(row.owner, environment)
+        # Only where its result was not kept: what was kept and is gone has to be built again.
+        waited = row.state == TrainingState.BUILDING and not row.environment
+        begun = row.build_job if waited else None
+        job_id = await self._environments.build(row.owner, environment, begun)
         await self._note(row, TrainingState.BUILDING, environment.why, build_job=job_id)
         job = await self._jobs.wait(job_id, lambda job: self._follow(row, "build", job))
         if job.state != JobState.SUCCEEDED:
@@ -205,7 +212,7 @@ def _words(what: str, job: JobRow) -> str:
 
 
 def _alone(session: Session, row: TrainingRow) -> list[str]:
-    """Active jobs that nobody else waits for."""
+    """Return the training's active jobs that no other training or notebook waits for."""
     found = []
     for job_id in filter(None, (row.build_job, row.ingest_job)):
         job = session.get(JobRow, job_id)

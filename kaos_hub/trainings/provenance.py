@@ -1,4 +1,4 @@
-"""Where a model comes from, as a picture."""
+"""The provenance of a model, as a picture."""
 
 import json
 
@@ -28,6 +28,7 @@ def dot(provenance: Provenance) -> str:
     place = [f"environment {provenance.environment}", f"engine {provenance.engine}"]
     if provenance.image:
         place.append(provenance.image)
+    place += provenance.packages
     nodes.append(_node("environment", "component", *place))
     edges += ["  source -> environment;", "  environment -> trial;"]
     if provenance.reproduces:

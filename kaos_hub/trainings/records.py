@@ -7,6 +7,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from kaos_hub.errors import NotFound
+from kaos_hub.identities import shown_author, shown_owner
 from kaos_hub.models import (
     Best,
     BundleLink,
@@ -31,10 +32,10 @@ GOING = tuple(state.value for state in TrainingState if not state.ended)
 
 
 def find(session: Session, owner: str, training: str) -> TrainingRow:
-    """The owner's training of that id.
+    """Return the owner's training of that id.
 
     Raises:
-        NotFound: there is none, or it is somebody else's.
+        NotFound: there is none, or it is another owner's.
     """
     row = session.scalar(
         select(TrainingRow).where(TrainingRow.id == training, TrainingRow.owner == owner)
@@ -60,12 +61,12 @@ def find_trial(session: Session, row: TrainingRow, number: int) -> TrialRow:
 
 
 def log_name(training: str, number: int | Literal[""]) -> str:
-    """What the log of a trial is called; without a number, how those of all begin."""
+    """Return the name of a trial's log; without a number, the beginning of all trials' names."""
     return f"trial-{training}-{number}"
 
 
 def points_name(training: str) -> str:
-    """What the file with a training's metrics is called."""
+    """Return the name of the file with a training's metrics."""
     return f"metrics-{training}"
 
 
@@ -134,7 +135,7 @@ def move(row: TrainingRow, trial: TrialRow, state: TrialState, reason: str = "")
 
 
 def counts(row: TrainingRow) -> TrialCounts:
-    """How many trials stand where."""
+    """Return how many trials are in each state."""
     return TrialCounts(
         total=row.total, queued=row.queued, running=row.running, succeeded=row.succeeded,
         failed=row.failed, cancelled=row.cancelled,
@@ -142,7 +143,7 @@ def counts(row: TrainingRow) -> TrialCounts:
 
 
 def goal(row: TrainingRow) -> Goal | None:
-    """What makes one trial better than another, if anything was said of that."""
+    """Return what makes one trial better than another, if anything was said of that."""
     if row.goal_metric is None or row.goal_direction is None:
         return None
     return Goal(metric=row.goal_metric, direction=Direction(row.goal_direction))
@@ -157,7 +158,7 @@ def as_models(session: Session, rows: Sequence[TrainingRow]) -> list[Training]:
     }
     names = {name for row in rows for name in (row.ingest_job, row.build_job) if name}
     jobs = {job.id: job for job in session.scalars(select(JobRow).where(JobRow.id.in_(names)))}
-    return [_as_model(row, links, jobs) for row in rows]
+    return [_as_model(session, row, links, jobs) for row in rows]
 
 
 def as_model(session: Session, row: TrainingRow) -> Training:
@@ -166,12 +167,15 @@ def as_model(session: Session, row: TrainingRow) -> Training:
 
 
 def link(version: VersionRow) -> BundleLink:
-    """Which bundle it is."""
+    """Return the name, number and digest of a bundle's version."""
     return BundleLink(name=version.name, version=version.number, digest=version.digest)
 
 
 def _as_model(
-    row: TrainingRow, links: Mapping[int, BundleLink], jobs: Mapping[str, JobRow]
+    session: Session,
+    row: TrainingRow,
+    links: Mapping[int, BundleLink],
+    jobs: Mapping[str, JobRow],
 ) -> Training:
     best = None
     if row.best_trial is not None and row.best_score is not None:
@@ -179,8 +183,8 @@ def _as_model(
     return Training(
         id=row.id,
         name=row.name,
-        owner=row.owner,
-        author=row.author,
+        owner=shown_owner(session, row.owner),
+        author=shown_author(session, row.author),
         notebook=row.notebook,
         state=TrainingState(row.state),
         reason=row.reason,
@@ -189,6 +193,7 @@ def _as_model(
         data=links.get(row.data_id or 0),
         manifest=links.get(row.manifest_id or 0),
         params=links.get(row.params_id or 0),
+        reused=row.reused or [],
         slots=row.slots,
         goal=goal(row),
         stop_on_failure=row.stop_on_failure,
@@ -274,7 +279,7 @@ def trial_model(row: TrainingRow, trial: TrialRow) -> Trial:
 
 
 def output(trial: TrialRow) -> Output | None:
-    """What the trial left, if anything."""
+    """Return what the trial left, if anything."""
     if trial.output is None:
         return None
     return Output(

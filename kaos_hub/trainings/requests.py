@@ -1,6 +1,6 @@
 """Requests: what they make of rows, or why they cannot."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from secrets import token_hex
 from typing import Any
 
@@ -13,7 +13,7 @@ from kaos_hub.engines.base import Engine
 from kaos_hub.environments import Environments
 from kaos_hub.errors import Conflict, InvalidBundle, InvalidResources, Unavailable, Unsupported
 from kaos_hub.ledger import Ledger, check_gpus
-from kaos_hub.models import TrainingRequest, TrainingState
+from kaos_hub.models import BundleKind, TrainingRequest, TrainingState
 from kaos_hub.quantities import show_memory
 from kaos_hub.receiving import batches
 from kaos_hub.tables import TrainingRow, TrialRow, VersionRow, now as present
@@ -64,7 +64,7 @@ class Requests:
     # --- looking ---
 
     def chosen(self, session: Session, owner: str, wanted: TrainingRequest) -> Chosen:
-        """What it would be made of."""
+        """Return the inputs that the training would be made of."""
         return with_fetched(session, owner, choose(session, owner, wanted))
 
     async def params(self, chosen: Chosen) -> Params:
@@ -100,8 +100,8 @@ class Requests:
             )
 
     async def plan(self, owner: str, chosen: Chosen, params: Params, row: TrainingRow) -> list[str]:
-        """What is done, in order, for people."""
-        steps = []
+        """Return the steps to be done, in order, for people."""
+        steps = list(_reused(chosen))
         if chosen.manifest is not None and chosen.data is None:
             name = f"{chosen.manifest.name} v{chosen.manifest.number}"
             steps.append(f"fetch what manifest {name} lists")
@@ -146,7 +146,7 @@ class Requests:
             reason=_waits(chosen) if chosen.lacks else "on its way", progress=0,
             build_reason="", engine="", environment_key="", environment={}, kill_reason="",
             losses=0, total=0, queued=0, running=0, succeeded=0, failed=0, cancelled=0,
-            metrics=[], **chosen.ids,
+            metrics=[], reused=chosen.reused, **chosen.ids,
         )  # fmt: skip
         if wanted.goal is not None:
             row.goal_metric = wanted.goal.metric
@@ -178,7 +178,7 @@ class Requests:
             chosen: what it is made of.
             params: of each trial.
         """
-        remember(session, row.owner, row.author, chosen)
+        remember(session, row, chosen, wanted)
         if chosen.continues is not None:
             row = self._continued(session, row, wanted, chosen)
             superseded = []
@@ -193,7 +193,7 @@ class Requests:
     def _continued(
         self, session: Session, draft: TrainingRow, wanted: TrainingRequest, chosen: Chosen
     ) -> TrainingRow:
-        """What is said now, and what was said before of the rest."""
+        """Return the training that waited, with what is said now; the rest is as said before."""
         query = select(TrainingRow).where(TrainingRow.id == chosen.continues)
         row = session.scalars(query).one()
         if wanted.name or row.source_id is None:
@@ -202,7 +202,7 @@ class Requests:
             if getattr(wanted, field) != TrainingRequest.model_fields[field].default:
                 for column in columns:
                     setattr(row, column, getattr(draft, column))
-        now = "source_id data_id manifest_id params_id state reason notebook"
+        now = "source_id data_id manifest_id params_id reused state reason notebook"
         for column in now.split():
             setattr(row, column, getattr(draft, column))
         self._check(row)
@@ -262,6 +262,13 @@ def add_trials(session: Session, row: TrainingRow, params: Params) -> None:
         values = [{**same, "number": number, "params": one} for number, one in batch]
         session.execute(insert(TrialRow), values)
     row.total = row.queued = len(params)
+
+
+def _reused(chosen: Chosen) -> Iterator[str]:
+    """Yield a step for each input that is used though it was not given."""
+    for kind in chosen.reused:
+        version = chosen.versions[BundleKind(kind)]
+        yield f"use {kind} {version.name}@v{version.number} from before: none is given now"
 
 
 def _waits(chosen: Chosen) -> str:

@@ -1,4 +1,4 @@
-"""What an admin has said of trainings, and what is the same in all."""
+"""The admin's settings of trainings, and what is the same in all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ from kaos_hub.models import Pool, Size
 
 @dataclass(frozen=True)
 class Settings:
-    """How trainings run here."""
+    """The settings by which trainings run here."""
 
     url: str
     """The service's address as a worker reaches it, with a slash at the end."""
     size: Size | None = None
-    """What trials get that ask for nothing."""
+    """The size of trials that ask for none."""
     gpus: int = 0
     """Devices that the engine can give out."""
     deadline: int = 24 * 3600
@@ -32,5 +32,7 @@ class Settings:
     """Of the addresses in manifests."""
     parallel: int = 8
     """Files that one ingest fetches at once."""
+    leaver_grace: float | None = 300.0
+    """Seconds that a training is left to run whose author has left its group; None: to its end."""
     max_size: int = 1 << 40
     """Bytes of all files of one manifest."""

@@ -1,4 +1,4 @@
-"""How far a training is, and what has to be done next: decided in one transaction."""
+"""The state of a training, and what has to be done next: decided in one transaction."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ OVERDUE = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class Situation:
-    """How a training stands."""
+    """The state of a training, and what has to be done next."""
 
     over: bool
     killed: bool
@@ -164,7 +164,7 @@ def fail(session: Session, row: TrainingRow, reason: str) -> None:
 
 
 def kill(session: Session, row: TrainingRow, reason: str) -> None:
-    """Somebody wants the training to end."""
+    """End a training: note the reason, and stop its trials."""
     row.kill_reason = plain(reason)
     stop_rest(session, row, reason)
     announce(session, row)

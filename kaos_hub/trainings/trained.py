@@ -143,6 +143,7 @@ def provenance(session: Session, found: Found) -> Provenance:
         engine=row.engine,
         image=row.environment.get("image"),
         environment=row.environment_key,
+        packages=row.environment.get("packages", []),
         build_job=row.build_job,
         resources=Resources(cpu=row.cpu, memory=row.memory, gpu=row.gpu),
         reproduces=f"{row.reproduces}.{trial.number}" if row.reproduces else None,

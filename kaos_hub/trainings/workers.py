@@ -1,15 +1,18 @@
-"""What runs in the engine for a training: workers, and the fetching of data."""
+"""The work that the engine does for a training: workers, and the fetching of data."""
 
 from pathlib import Path
 from typing import Any
 
 from kaos_hub.engines.base import Engine, Run
+from kaos_hub.inside import variables
 from kaos_hub.models import Mount
 from kaos_hub.tables import JobRow, TrainingRow, VersionRow
 from kaos_hub.trainings.settings import Settings
 
 CODE = "/opt/program"
 DATA = "/kaos/data"
+ANCESTORS_DATA = "/pfs/data"
+"""The folder in which bundles written for kaos look: its only child is what they were given."""
 SOURCE = "/kaos/source"
 MANIFEST = "/kaos/manifest"
 ENDLESS = 366 * 24 * 3600
@@ -27,7 +30,6 @@ def worker(
         "KAOS_TRAINING": row.id,
         "KAOS_SOURCE": SOURCE,
         "KAOS_DATA": DATA,
-        "KAOS_DATA_NAME": data.name,
         "KAOS_CODE": overlay or CODE,
         "KAOS_STORAGE": str(settings.storage),
         "KAOS_LOG_LIMIT": str(settings.log_limit),
@@ -36,7 +38,7 @@ def worker(
     mounts = [
         places.tree(source.digest, SOURCE),
         places.tree(data.digest, DATA),
-        places.tree(data.digest, f"/pfs/data/{data.name}"),
+        places.tree(data.digest, _ancestors_data(row, data)),
     ]
     scratch = ["/kaos", "/pfs"]
     if overlay:
@@ -52,7 +54,7 @@ def worker(
     return Run(
         command=(),
         image=result.get("image"),
-        environment=environment,
+        environment=variables.apart(environment, {}),
         mounts=tuple(mounts),
         module="kaos_hub.inside.trials",
         scratch=tuple(scratch),
@@ -62,12 +64,22 @@ def worker(
     )
 
 
+def _ancestors_data(row: TrainingRow, data: VersionRow) -> str:
+    """Return the path at which a bundle written for kaos finds the data.
+
+    A folder's top entries lie there side by side. What a manifest lists lay in a folder of the
+    manifest's name, so a program that takes the only child finds ``training`` in either.
+    """
+    return f"{ANCESTORS_DATA}/{data.name}" if row.manifest_id else ANCESTORS_DATA
+
+
 def ingest(engine: Engine, settings: Settings, image: str | None, manifest: VersionRow) -> Run:
     """The fetching of what a manifest lists."""
+    environment = {"KAOS_WORK_URL": settings.url, "KAOS_STORAGE": str(settings.storage)}
     return Run(
         command=(),
         image=image,
-        environment={"KAOS_WORK_URL": settings.url, "KAOS_STORAGE": str(settings.storage)},
+        environment=variables.apart(environment, {}),
         mounts=(engine.places.tree(manifest.digest, MANIFEST),),
         module="kaos_hub.inside.ingest",
         scratch=("/kaos",),
@@ -77,7 +89,7 @@ def ingest(engine: Engine, settings: Settings, image: str | None, manifest: Vers
 
 
 def _more(storage: int) -> int:
-    """What the engine allows: more than the worker itself does, which tells people why."""
+    """Return the bytes that the engine allows: more than the worker, which tells people why."""
     return storage + max(storage // 10, 1 << 30)
 
 

@@ -1,4 +1,4 @@
-"""What workers ask; each knows its own job."""
+"""The requests of workers; each knows its own job."""
 
 import logging
 
@@ -132,7 +132,7 @@ class Working(Base):
         return LogAnswer(size=self._logs.size(name) - row.log_base)
 
     async def order(self, job_id: str) -> IngestOrder:
-        """What a job of kind INGEST is to fetch."""
+        """Return what a job of kind INGEST is to fetch."""
         return await self._ingests.order(job_id)
 
     async def fetched(self, job_id: str, part: IngestPart) -> None:

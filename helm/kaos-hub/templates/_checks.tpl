@@ -14,6 +14,14 @@
 {{- if and $values.ingress.enabled (not $values.ingress.host) -}}
 {{- $found = append $found "ingress.enabled without ingress.host: set the name by which people reach the hub." -}}
 {{- end -}}
+{{- if and $values.wildcardHost (ne $values.wildcardHost (printf "*.%s" (include "kaos.url" . | urlParse | dig "hostname" ""))) -}}
+{{- $found = append $found (printf "wildcardHost: %s is not the star below the name by which people reach the hub. Set publicUrl, or ingress.host: for *.hub.example.org it is hub.example.org." $values.wildcardHost) -}}
+{{- end -}}
+{{- range without (splitList "/" (include "kaos.path" .)) "" -}}
+{{- if has . (list "hub" "services" "user") -}}
+{{- $found = append $found (printf "publicUrl: the path of the hub has %q in it, as the Hub's own paths have. Take another: https://example.org/jupyter" .) -}}
+{{- end -}}
+{{- end -}}
 {{- if not (or $values.hub.enabled $values.publicUrl) -}}
 {{- $found = append $found "hub.enabled=false without publicUrl: say how people reach the Hub that is there already." -}}
 {{- end -}}

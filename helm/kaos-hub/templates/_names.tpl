@@ -61,6 +61,11 @@ annotations: {helm.sh/resource-policy: keep}
 {{- end -}}
 {{- end }}
 
+{{/* The path below which the hub is: empty, or like /jupyter. */}}
+{{- define "kaos.path" -}}
+{{- with include "kaos.url" . }}{{ urlParse . | dig "path" "" | trimSuffix "/" }}{{ end -}}
+{{- end }}
+
 {{/* The pods of Hub, proxy and service meet Pod Security's `restricted`. */}}
 {{- define "kaos.podSecurity" -}}
 runAsNonRoot: true

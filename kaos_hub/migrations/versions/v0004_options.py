@@ -1,4 +1,4 @@
-"""What else a deploy may say of a notebook, and with what of that it runs"""
+"""Further options of a notebook, as wanted and as it runs"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What became of the repository that a notebook begins with"""
+"""The clone of the repository that a notebook begins with"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What owners chose last for a notebook"""
+"""The last choices of each owner for a notebook"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,6 +1,7 @@
 // The part of the upload page that takes a folder: chosen, or dropped. Without it the page takes an archive.
 
-import { inWords, nameOf, ofDrop, ofInput, Refused, sendFolder } from "./upload.js";
+import { askInto } from "./alike.js";
+import { counted, inWords, nameOf, ofDrop, ofInput, Refused, sendFolder } from "./upload.js";
 
 const form = document.getElementById("kaos-upload");
 const box = document.getElementById("kaos-folder");
@@ -35,6 +36,7 @@ async function take(folder) {
     const done = await sendFolder({
       files: folder.files, kind: form.elements.kind.value, name, api: box.dataset.api, query: box.dataset.query,
       headers: { "X-XSRFToken": form.elements._xsrf.value }, tell, signal: running.signal,
+      ask: (found) => question(name, found),
     });
     show(done);
   } catch (error) {
@@ -46,6 +48,18 @@ async function take(folder) {
     cancel.hidden = true;
     box.removeAttribute("aria-busy");
     picker.value = "";
+  }
+}
+
+async function question(name, found) {
+  said.textContent = "";
+  bar.hidden = true;
+  result.className = "alert alert-warning kaos-wrap";
+  result.hidden = false;
+  try {
+    return await askInto(result, name, found, running.signal);
+  } finally {
+    result.hidden = true;
   }
 }
 
@@ -65,9 +79,8 @@ function show({ version, skipped }) {
   link.id = "made";
   link.href = `${box.dataset.bundles}/${version.kind}/${encodeURIComponent(version.name)}/${version.version}${box.dataset.query}`;
   link.textContent = `${version.name} v${version.version}`;
-  const files = version.files === 1 ? "1 file" : `${version.files.toLocaleString("en")} files`;
   result.className = "alert alert-success";
-  result.replaceChildren(link, ` is there: ${files}.`);
+  result.replaceChildren(link, ` is there: ${counted(version.files, "file")}.`);
   result.hidden = false;
   result.focus();
   if (!skipped.length) return;
@@ -83,7 +96,8 @@ function show({ version, skipped }) {
 
 const guarded = (work) => work.catch(() => fail("The folder cannot be read."));
 
-picker.addEventListener("change", () => picker.files.length && take(ofInput(picker.files)));
+const taken = () => picker.files.length && take(ofInput(picker.files));
+picker.addEventListener("change", taken);
 cancel.addEventListener("click", () => running?.abort());
 for (const kind of ["dragenter", "dragover"]) {
   box.addEventListener(kind, (event) => {
@@ -99,3 +113,4 @@ box.addEventListener("drop", (event) => {
 });
 window.addEventListener("beforeunload", (event) => running && event.preventDefault());
 box.hidden = false;
+taken(); // of what was chosen before this script was there

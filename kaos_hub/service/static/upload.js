@@ -9,6 +9,7 @@ const BATCH_BYTES = 16 << 20; // of one request, unless a file alone has more
 const BATCH_FILES = 500;
 const ASK = 20000; // entries of one question
 const ROUNDS = 3; // times a commit is tried: somebody may delete what was there already
+const COMPARED = 5000; // files by which something is told from another thing of its name
 const MOST_IGNORE = 1 << 20;
 const [PAUSE, LONGEST] = [1000, 30000]; // milliseconds before the next try
 
@@ -23,7 +24,7 @@ const STEPS = {
   wait: "Not connected; trying again. What has arrived is not sent again.",
   finish: "Making a version",
 };
-const size = new Intl.NumberFormat("en", { notation: "compact", style: "unit", unit: "byte", unitDisplay: "narrow" });
+const UNITS = ["Ti", "Gi", "Mi", "Ki"];
 
 // How far it is, for people: what `tell` of sendFolder is told.
 export function inWords(step, done, total) {
@@ -31,7 +32,17 @@ export function inWords(step, done, total) {
   return STEPS[step] + amounts;
 }
 
-export const inBytes = (bytes) => size.format(bytes);
+// A size as all pages say it: 512Mi, 1.5Gi, 87 B, 0.
+export function inBytes(bytes) {
+  for (const [at, unit] of UNITS.entries()) {
+    const amount = bytes / 1024 ** (UNITS.length - at);
+    if (amount >= 1) return String(Number(amount.toFixed(2))) + unit;
+  }
+  return bytes ? `${bytes} B` : "0";
+}
+
+// So many of something: 1 file, 1,200 files.
+export const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
 // The name of a folder, as a bundle may be called.
 export function nameOf(folder) {
@@ -78,9 +89,10 @@ async function below(folder, path) {
 //   files: [path, File] of all in it; kind: "data" or "source"; name: of the bundle
 //   api: the API's address, without a slash at the end; headers: what lets us in; query: added to each address
 //   tell(step, done, total): called as it goes on; steps are "look", "read", "send", "wait" and "finish"
+//   ask(likeness): called where something else of that name is there; promises the name that it gets
 //   signal: ends it
 // Returns the version, and what was left out: [path, reason].
-export async function sendFolder({ files, kind, name, api, headers, query = "", tell = () => {}, signal }) {
+export async function sendFolder({ files, kind, name, api, headers, query = "", tell = () => {}, ask, signal }) {
   const link = new Link(api, headers, query, tell, signal);
   const inside = kind === "source" ? sourceRoot(files) : files;
   const skipped = await sift(link, inside, kind, tell);
@@ -88,16 +100,25 @@ export async function sendFolder({ files, kind, name, api, headers, query = "", 
   if (!kept.length) throw new Refused("There is nothing in the folder that could be sent.");
   const read = await readAll(kept, tell, signal);
   const { root, objects } = treeOf(read);
+  const called = await nameFor(link, { kind, name, root }, read, ask);
   for (let round = 0; ; round++) {
     await sendMissing(link, objects, tell);
     tell("finish");
     try {
-      const version = await link.ask("POST", "/bundles", { kind, name, root });
+      const version = await link.ask("POST", "/bundles", { kind, name: called, root });
       return { version, skipped: [...skipped] };
     } catch (error) {
       if (error.code !== "missing_objects" || round === ROUNDS) throw error;
     }
   }
+}
+
+// The name that it gets: something that has it, and no file in common, is replaced only if that is wished.
+async function nameFor(link, wanted, read, ask) {
+  const files = read.filter(([, file]) => file.size).slice(0, COMPARED);
+  const digests = Object.fromEntries(files.map(([path, , hex]) => [path, `blake3:${hex}`]));
+  const found = await link.ask("POST", "/bundles/likeness", { ...wanted, files: digests });
+  return found.alike ? found.name : ask(found);
 }
 
 // A source bundle is the folder itself if it holds a Dockerfile, else its only sub-folder that does.
@@ -297,7 +318,7 @@ class Link {
     this.signal?.throwIfAborted();
     const { status, text } = await this.request(method, path, body, onSent, type);
     if (status >= 200 && status < 300) return text;
-    if (!status || (status > 501 && status < 505 && !isOurs(text))) throw new Broken();
+    if (!status || status === 429 || (status > 501 && status < 505 && !isOurs(text))) throw new Broken();
     throw refusal(status, text);
   }
 

@@ -1,4 +1,4 @@
-"""Which bucket, where: ``s3://BUCKET/PREFIX?endpoint=https://HOST:PORT&region=REGION&style=STYLE``."""
+"""Addresses, as ``s3://BUCKET/PREFIX?endpoint=https://HOST:PORT&region=REGION&style=STYLE``."""
 
 import re
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Address:
     region: str = ""
     """Empty: ``$AWS_REGION``, else ``us-east-1``."""
     style: str = "path"
-    """How the server is told the bucket: in the path, or (``virtual``) in the host's name."""
+    """The place of the bucket in a request: in the path, or (``virtual``) in the host's name."""
 
     @classmethod
     def parse(cls, url: str) -> "Address":

@@ -31,7 +31,7 @@ _REFUSED = {
 }  # fmt: skip
 _FULL = ("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull")
 _NO_IDENTITY = ("169.254.169.254", "fd00:ec2::254")
-"""Where machines ask their cloud for a key. Elsewhere nobody answers."""
+"""Addresses at which machines ask their cloud for a key. Elsewhere there is no answer."""
 
 
 class KeyFiles:
@@ -44,10 +44,10 @@ class KeyFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.problem: Unavailable | None = None
-        """Why there was none when one was last asked for."""
+        """The reason why there was no key when one was last asked for."""
 
     def there(self) -> bool:
-        """Whether there is a key."""
+        """Return whether there is a file with a part of a key."""
         return any((self._folder / name).exists() for name in KEY_FILES[:2])
 
     def __call__(self) -> "S3Credential":
@@ -135,8 +135,11 @@ class Client:
             return Bucket(at.bucket, client_options=options, retry_config=retry, **config)
 
     async def has(self, key: str, size: int) -> bool:
-        """Whether an object is there after all that could not be written. Some servers refuse one
-        of two who write the same at the same time; and an answer may be lost."""
+        """Return whether an object that could not be written is there after all, in its whole size.
+
+        Some servers refuse one of two that write the same at the same time; and an answer may be
+        lost.
+        """
         try:
             return (await obstore.head_async(self.bucket, key))["size"] == size
         except (BaseError, OSError):
@@ -163,7 +166,11 @@ class Client:
             raise self._problem(str(e)) from None
 
     def _problem(self, said: str) -> KaosError:
-        """What is wrong, in plain words. ``said`` is obstore's, of which little may be shown."""
+        """Make an error that says in plain words what is wrong.
+
+        Args:
+            said: obstore's message, of which little may be shown.
+        """
         at = self.address
         code = _CODE.search(said)
         what = code[1] if code else ""
@@ -218,7 +225,7 @@ def certificates() -> str | None:
 
 
 def _root_certificate() -> dict[str, bytes]:
-    """What is in it, as obstore wants to be told.
+    """Return the content of the file of :func:`certificates` as an option of obstore's.
 
     Raises:
         Unavailable: they cannot be read.

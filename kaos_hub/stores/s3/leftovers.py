@@ -1,4 +1,4 @@
-"""Uploads in parts that nobody will finish: what a killed service left, which costs space unseen.
+"""Uploads in parts that a killed service left unfinished: they cost space without being seen.
 
 obstore takes back what fails, but cannot list what it does not know of. So these few requests are
 ours, and obstore only signs their addresses: thus they work with whatever gives it its key. A rule

@@ -29,7 +29,7 @@ _STALLED = 120.0
 
 
 class Turns:
-    """Turns for larger objects: what is on its way takes memory, whoever sends it."""
+    """Turns for larger objects, of all senders together: what is on its way takes memory."""
 
     def __init__(self, many: int = _TURNS, stalled: float = _STALLED) -> None:
         self._free, self._stalled = asyncio.Semaphore(many), stalled
@@ -79,7 +79,7 @@ class Turn:
 
 
 class IncomingObject:
-    """What all have in common: bytes are counted, hashed and found right; see ``base.Upload``.
+    """The common part of all uploads: counts, hashes and checks the bytes; see ``base.Upload``.
 
     Args:
         digest, size: of what is announced.
@@ -132,8 +132,10 @@ class IncomingObject:
             await self._hand_on(piece)
 
     async def _hand_on(self, piece: bytes) -> None:
-        """What becomes of a piece. Here: nothing, the object is in the store already. Whoever
-        sends it shows that he has it."""
+        """Handle a piece. Here it is dropped, since the object is in the store already.
+
+        By sending it the client shows that it has the object.
+        """
 
     async def _keep(self) -> None:
         """Make it an object."""
@@ -193,7 +195,7 @@ class SmallObject(IncomingObject):
 class LargeObject(IncomingObject):
     """An object that goes on in parts while it comes, and is put together when it was found right.
 
-    Until then nobody sees it. One that goes wrong is taken back by obstore, since the source of its
+    Until then it is invisible. One that fails is taken back by obstore, since the source of its
     bytes fails; what a killed service left behind is taken back later, see ``leftovers``.
     """
 
@@ -212,7 +214,7 @@ class LargeObject(IncomingObject):
             self._queue.put_nowait(None)
         try:
             with contextlib.suppress(KaosError, _GivenUpError):
-                # To the end, whoever is cancelled: it is being taken back.
+                # To the end, even if the caller is cancelled: it is being taken back.
                 await asyncio.shield(self._sending)
         finally:
             self._end()

@@ -15,6 +15,9 @@ KAOS_BASE_SECRET: {{ .Values.registry.baseSecret | quote }}
 KAOS_PULL_SECRETS: {{ join "," .Values.registry.pullSecrets | quote }}
 KAOS_STORE: {{ .Values.store.url | quote }}
 KAOS_PUBLIC_URL: {{ include "kaos.url" . | quote }}
+{{- with .Values.wildcardHost }}
+KAOS_SUBDOMAIN_HOST: {{ include "kaos.url" $ | trimSuffix (include "kaos.path" $) | quote }}
+{{- end }}
 KAOS_ADMIN: {{ .Values.admin | quote }}
 KAOS_TREES_CLAIM: {{ ternary "kaos-trees" "" .Values.storage.trees.enabled | quote }}
 {{- end }}
@@ -34,7 +37,8 @@ KAOS_TREES_CLAIM: {{ ternary "kaos-trees" "" .Values.storage.trees.enabled | quo
 {{- $_ := set $engine "volume_class" . -}}
 {{- $_ := set $spawner "storage_class" . -}}
 {{- end -}}
-{{- dict "KubernetesEngine" $engine "KubeSpawner" $spawner | toJson -}}
+{{- $service := dict "trusted_proxies" (prepend .Values.proxy.trusted (printf "proxy-pods.%s" .Release.Namespace)) -}}
+{{- dict "KaosService" $service "KubernetesEngine" $engine "KubeSpawner" $spawner | toJson -}}
 {{- end }}
 
 {{/* Files of the folder that is read last, in the order of their names; call it with (list $ "hub"). */}}
