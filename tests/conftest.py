@@ -14,13 +14,6 @@ from tests.hub import RunningHub, running_hub
 from tests.networks import dismiss_all_below
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show why the first try of a test failed that was tried again: it is a fault to be found."""
-    for report in terminalreporter.getreports("rerun"):
-        terminalreporter.write_sep("_", f"first try of {report.nodeid}")
-        terminalreporter.write_line(report.longreprtext)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def networks_go(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Owners' networks, their guards and rules are gone in the end, whatever a test left."""

@@ -57,11 +57,21 @@ def client(hub: RunningHub, user: str) -> Client:
 
 
 def slow_starter(path: Path) -> Path:
-    """A source whose start takes some seconds."""
+    """A source whose start takes longer than any test looks at it."""
     (path / "model").mkdir(parents=True)
     (path / "Dockerfile").write_text("FROM python:3.13-slim\n")
-    (path / "startup-hook.sh").write_text("sleep 30\n")
+    (path / "startup-hook.sh").write_text("sleep 300\n")
     return path
+
+
+def visit_start(person: Person, address: str) -> None:
+    """Open the Hub's page of a start, as soon as the Hub has been asked for it."""
+
+    def visited() -> bool:
+        person.page.goto(address)
+        return bool(person.page.get_by_role("button", name="Stop notebook").count())
+
+    wait_until(visited, 120, "the page of the start")
 
 
 def new(person: Person, name: str) -> Any:
@@ -163,7 +173,7 @@ def test_the_page_of_a_start_stops_it(hub: RunningHub, browser: Any, tmp_path: P
         page = person.page
         kaos.notebooks.deploy(source=slow_starter(tmp_path / "slow"), name="slow")
         wait_until(lambda: kaos.notebooks.get("slow").state == "STARTING", 180)
-        page.goto(f"{hub.url}/hub/spawn-pending/evelyn/slow")
+        visit_start(person, f"{hub.url}/hub/spawn-pending/evelyn/slow")
         expect(page.locator("body")).to_contain_text("Your notebook slow is starting.")
         expect(page.locator("#stop-server-btn")).to_have_count(0)
         person.shoot("spawn-pending")
@@ -186,7 +196,7 @@ def test_the_default_server_is_stopped_there_too(
     with at_browser(browser, hub, "annie") as person:
         kaos.notebooks.deploy(source=slow_starter(tmp_path / "slow"), name="default")
         wait_until(lambda: kaos.notebooks.get("default").state == "STARTING", 180)
-        person.page.goto(f"{hub.url}/hub/spawn-pending/annie")
+        visit_start(person, f"{hub.url}/hub/spawn-pending/annie")
         person.page.get_by_role("button", name="Stop notebook").click()
         person.page.wait_for_url("**/services/kaos/notebooks/default")
         expect(person.badge()).to_have_text("STOPPED", timeout=30_000)
