@@ -45,19 +45,19 @@ from pathlib import Path
 
 from traitlets.config import Application
 
-from kaos_hub import internal_ssl
-from kaos_hub.addresses import SERVICES, in_cluster, namespace, on_this_machine
-from kaos_hub.bridge import prepare
-from kaos_hub.datadir import DataDir
-from kaos_hub.domains import domain_of
-from kaos_hub.extra_config import add_json, database_url, files_of
-from kaos_hub.landing import first_page
-from kaos_hub.launch import running
-from kaos_hub.logins import ONLY_USER, settle_builder, who
-from kaos_hub.public_address import apply, remember, settle
-from kaos_hub.runtime_image import volume
+from kaos_hub.deployment.default_url import first_page
+from kaos_hub.deployment.docker_bridge import prepare
+from kaos_hub.deployment.extra_config import add_json, database_url, files_of
+from kaos_hub.deployment.launch import running
+from kaos_hub.engines.runtime_image import volume
+from kaos_hub.installation import internal_ssl
+from kaos_hub.installation.addresses import SERVICES, in_cluster, namespace, on_this_machine
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.installation.domains import domain_of
+from kaos_hub.installation.logins import ONLY_USER, settle_builder, who
+from kaos_hub.installation.public_address import apply, remember, settle
 
-_TEMPLATES = ("service/hub_templates", "spawners/templates")  # our menu entry, our spawn form
+_TEMPLATES = ("service/hub_templates", "hub/spawners/templates")  # our menu entry, our spawn form
 # Settings of the engine `kubernetes`: the variable, and what it sets.
 _KUBERNETES = {
     "KAOS_WORKLOADS": ("KubernetesEngine.namespace", "KaosKubeSpawner.namespace"),
@@ -101,7 +101,7 @@ else:
 # Where people come in. Without JupyterHub.public_url all redirects stay relative, so an SSH tunnel
 # or `localhost` works as well as the address printed.
 c.JupyterHub.bind_url = at.public_bind
-c.JupyterHub.proxy_class = "kaos_hub.proxy.hub.KaosProxy"
+c.JupyterHub.proxy_class = "kaos_hub.deployment.proxy.hub.KaosProxy"
 c.KaosProxy.data_dir = str(data.path)
 c.ConfigurableHTTPProxy.should_start = not cluster
 c.ConfigurableHTTPProxy.api_url = at.proxy_api
@@ -192,7 +192,7 @@ c.JupyterHub.extra_user_scopes = access  # everybody may do all; docs/howto/user
 
 if "kaos_hub.service" not in sys.modules:
     # Names change and are given again. The service asks who somebody is for good.
-    from kaos_hub.spawners.identities import install
+    from kaos_hub.hub.spawners.identities import install
 
     install()
 

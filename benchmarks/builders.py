@@ -16,10 +16,10 @@ from typing import Any
 from traitlets.config import Config
 
 from benchmarks.harness import Comparison, Contestant, Series, alternate, output, seconds
-from kaos_hub.bridge import bridge
+from kaos_hub.deployment.docker_bridge import bridge
 from kaos_hub.engines.base import Build, JobSpec, Phase
-from kaos_hub.engines.docker import DockerEngine
-from kaos_hub.models import Resources
+from kaos_hub.engines.docker.engine import DockerEngine
+from kaos_hub.schemas import Resources
 from tests.bundled import laid
 from tests.networks import dismiss
 from tests.test_engine_contract import end, forget_builds

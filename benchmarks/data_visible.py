@@ -36,9 +36,9 @@ from benchmarks.hubs import ours
 from benchmarks.rebuild import Sizes, make_data
 from kaos_hub.bundles.scan import scan
 from kaos_hub.engines.base import JobSpec, Materialise, Phase, Run
-from kaos_hub.engines.kubernetes import KubernetesEngine
-from kaos_hub.engines.kubernetes_objects import Object
-from kaos_hub.models import Mount, NotebookSpec, Resources
+from kaos_hub.engines.kubernetes.engine import KubernetesEngine
+from kaos_hub.engines.kubernetes.objects import Object
+from kaos_hub.schemas import Mount, NotebookSpec, Resources
 from tests.cluster import kubectl
 from tests.engine_cluster import TREES, make_claim, namespace
 from tests.fetching import waiting_job

@@ -241,7 +241,7 @@ def versions(*packages: str) -> dict[str, str]:
     found = {"commit": _commit(), "Python": platform.python_version()}
     for package in (*_PACKAGES, *packages):
         found[package] = metadata.version(package)
-    lock = json.loads((ROOT / "kaos_hub/proxy/package-lock.json").read_text())
+    lock = json.loads((ROOT / "kaos_hub/deployment/proxy/package-lock.json").read_text())
     proxy = lock["packages"]["node_modules/configurable-http-proxy"]
     return found | {"configurable-http-proxy": proxy["version"]}
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from benchmarks.harness import note, output
 from kaos_hub import Client
 from kaos_hub.errors import KaosError
-from kaos_hub.images import image_name
+from kaos_hub.service.builds.analysis import image_name
 from tests.hub import RunningHub, request, running_hub, wait_until
 
 NOTEBOOK = "bench"

@@ -34,8 +34,8 @@ from benchmarks.harness import (
     versions,
 )
 from benchmarks.hubs import StockHub
-from kaos_hub import runtime_image
-from kaos_hub.models import Mount, NotebookSpec
+from kaos_hub.engines import runtime_image
+from kaos_hub.schemas import Mount, NotebookSpec
 from tests.desk import TOKEN, hub_at_desk
 from tests.hub import request, wait_until
 from tests.pods import (

@@ -34,7 +34,7 @@ from benchmarks.harness import (
 )
 from benchmarks.hubs import Ours, ours
 from benchmarks.rebuild import SMOKE, Sizes, change_code, make_bundle
-from kaos_hub.engines.kubernetes_objects import BUILDER_UID, builder_context, claim, registries_conf
+from kaos_hub.engines.kubernetes.objects import BUILDER_UID, builder_context, claim, registries_conf
 from tests.cluster import kubectl
 from tests.engine_cluster import TREES, images, namespace, registry
 from tests.hub import wait_until

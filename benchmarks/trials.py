@@ -34,7 +34,7 @@ from benchmarks.harness import (
 )
 from benchmarks.hubs import Ours, ours
 from kaos_hub.client.training_handle import TrainingHandle
-from kaos_hub.models import Training
+from kaos_hub.schemas import Training
 from tests.engines import docker_answers
 
 SLOTS = 2

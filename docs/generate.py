@@ -28,17 +28,17 @@ _COMPUTED = ("uid",)
 
 def configurables() -> list[tuple[str, type, str]]:
     """The classes that have settings: their names in the file, themselves, what they are."""
-    from kaos_hub.engines.docker import DockerEngine
-    from kaos_hub.engines.docker_networks import DockerNetworks
-    from kaos_hub.engines.kubernetes import KubernetesEngine
-    from kaos_hub.engines.local import LocalEngine
-    from kaos_hub.proxy.hub import KaosProxy
+    from kaos_hub.deployment.proxy.hub import KaosProxy
+    from kaos_hub.engines.docker.engine import DockerEngine
+    from kaos_hub.engines.docker.networks.networks import DockerNetworks
+    from kaos_hub.engines.kubernetes.engine import KubernetesEngine
+    from kaos_hub.engines.local.engine import LocalEngine
+    from kaos_hub.hub.spawners.docker import KaosDockerSpawner
+    from kaos_hub.hub.spawners.kubernetes.spawner import KaosKubeSpawner
+    from kaos_hub.hub.spawners.local import KaosLocalSpawner
+    from kaos_hub.hub.spawners.mixin import KaosSpawnerMixin
     from kaos_hub.service.app import KaosService
-    from kaos_hub.service.auth import KaosHubAuth
-    from kaos_hub.spawners.docker import KaosDockerSpawner
-    from kaos_hub.spawners.kubernetes import KaosKubeSpawner
-    from kaos_hub.spawners.local import KaosLocalSpawner
-    from kaos_hub.spawners.mixin import KaosSpawnerMixin
+    from kaos_hub.service.auth.auth import KaosHubAuth
 
     return [
         ("KaosService", KaosService, "The service: limits, sizes, idle rules, where things lie."),
@@ -130,8 +130,8 @@ KAOS, TRAIN = "/services/kaos/api/v1", "/services/kaos-train/api/v1"
 
 def routes() -> list[Any]:
     """All routes of the API: of the service `kaos`, then those that `kaos-train` has besides."""
-    from kaos_hub.service.api_table import all_routes, training_routes
-    from kaos_hub.service.login import Logins
+    from kaos_hub.service.api.login import Logins
+    from kaos_hub.service.api.table import all_routes, training_routes
 
     table = all_routes(Logins(), KAOS)
     known = {(route.method, route.path) for route in table}
@@ -141,8 +141,8 @@ def routes() -> list[Any]:
 
 def _training_groups() -> str:
     """The first words of paths that only the service `kaos-train` has."""
-    from kaos_hub.service.handlers_models import ROUTES as MODELS
-    from kaos_hub.service.handlers_trainings import ROUTES as TRAININGS
+    from kaos_hub.service.api.models import ROUTES as MODELS
+    from kaos_hub.service.api.trainings import ROUTES as TRAININGS
 
     groups = dict.fromkeys(route.path.split("/")[1] for route in [*TRAININGS, *MODELS])
     *most, last = (f"/{group}" for group in groups)
@@ -151,7 +151,7 @@ def _training_groups() -> str:
 
 def rest() -> str:
     """The page of the REST API."""
-    from kaos_hub.service.openapi import openapi
+    from kaos_hub.service.api.openapi import openapi
 
     document = openapi(routes(), KAOS)
     groups: dict[str, list[Any]] = {}
@@ -184,7 +184,7 @@ def rest() -> str:
 
 
 def _route(route: Any) -> str:
-    from kaos_hub.service.openapi import _RIGHTS
+    from kaos_hub.service.api.openapi import _RIGHTS
 
     lines = [f"### {route.method} {route.path}", f"{route.summary} {_RIGHTS[route.right]}".strip()]
     facts = []

@@ -12,8 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kaos_hub import __version__, runtime_image
-from kaos_hub.bridge import engine
+from kaos_hub import __version__
+from kaos_hub.deployment.docker_bridge import engine
+from kaos_hub.engines import runtime_image
 from kaos_hub.errors import KaosError
 
 HERE = Path(__file__).parent

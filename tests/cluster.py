@@ -147,7 +147,7 @@ class CommandLine:
         self._log_in()
 
     def _log_in(self) -> None:
-        from kaos_hub.client.credentials import save_credentials
+        from kaos_hub.transport.credentials import save_credentials
 
         before = os.environ.get("XDG_CONFIG_HOME")
         os.environ["XDG_CONFIG_HOME"] = str(self._config)

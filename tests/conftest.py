@@ -60,7 +60,7 @@ async def usual_db(tmp_path: Path) -> AsyncIterator[object]:
 
 @contextlib.asynccontextmanager
 async def _opened(url: str) -> AsyncIterator[object]:
-    from kaos_hub.database import Database
+    from kaos_hub.service.db.database import Database
 
     database = Database(url)
     await database.migrate()

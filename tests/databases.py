@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from kaos_hub.database import Database
-from kaos_hub.datadir import DataDir
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.service.db.database import Database
 from tests import postgres
 
 CHOSEN = os.environ.get("KAOS_TEST_DATABASE") or ""

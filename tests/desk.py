@@ -20,10 +20,10 @@ from typing import Any
 from tornado import web
 from tornado.httpserver import HTTPServer
 
-from kaos_hub.bridge import bridge
-from kaos_hub.datadir import DataDir
+from kaos_hub.deployment.docker_bridge import bridge
 from kaos_hub.errors import KaosError
-from kaos_hub.models import AdmissionRequest, Mount, NotebookSpec, ReleaseRequest, Resources
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.schemas import AdmissionRequest, Mount, NotebookSpec, ReleaseRequest, Resources
 from tests.hub import ROOT, Answer, free_port, request, wait_until
 from tests.networks import dismiss
 
@@ -195,7 +195,7 @@ class HubAtDesk:
             environment["KAOS_BRIDGE"] = self._host
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "kaos_hub.hub_app", "-f", str(self._config)],
+                [sys.executable, "-m", "kaos_hub.hub.app", "-f", str(self._config)],
                 cwd=self.log.parent,
                 env=environment,
                 stdout=log,

@@ -21,11 +21,11 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from kaos_hub.bundles.scan import scan
-from kaos_hub.datadir import DataDir
 from kaos_hub.errors import NotFound
-from kaos_hub.service.fetching import fetch_rules
-from kaos_hub.service.listings import Listings
-from kaos_hub.tickets import Tickets
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.service.workers.fetching import fetch_rules
+from kaos_hub.service.workers.listings import Listings
+from kaos_hub.transport.tickets import Tickets
 from tests.pods import REGISTRY, kubectl, needs_cluster, this_machine
 
 __all__ = ["REGISTRY", "TreeServer", "images", "kubectl", "namespace", "needs_cluster", "options"]

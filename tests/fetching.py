@@ -9,8 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 
-from kaos_hub.tables import JobRow, now
-from kaos_hub.tickets import Tickets
+from kaos_hub.service.db.tables import JobRow, now
+from kaos_hub.transport.tickets import Tickets
 from tests.history import write
 from tests.hub import ROOT, RunningHub
 
@@ -46,11 +46,11 @@ def command(url: str, ticket: str, directory: Path, *arguments: object) -> list[
     return [*program, "--url", url, "--ticket", str(file), *map(str, arguments)]
 
 
-# As `-I -m kaos_hub.inside.fetch`, from this checkout.
+# As `-I -m kaos_hub.workload.fetch.fetch`, from this checkout.
 _RUN = """
 import runpy, sys
 sys.path.insert(0, sys.argv.pop(1))
-sys.exit(runpy.run_module("kaos_hub.inside.fetch", run_name="__main__"))
+sys.exit(runpy.run_module("kaos_hub.workload.fetch.fetch", run_name="__main__"))
 """
 
 

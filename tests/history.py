@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database
-from kaos_hub.tables import JobRow, NotebookRow, VersionRow, now
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import JobRow, NotebookRow, VersionRow, now
 from tests import databases
 
 T = TypeVar("T")

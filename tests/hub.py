@@ -186,7 +186,7 @@ class RunningHub:
                 [
                     sys.executable,
                     "-m",
-                    "kaos_hub.hub_app",
+                    "kaos_hub.hub.app",
                     "-f",
                     str(ROOT / "jupyterhub_config.py"),
                 ],

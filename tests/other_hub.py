@@ -113,7 +113,7 @@ def manifests(values: dict[str, Any], url: str) -> str:
     secret = {"secretName": "kaos", "items": [{"key": "proxy", "path": "proxy"}]}
     run_proxy = {
         "image": image,
-        "args": ["/opt/kaos-hub/bin/python", "-m", "kaos_hub.proxy"],
+        "args": ["/opt/kaos-hub/bin/python", "-m", "kaos_hub.deployment.proxy"],
         "env": _listed(
             {"KAOS_NAMESPACE": {"valueFrom": here}, "KAOS_SECRETS_DIR": "/run/kaos/secrets"}
         ),

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kaos_hub.addresses import in_cluster, namespace, on_this_machine
-from kaos_hub.datadir import DataDir
+from kaos_hub.installation.addresses import in_cluster, namespace, on_this_machine
+from kaos_hub.installation.datadir import DataDir
 from tests.hub import ROOT
 
 _BOTH = ("service", "service-train", "admission")

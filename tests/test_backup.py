@@ -15,20 +15,20 @@ from pathlib import Path
 import pytest
 from sqlalchemy import inspect, select
 
-from kaos_hub.backup import Backup, check, make, restore, rows
-from kaos_hub.backup.folder import Manifest
 from kaos_hub.bundles.scan import scan
 from kaos_hub.client import Client
-from kaos_hub.database import Database
-from kaos_hub.datadir import DataDir
 from kaos_hub.errors import Conflict, InvalidRequest
-from kaos_hub.ledger import Ledger
-from kaos_hub.models import BundleKind, CommitRequest
-from kaos_hub.service.backup import main
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.schemas import BundleKind, CommitRequest
+from kaos_hub.service.backup import Backup, check, make, restore, rows
+from kaos_hub.service.backup.__main__ import main
+from kaos_hub.service.backup.folder import Manifest
+from kaos_hub.service.bundles.versions import Versions
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import TrainingRow, VersionRow, now
+from kaos_hub.service.quota import Ledger
 from kaos_hub.stores import open_store
 from kaos_hub.stores.base import Store
-from kaos_hub.tables import TrainingRow, VersionRow, now
-from kaos_hub.versions import Versions
 from tests import databases, s3
 from tests.hub import running_hub, wait_until
 

@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 
 from kaos_hub.client import Client
 from kaos_hub.errors import KaosError, StorageFull
-from kaos_hub.models import BundleKind
+from kaos_hub.schemas import BundleKind
 from tests import databases
 from tests.engines import ENGINES
 from tests.hub import RunningHub, request, running_hub, wait_until

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from kaos_hub.client import Client
-from kaos_hub.engines import sandbox
+from kaos_hub.engines.local import sandbox
 from kaos_hub.errors import Forbidden, InvalidRequest, KaosError, NotFound
-from kaos_hub.inside.start import lay_links
-from kaos_hub.models import AllowedMount, BindMount, Mount, NotebookRequest, parse_request
-from kaos_hub.notebooks.mounting import Mounts, told
-from kaos_hub.tables import NotebookRow, now
+from kaos_hub.schemas import AllowedMount, BindMount, Mount, NotebookRequest, parse_request
+from kaos_hub.service.db.tables import NotebookRow, now
+from kaos_hub.service.notebooks.mounting import Mounts, told
+from kaos_hub.workload.notebook.start import lay_links
 from tests.engines import ENGINES
 from tests.hub import RunningHub, running_hub
 from tests.kernels import Kernel

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kaos_hub.client import Client
-from kaos_hub.tables import now
+from kaos_hub.service.db.tables import now
 from tests.history import build, notebook, version, write
 from tests.hub import RunningHub, running_hub, wait_until
 from tests.lab import at_browser, chromium, expect

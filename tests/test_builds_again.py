@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest_asyncio
 
 from kaos_hub.engines.base import Phase
-from kaos_hub.engines.docker_client import connect, keeps_whole_images
+from kaos_hub.engines.docker.client import connect, keeps_whole_images
 from tests.attacks.test_builds_docker import ALICE, BOB, IMAGE, Hub, docker, tag
 from tests.hub import wait_until
 from tests.test_engine_contract import NO_DOCKER, needs_docker

@@ -13,7 +13,7 @@ import pytest
 from kaos_hub.bundles.ignore import rules_for
 from kaos_hub.bundles.scan import scan
 from kaos_hub.client import Client
-from kaos_hub.models import BundleKind
+from kaos_hub.schemas import BundleKind
 from tests.bundle_world import FILES, NASTY, submit_two
 from tests.history import version, write
 from tests.hub import RunningHub, wait_until

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from kaos_hub.client import Client
-from kaos_hub.service import previews
+from kaos_hub.service.pages import previews
 from tests.bundle_world import FILES, PNG, submit_two
 from tests.history import notebook, version, write
 from tests.hub import Answer, Browser, RunningHub

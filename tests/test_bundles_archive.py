@@ -19,7 +19,7 @@ from kaos_hub.bundles.limits import Limits
 from kaos_hub.bundles.objects import ReadObject, whole
 from kaos_hub.bundles.scan import scan
 from kaos_hub.errors import InvalidBundle, KaosError, NotFound
-from kaos_hub.inside.archive import unpack as unpack_inside
+from kaos_hub.workload.archive import unpack as unpack_inside
 from tests.strategies import EXAMPLE, File, Folder, fill, folders, scanned
 
 

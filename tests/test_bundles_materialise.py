@@ -13,7 +13,7 @@ from kaos_hub.bundles import tree
 from kaos_hub.bundles.materialise import materialise, remove_tree
 from kaos_hub.bundles.scan import Scan, scan
 from kaos_hub.errors import InvalidBundle, KaosError, NotFound
-from kaos_hub.models import EntryKind, TreeEntry
+from kaos_hub.schemas import EntryKind, TreeEntry
 from tests.strategies import (
     EXAMPLE,
     File,

@@ -16,7 +16,7 @@ from kaos_hub.bundles.ignore import DATA, SOURCE, rules_for
 from kaos_hub.bundles.limits import Limits
 from kaos_hub.bundles.scan import Scan, scan
 from kaos_hub.errors import InvalidBundle
-from kaos_hub.models import BundleKind
+from kaos_hub.schemas import BundleKind
 from tests.strategies import (
     EXAMPLE,
     File,

@@ -18,7 +18,7 @@ from kaos_hub.bundles.source import (
     find_source_root,
 )
 from kaos_hub.errors import InvalidBundle
-from kaos_hub.models import bundle_name
+from kaos_hub.schemas import bundle_name
 from tests.strategies import EXAMPLE, File, Folder, Link, fill, scanned
 
 SOURCE_BUNDLE: Folder = {

@@ -10,7 +10,7 @@ from kaos_hub.bundles.limits import Limits
 from kaos_hub.bundles.links import check_links
 from kaos_hub.bundles.walk import load
 from kaos_hub.errors import InvalidBundle, KaosError
-from kaos_hub.models import EntryKind, TreeEntry
+from kaos_hub.schemas import EntryKind, TreeEntry
 from tests.strategies import names
 
 OF_HELLO = "blake3:ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f"

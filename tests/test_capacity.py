@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub.engines import machine
+from kaos_hub.engines.local import machine
 from kaos_hub.errors import InvalidResources, KaosError
-from kaos_hub.ledger import check_size
-from kaos_hub.models import Capacity
-from kaos_hub.service.config import ServiceConfig
+from kaos_hub.schemas import Capacity
+from kaos_hub.service.config.service import ServiceConfig
+from kaos_hub.service.quota import check_size
 from tests.hub import RunningHub, request, running_hub
 from tests.shell import EXAMPLES, Shell
 

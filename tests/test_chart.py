@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kaos_hub import addresses
+from kaos_hub.installation import addresses
 from tests.chart import CHART, Machine, Pod, may_talk, of_kind, one, rendered
 from tests.hub import ROOT
 

@@ -13,8 +13,8 @@ from tests import databases
 
 
 def run(name: str, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """A program of kaos_hub.checks, as in its pod."""
-    command = [sys.executable, "-m", f"kaos_hub.checks.{name}", *words]
+    """A program of kaos_hub.doctor, as in its pod."""
+    command = [sys.executable, "-m", f"kaos_hub.doctor.{name}", *words]
     kept = {k: v for k, v in os.environ.items() if not k.startswith("KAOS_")}
     environment = {"KAOS_CHECK_SECONDS": "0.1"} | environment
     return subprocess.run(command, capture_output=True, text=True, env=kept | environment)

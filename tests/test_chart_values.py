@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from kaos_hub import __version__
-from kaos_hub.datadir import DataDir
+from kaos_hub.installation.datadir import DataDir
 from tests.chart import CHART, IMAGES, Object, objects, texts
 from tests.hub import ROOT
 
@@ -249,7 +249,7 @@ def test_the_service_believes_the_proxy_s_pod(values: str) -> None:
     """Else all people would share the proxy's address, and what may come from one address."""
     import base64
 
-    from kaos_hub.service.config import ServiceConfig
+    from kaos_hub.service.config.service import ServiceConfig
 
     there = {(o["kind"], o["metadata"]["name"]): o for o in objects(MATRIX[values])}
     told = base64.b64decode(there["Secret", "config-service"]["data"]["00-chart.json"])

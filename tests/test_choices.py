@@ -9,12 +9,12 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from kaos_hub.client import Client
-from kaos_hub.database import Database
-from kaos_hub.hub import Hub, HubUser
-from kaos_hub.identities import Identities
-from kaos_hub.models import Notebook
-from kaos_hub.notebooks.choices import forget_one_who_is_gone, recall, remember
-from kaos_hub.tables import ChoiceRow, OwnerRow, now
+from kaos_hub.schemas import Notebook
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import ChoiceRow, OwnerRow, now
+from kaos_hub.service.hub_client import Hub, HubUser
+from kaos_hub.service.notebooks.choices import forget_one_who_is_gone, recall, remember
+from kaos_hub.service.users.identities import Identities
 from tests import databases
 from tests.hub import Browser, RunningHub, running_hub, wait_until
 

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from kaos_hub.cli import output
 from kaos_hub.cli.root import kaos
 from kaos_hub.client import save_credentials
-from kaos_hub.client.credentials import credentials_path
-from kaos_hub.models import Resources
+from kaos_hub.schemas import Resources
+from kaos_hub.transport.credentials import credentials_path
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 HEAVY = [

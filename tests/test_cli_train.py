@@ -14,12 +14,12 @@ from kaos_hub.cli import train_follow, train_get, train_show
 from kaos_hub.cli.root import kaos
 from kaos_hub.client import Client, save_credentials, save_workspace
 from kaos_hub.client.bundles import Bundles
-from kaos_hub.client.credentials import load_workspace
 from kaos_hub.client.submission import parse_goal
 from kaos_hub.client.training_handle import failure
-from kaos_hub.client.transport import Transport
 from kaos_hub.errors import BuildFailed, Failed, InvalidBundle, InvalidRequest
-from kaos_hub.models import MetricPoint, Training, TrainingEvent, Trial, TrialComparison
+from kaos_hub.schemas import MetricPoint, Training, TrainingEvent, Trial, TrialComparison
+from kaos_hub.transport.credentials import load_workspace
+from kaos_hub.transport.http import Transport
 
 NOBODY = "http://127.0.0.1:1"
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

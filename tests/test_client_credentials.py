@@ -13,8 +13,8 @@ from kaos_hub.client import (
     load_credentials,
     save_credentials,
 )
-from kaos_hub.client.credentials import credentials_path, hub_base
 from kaos_hub.errors import InvalidRequest, NotAuthenticated
+from kaos_hub.transport.credentials import credentials_path, hub_base
 
 
 @pytest.fixture(autouse=True)

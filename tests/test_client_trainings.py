@@ -182,7 +182,7 @@ def test_a_hub_that_is_gone_does_not_end_what_was_followed(
 ) -> None:
     """It goes on, and it is said how to come back; nothing is taken for its end."""
     monkeypatch.setattr(ServiceThatGoesAway, "gone", False)
-    monkeypatch.setattr("kaos_hub.client.transport._RECONNECTS", 1)
+    monkeypatch.setattr("kaos_hub.transport.http._RECONNECTS", 1)
     with serving(ServiceThatGoesAway) as transport:
         save_credentials(transport.service, "t")
         done = CliRunner().invoke(kaos, [*flags, "train", "reproduce", "-j", ID])

@@ -5,8 +5,6 @@ from typing import Any, ClassVar
 
 import pytest
 
-from kaos_hub.client.events import ServerEvent, parse_events
-from kaos_hub.client.transport import Transport, parse
 from kaos_hub.errors import (
     KaosError,
     LimitExceeded,
@@ -15,7 +13,9 @@ from kaos_hub.errors import (
     RestartRequired,
     Unavailable,
 )
-from kaos_hub.models import Whoami
+from kaos_hub.schemas import Whoami
+from kaos_hub.transport.events import ServerEvent, parse_events
+from kaos_hub.transport.http import Transport, parse
 from tests.troubled import Trouble, serving
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kaos_hub.cli.deploy_options import read
-from kaos_hub.client.config import read_config, read_pairs
 from kaos_hub.errors import InvalidRequest, InvalidResources, KaosError
-from kaos_hub.models.config import NotebookConfig
+from kaos_hub.formats.config_file import read_config, read_pairs
+from kaos_hub.schemas.config import NotebookConfig
 
 
 def file(tmp_path: Path, text: str) -> Path:

@@ -12,14 +12,14 @@ from kaos_hub.bundles import tree, walk
 from kaos_hub.bundles.compose import compose
 from kaos_hub.bundles.scan import scan
 from kaos_hub.client import Client
-from kaos_hub.database import Database
 from kaos_hub.errors import InvalidBundle, NotFound
-from kaos_hub.ledger import Ledger
-from kaos_hub.models import BundleVersion
-from kaos_hub.notebooks.trees import Trees
+from kaos_hub.schemas import BundleVersion
+from kaos_hub.service.bundles.versions import Versions
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import NotebookRow, now
+from kaos_hub.service.notebooks.trees import Trees
+from kaos_hub.service.quota import Ledger
 from kaos_hub.stores.file import FileStore
-from kaos_hub.tables import NotebookRow, now
-from kaos_hub.versions import Versions
 from tests.hub import RunningHub, request, wait_until
 from tests.kernels import Kernel
 from tests.shell import Shell
@@ -113,7 +113,7 @@ async def test_the_tree_of_both_is_kept_and_found_again(
 
 async def test_a_context_is_nobody_elses(versions: Versions, tmp_path: Path) -> None:
     await submit(versions, ADA, folder(tmp_path / "c", {"x": "1"}), "c", "context")
-    from kaos_hub.models import BundleKind
+    from kaos_hub.schemas import BundleKind
 
     with pytest.raises(NotFound):
         await versions.select("user:bob", BundleKind.CONTEXT, "c")

@@ -16,13 +16,13 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, select, text
 from sqlalchemy.orm import Session
 
-from kaos_hub.checks import storage
-from kaos_hub.checks.finding import BAD, GOOD
-from kaos_hub.database import Database
-from kaos_hub.datadir import DataDir
+from kaos_hub.doctor import storage
+from kaos_hub.doctor.finding import BAD, GOOD
 from kaos_hub.errors import InvalidRequest, LimitExceeded, NotFound, Unavailable
-from kaos_hub.ledger import Ledger
-from kaos_hub.tables import HoldingRow, NotebookRow, Table, now
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import HoldingRow, NotebookRow, Table, now
+from kaos_hub.service.quota import Ledger
 from tests import databases
 from tests.hub import free_port
 
@@ -187,7 +187,7 @@ MIGRATE = """
 import asyncio, os, sys
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from kaos_hub.database import Database
+from kaos_hub.service.db.database import Database
 url, until = sys.argv[1], int(sys.argv[2])
 seen = 0
 def killed(*_):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub.datadir import DataDir
 from kaos_hub.errors import Conflict, InvalidName, KaosError
-from kaos_hub.ports import is_free
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.installation.ports import is_free
 
 
 def mode(path: Path) -> int:

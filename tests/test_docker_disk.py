@@ -3,9 +3,9 @@
 import time
 import uuid
 
-from kaos_hub.engines import docker_client as engine
-from kaos_hub.engines.docker_disk import Disk
-from kaos_hub.engines.docker_leftovers import measuring
+from kaos_hub.engines.docker import client as engine
+from kaos_hub.engines.docker.disk import Disk
+from kaos_hub.engines.docker.leftovers import measuring
 from tests.test_engine_contract import IMAGE, needs_docker
 
 pytestmark = needs_docker

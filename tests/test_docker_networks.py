@@ -9,12 +9,12 @@ from pathlib import Path
 import docker
 import pytest
 
-from kaos_hub.engines import docker_guard
 from kaos_hub.engines.base import JobSpec, Phase, Run
-from kaos_hub.engines.docker import DockerEngine
-from kaos_hub.engines.docker_networks import SHARED, DockerNetworks
-from kaos_hub.engines.docker_rules import parse_target, resolvers
-from kaos_hub.engines.docker_subnets import first_free, of_routes
+from kaos_hub.engines.docker.engine import DockerEngine
+from kaos_hub.engines.docker.networks import guard as docker_guard
+from kaos_hub.engines.docker.networks.networks import SHARED, DockerNetworks
+from kaos_hub.engines.docker.networks.rules import parse_target, resolvers
+from kaos_hub.engines.docker.networks.subnets import first_free, of_routes
 from kaos_hub.errors import Unsupported
 from tests.hub import wait_until
 from tests.networks import dismiss
@@ -107,7 +107,7 @@ class TestNetworks:
     def test_owners_have_one_each_whoever_asks(self, networks: DockerNetworks) -> None:
         """Twenty at once, in two processes, as Hub and service are."""
         program = (
-            "import sys; from kaos_hub.engines.docker_networks import DockerNetworks;"
+            "import sys; from kaos_hub.engines.docker.networks.networks import DockerNetworks;"
             "print(DockerNetworks(data_dir=sys.argv[1], hub_addresses=['http://172.17.0.1:2'])"
             ".ensure_now('user:ada'))"
         )

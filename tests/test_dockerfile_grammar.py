@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub.dockerfile import final_base, refusals
-from kaos_hub.images import analyse
+from kaos_hub.formats.dockerfile import final_base, refusals
+from kaos_hub.service.builds.analysis import analyse
 from tests.dockerfiles import BASES, DOCKERFILES, PLATFORM
 
 pytestmark = pytest.mark.docker

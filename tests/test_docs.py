@@ -236,7 +236,7 @@ def test_settings_in_snippets_exist() -> None:
 
 
 def test_architecture_shows_the_layers_and_the_tree() -> None:
-    """The layers are those that are checked; every module has its line."""
+    """The layers are those that are checked; every folder has its line."""
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from traitlets.config import Config
 
-from kaos_hub.bridge import bridge
+from kaos_hub.deployment.docker_bridge import bridge
 from kaos_hub.engines.base import (
     Build,
     Cause,
@@ -27,11 +27,11 @@ from kaos_hub.engines.base import (
     Phase,
     Run,
 )
-from kaos_hub.engines.docker import DockerEngine
-from kaos_hub.engines.docker_leftovers import BUILD
-from kaos_hub.engines.kubernetes import KubernetesEngine
-from kaos_hub.engines.local import LocalEngine
-from kaos_hub.models import Mount, Resources
+from kaos_hub.engines.docker.engine import DockerEngine
+from kaos_hub.engines.docker.leftovers import BUILD
+from kaos_hub.engines.kubernetes.engine import KubernetesEngine
+from kaos_hub.engines.local.engine import LocalEngine
+from kaos_hub.schemas import Mount, Resources
 from tests.bundled import laid
 from tests.engine_cluster import TREES, TreeServer, namespace, needs_cluster, options
 from tests.networks import dismiss

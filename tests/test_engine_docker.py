@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from kaos_hub.build_failures import explain_failure
-from kaos_hub.engines import docker_client
 from kaos_hub.engines.base import Build, Cause, JobSpec, Observation, Phase, Run
-from kaos_hub.engines.docker import DockerEngine
-from kaos_hub.engines.docker_bases import Registries
-from kaos_hub.engines.docker_build import Order, build, pin_bases
-from kaos_hub.engines.docker_client import has_buildx
-from kaos_hub.engines.docker_containers import observation, overdue
-from kaos_hub.engines.docker_context import context_tar, dockerfile_name
+from kaos_hub.engines.docker import client as docker_client
+from kaos_hub.engines.docker.builds.bases import Registries
+from kaos_hub.engines.docker.builds.build import Order, build, pin_bases
+from kaos_hub.engines.docker.builds.context import context_tar, dockerfile_name
+from kaos_hub.engines.docker.client import has_buildx
+from kaos_hub.engines.docker.containers import observation, overdue
+from kaos_hub.engines.docker.engine import DockerEngine
 from kaos_hub.errors import BuildFailed, EngineUnavailable, NotFound, Unsupported
-from kaos_hub.models import Mount, Resources
+from kaos_hub.schemas import Mount, Resources
+from kaos_hub.service.builds.diagnosis import explain_failure
 from tests.bundled import laid
 from tests.test_engine_contract import IMAGE, end, forget_builds, needs_docker, output, texts
 

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from kaos_hub.engines import kubernetes_seen as seen_as
 from kaos_hub.engines.base import Build, Cause, JobSpec, Materialise, Observation, Phase, Run
-from kaos_hub.engines.kubernetes import KubernetesEngine
-from kaos_hub.engines.kubernetes_logs import stamped
-from kaos_hub.engines.kubernetes_objects import owner_hash, registries_conf
-from kaos_hub.engines.kubernetes_pods import Pods
+from kaos_hub.engines.kubernetes import seen as seen_as
+from kaos_hub.engines.kubernetes.engine import KubernetesEngine
+from kaos_hub.engines.kubernetes.logs import stamped
+from kaos_hub.engines.kubernetes.objects import owner_hash, registries_conf
+from kaos_hub.engines.kubernetes.pods import Pods
 from kaos_hub.errors import EngineUnavailable, NotFound, Unsupported
-from kaos_hub.models import Mount, NotebookSpec, Resources
 from kaos_hub.registry import Reference
 from kaos_hub.registry.names import logins
+from kaos_hub.schemas import Mount, NotebookSpec, Resources
 from tests.engine_cluster import (
     TREES,
     Outages,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub.engines import interpreters, kernel_set, local_build
 from kaos_hub.engines.base import Build, JobSpec, Phase
-from kaos_hub.engines.interpreters import Interpreter
-from kaos_hub.engines.local import LocalEngine
-from kaos_hub.engines.pip_settings import no_index, uv_environment
+from kaos_hub.engines.local import build as local_build, interpreters, kernel_set
+from kaos_hub.engines.local.engine import LocalEngine
+from kaos_hub.engines.local.interpreters import Interpreter
+from kaos_hub.engines.local.pip_settings import no_index, uv_environment
 from kaos_hub.errors import InvalidRequest
 from tests.bundled import laid
 
@@ -261,7 +261,7 @@ def installs_beside(python: str, packages: Path) -> bool:
 def starts_kernel(python: str, kernels: Path) -> bool:
     script = (
         f"import sys; sys.path.append({str(kernels)!r});"
-        " import ipykernel, humanize, kaos_hub.models; print(humanize.__file__)"
+        " import ipykernel, humanize, kaos_hub.schemas; print(humanize.__file__)"
     )
     done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True)
     return "environments" in done.stdout

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from hypothesis import given, settings, strategies as st
 
-from kaos_hub.engines.docker_logs import stamped
-from kaos_hub.stamping import LINE, CappedLog, Stamper
+from kaos_hub.engines.docker.logs import stamped
+from kaos_hub.util.log_lines import LINE, CappedLog, Stamper
 
 LINE_PATTERN = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z [^\n\0]*\n")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub.engines import namespaces, sandbox
-from kaos_hub.models import Mount
+from kaos_hub.engines.local import namespaces, sandbox
+from kaos_hub.schemas import Mount
 
 NOBODY = 65534
 PYTHON = "/usr/bin/python3"

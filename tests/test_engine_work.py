@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub import runtime_image
+from kaos_hub.engines import runtime_image
 from kaos_hub.engines.base import Build, Materialise, Run, Work, from_json, to_json
-from kaos_hub.models import JobKind, Mount, Pool
+from kaos_hub.schemas import JobKind, Mount, Pool
 
 DIGEST = f"blake3:{1:064x}"
 WORKER = Run(
@@ -20,7 +20,7 @@ WORKER = Run(
         Mount(source="data/x", target="/kaos/data", digest=DIGEST),
         Mount(source="trees/1", target="/pfs/data/digits", volume="kaos-trees"),
     ),
-    module="kaos_hub.inside.trials",
+    module="kaos_hub.workload.trial.trials",
     scratch=("/kaos", "/pfs"),
     storage=5 << 30,
     ticket=True,
@@ -48,7 +48,7 @@ here = pathlib.Path(sys.argv[1], "kaos_hub", "inside")
 for path in sorted(here.glob("*.py")):
     # That one is run by the user's Python, alone.
     if path.stem not in ("__init__", "launch"):
-        importlib.import_module(f"kaos_hub.inside.{path.stem}")
+        importlib.import_module(f"kaos_hub.workload.{path.stem}")
 # An installation to work on finds what is missing there in the checkout.
 elsewhere = [name for name, module in sys.modules.items() if name.partition(".")[0] == "kaos_hub"
              and not module.__file__.startswith(sys.argv[1])]

@@ -15,15 +15,15 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from kaos_hub import runtime_image
-from kaos_hub.bridge import bridge
-from kaos_hub.datadir import DataDir
+from kaos_hub.deployment.docker_bridge import bridge
+from kaos_hub.engines import runtime_image
 from kaos_hub.engines.base import Cause, Engine, JobSpec, Phase, Run
-from kaos_hub.engines.kubernetes import KubernetesEngine
-from kaos_hub.engines.local import LocalEngine
-from kaos_hub.inside import variables
-from kaos_hub.models import Lease, Pool, Resources
-from kaos_hub.tickets import Tickets
+from kaos_hub.engines.kubernetes.engine import KubernetesEngine
+from kaos_hub.engines.local.engine import LocalEngine
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.schemas import Lease, Pool, Resources
+from kaos_hub.transport.tickets import Tickets
+from kaos_hub.util import variables
 from tests import trial_desk
 from tests.pods import this_machine
 from tests.test_engine_contract import (
@@ -350,7 +350,7 @@ def trials(setup: Setup, engine: Engine, spec: JobSpec, folder: Path, url: str) 
     mounts = (setup.tree(engine, model.parent, "/kaos/source"), *spec.work.mounts[1:])
     work = replace(
         spec.work,
-        module="kaos_hub.inside.trials",
+        module="kaos_hub.workload.trial.trials",
         command=(),
         environment=environment,
         mounts=mounts,

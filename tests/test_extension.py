@@ -25,9 +25,9 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from kaos_hub.inside.hook import NAME, NOTICE, Hook
-from kaos_hub.inside.idle_watch import is_use
-from kaos_hub.models import Activity
+from kaos_hub.schemas import Activity
+from kaos_hub.workload.notebook.hook import NAME, NOTICE, Hook
+from kaos_hub.workload.notebook.idle_watch import is_use
 
 TOKEN = "the-servers-own-token"
 CHROMIUM = "/usr/bin/chromium"
@@ -215,7 +215,7 @@ def start_server(home: Path, service_url: str, **more: str) -> JupyterServer:
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
         f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", "--ServerApp.base_url=/user/ada/",
         "--IdentityProvider.token=secret", f"--ServerApp.root_dir={home}",
-        "--ServerApp.jpserver_extensions=kaos_hub.inside=True", "--LabApp.news_url=",
+        "--ServerApp.jpserver_extensions=kaos_hub.workload=True", "--LabApp.news_url=",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
     with (home / "server.log").open("wb") as log:
@@ -554,7 +554,7 @@ def start(tmp_path: Path, small_hub: str) -> Iterator[Callable[..., JupyterServe
         )
         with (home / "server.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "kaos_hub.inside.start"],
+                [sys.executable, "-m", "kaos_hub.workload.notebook.start"],
                 env=env, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         found = JupyterServer(home, f"http://127.0.0.1:{port}/user/ada", process)
@@ -584,7 +584,7 @@ async def test_a_notebook_starts_with_its_code_and_hook(
     log = server.log()
     assert f"startup-hook.sh: hello from {work}" in log
     assert "kaos: working copy: 2 added" in log
-    assert "kaos_hub.inside.extension | extension was successfully loaded" in log
+    assert "kaos_hub.workload.notebook.extension | extension was successfully loaded" in log
     assert "jupyterlab | extension was successfully loaded" in log
     assert "/lab/tree/work" in log
     assert not (work / "startup-hook.failed.txt").exists()

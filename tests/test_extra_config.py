@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import pytest
 from traitlets.config import Config, PyFileConfigLoader
 
+from kaos_hub.deployment.extra_config import add_json, database_url, files_of
 from kaos_hub.errors import KaosError
-from kaos_hub.extra_config import add_json, database_url, files_of
 from tests.hub import ROOT
 
 

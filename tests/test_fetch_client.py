@@ -18,9 +18,10 @@ import pytest
 
 from kaos_hub.bundles import flat, tree
 from kaos_hub.bundles.scan import Scan, scan
-from kaos_hub.inside import fetch_place, fetch_wire
-from kaos_hub.inside.fetch import fetch
-from kaos_hub.inside.fetch_wire import FetchError, Source
+from kaos_hub.transport import fetch as fetch_wire
+from kaos_hub.transport.fetch import FetchError, Source
+from kaos_hub.workload.fetch import place
+from kaos_hub.workload.fetch.fetch import fetch
 from tests.fetching import run, start
 from tests.hub import wait_until
 from tests.strategies import EXAMPLE, File, Link, fill, ordinary_user, scanned
@@ -249,15 +250,15 @@ def test_what_a_killed_one_left_goes_when_it_is_old(found: Scan, tmp_path: Path)
         source = Source(fake.url, "t")
         assert fetch(source, found.root, tmp_path / "out")
         assert partials(tmp_path) == [left]  # whoever makes it may still be alive
-        old = time.time() - fetch_place.STALE - 60
+        old = time.time() - place.STALE - 60
         os.utime(left, (old, old))
         assert fetch(source, found.root, tmp_path / "another")
     assert partials(tmp_path) == []
 
 
 def test_whoever_lives_renews_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch_place, "_RENEWED", 0.05)
-    with fetch_place.Place(tmp_path / "out"):
+    monkeypatch.setattr(place, "_RENEWED", 0.05)
+    with place.Place(tmp_path / "out"):
         (mine,) = partials(tmp_path)
         os.utime(mine, (0, 0))
         wait_until(lambda: mine.stat().st_mtime > time.time() - 60, 5, "the renewal")
@@ -297,7 +298,7 @@ def test_a_wrong_command_line_is_one_line(tmp_path: Path, arguments: list[str], 
 
 def test_url_and_ticket_can_stand_in_the_environment(found: Scan, tmp_path: Path) -> None:
     (tmp_path / "ticket").write_text("t\n")
-    line = [sys.executable, "-m", "kaos_hub.inside.fetch"]
+    line = [sys.executable, "-m", "kaos_hub.workload.fetch.fetch"]
     with serving(found) as fake:
         environment = {"KAOS_FETCH_URL": fake.url, "KAOS_FETCH_TICKET": str(tmp_path / "ticket")}
         subprocess.run(

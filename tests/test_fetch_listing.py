@@ -9,7 +9,7 @@ import pytest
 
 from kaos_hub.bundles import flat, tree
 from kaos_hub.bundles.scan import Scan
-from kaos_hub.inside.fetch_listing import BadListing, check, read
+from kaos_hub.workload.fetch.listing import BadListing, check, read
 from tests.strategies import EXAMPLE, scanned
 
 

@@ -22,12 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.materialise import materialise, remove_tree
 from kaos_hub.bundles.scan import Scan, scan
-from kaos_hub.database import Database
-from kaos_hub.inside import fetch as fetching_inside
-from kaos_hub.inside.fetch_wire import Source
-from kaos_hub.service.fetching import is_alive
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import JobRow, NotebookRow, now
+from kaos_hub.service.workers.fetching import is_alive
 from kaos_hub.stores.file import FileStore
-from kaos_hub.tables import JobRow, NotebookRow, now
+from kaos_hub.transport.fetch import Source
+from kaos_hub.workload.fetch import fetch as fetching_inside
 from tests.fetching import direct, run, start, ticket_for, waiting_job
 from tests.history import notebook
 from tests.hub import Answer, RunningHub, request, running_hub, wait_until
@@ -139,7 +139,7 @@ def test_what_is_fetched_is_what_would_be_laid_out(service: RunningHub, folder: 
 
 def test_only_python_and_blake3_are_needed() -> None:
     script = (
-        "import sys; from kaos_hub.inside import fetch;"
+        "import sys; from kaos_hub.workload import fetch;"
         "print(*sorted({m.partition('.')[0] for m in sys.modules} - set(sys.stdlib_module_names)))"
     )
     # without the site's own hooks, which may import anything

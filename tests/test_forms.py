@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies
 
 from kaos_hub.errors import InvalidRequest, TooLarge
-from kaos_hub.service.forms import Form, FormReader
+from kaos_hub.service.pages.forms import Form, FormReader
 
 MARK = "----kaosABC"
 TYPE = f"multipart/form-data; boundary={MARK}"

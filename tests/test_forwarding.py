@@ -8,9 +8,9 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.web import Application, RequestHandler
 from traitlets import TraitError
 
-from kaos_hub.service.config import ServiceConfig
-from kaos_hub.service.forwarding import public_server
-from kaos_hub.service.proxies import Proxies
+from kaos_hub.service.config.service import ServiceConfig
+from kaos_hub.service.web.forwarding import public_server
+from kaos_hub.service.web.proxies import Proxies
 from tests.hub import free_port
 
 

@@ -11,13 +11,10 @@ from sqlalchemy.orm import Session
 from traitlets import TraitError
 from traitlets.config import Config
 
-from kaos_hub.bell import Bell
-from kaos_hub.bridge import bridge
 from kaos_hub.client import Client
-from kaos_hub.database import Database
+from kaos_hub.deployment.docker_bridge import bridge
 from kaos_hub.errors import InvalidRequest, NotFound, Unsupported
-from kaos_hub.ledger import Ledger
-from kaos_hub.models import (
+from kaos_hub.schemas import (
     Clone,
     CloneReport,
     GitCredentials,
@@ -26,12 +23,15 @@ from kaos_hub.models import (
     NotebookRequest,
     parse_request,
 )
-from kaos_hub.notebooks import Offer
-from kaos_hub.notebooks.records import clone_of
-from kaos_hub.notebooks.repositories import GitRules, Repositories, is_asked
-from kaos_hub.notebooks.wishes import Wishes
-from kaos_hub.service.config import ServiceConfig
-from kaos_hub.tables import NotebookRow
+from kaos_hub.service.config.service import ServiceConfig
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import NotebookRow
+from kaos_hub.service.notebooks import Offer
+from kaos_hub.service.notebooks.records import clone_of
+from kaos_hub.service.notebooks.repositories import GitRules, Repositories, is_asked
+from kaos_hub.service.notebooks.wishes import Wishes
+from kaos_hub.service.quota import Ledger
+from kaos_hub.util.notifier import Bell
 from tests.engines import ENGINES
 from tests.git_server import GitServer, git, git_server
 from tests.hub import Browser, RunningHub, request, running_hub, wait_until

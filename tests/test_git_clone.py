@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from kaos_hub.inside import clone_record, cloning
-from kaos_hub.models import CloneReport, GitState
+from kaos_hub.schemas import CloneReport, GitState
+from kaos_hub.workload.git import cloning, record
 from tests.git_server import GitServer, Work, git, git_server
 from tests.hub import wait_until
 from tests.work_server import Quiet
@@ -43,7 +43,7 @@ class Notebook:
 
     @property
     def notice(self) -> str:
-        file = self.work / clone_record.NOTICE
+        file = self.work / record.NOTICE
         return file.read_text() if file.exists() else ""
 
     def order(self, repository: str, **changes: Any) -> str:
@@ -53,7 +53,7 @@ class Notebook:
     def begin(self, repository: str, **changes: Any) -> "subprocess.Popen[str]":
         environ = {**os.environ, **self.environ, "KAOS_GIT": self.order(repository, **changes)}
         return subprocess.Popen(
-            [sys.executable, "-I", "-m", "kaos_hub.inside.clone"],
+            [sys.executable, "-I", "-m", "kaos_hub.workload.git.clone"],
             env=environ | {"KAOS_HOME": str(self.home)},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
@@ -121,7 +121,7 @@ def test_branches_tags_and_commits(notebook: Notebook, server: GitServer, lib: W
     wanted = {"feature/x": side, "v1": first, "light": first, first: first}
     for ref, commit in wanted.items():
         notebook.clone(f"{server.of('lib')}@{ref}")
-        found = clone_record.find(notebook.work, f"{server.of('lib')}@{ref}")
+        found = record.find(notebook.work, f"{server.of('lib')}@{ref}")
         assert found is not None
         assert found.commit == commit == git(found.place, "rev-parse", "HEAD")
         assert git(found.place, "status", "--porcelain") == ""
@@ -169,7 +169,7 @@ def test_what_stands_in_its_place_stays(
         if what == "folder":
             (place / "mine.txt").write_text("mine")
     said = notebook.clone(server.of("lib"))
-    found = clone_record.find(notebook.work, server.of("lib"))
+    found = record.find(notebook.work, server.of("lib"))
     assert found is not None
     assert (found.place == place) == (what == "nothing in it")
     assert (found.place / "a.py").read_text() == "x = 1\n"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from kaos_hub import grid, manifest
 from kaos_hub.bundles import tree
 from kaos_hub.errors import InvalidBundle, InvalidRequest
+from kaos_hub.formats import grid, manifest
 
 # --- grids ---
 

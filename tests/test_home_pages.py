@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from kaos_hub.models import Limits, Usage
-from kaos_hub.service.pages_home import held
-from kaos_hub.tables import now
+from kaos_hub.schemas import Limits, Usage
+from kaos_hub.service.db.tables import now
+from kaos_hub.service.pages.home import held
 from tests.history import notebook, version, write
 from tests.hub import Browser, RunningHub, request, running_hub
 from tests.test_service_pages import words

@@ -12,7 +12,7 @@ import pytest
 
 from kaos_hub.engines.base import Build, Cause, Engine, JobSpec, Observation, Phase
 from kaos_hub.errors import BuildFailed
-from kaos_hub.inside.push import Layout
+from kaos_hub.workload.builds.push import Layout
 from tests.engine_cluster import kubectl, registry
 from tests.test_engine_contract import (
     IMAGE,

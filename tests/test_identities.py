@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from kaos_hub.database import Database
 from kaos_hub.errors import NotFound
-from kaos_hub.hub import Hub, HubUser
-from kaos_hub.identities import Identities, shown_author, shown_owner
-from kaos_hub.ledger import Ledger
-from kaos_hub.tables import HoldingRow, OwnerRow, now
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import HoldingRow, OwnerRow, now
+from kaos_hub.service.hub_client import Hub, HubUser
+from kaos_hub.service.quota import Ledger
+from kaos_hub.service.users.identities import Identities, shown_author, shown_owner
 from tests import databases
 
 

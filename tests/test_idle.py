@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub.inside.memory_watch import MemoryWatch
-from kaos_hub.models import Activity, IdleType, KernelEvidence, TerminalEvidence
-from kaos_hub.notebooks import idle
-from kaos_hub.tables import NotebookRow
+from kaos_hub.schemas import Activity, IdleType, KernelEvidence, TerminalEvidence
+from kaos_hub.service.db.tables import NotebookRow
+from kaos_hub.service.notebooks import idle
+from kaos_hub.workload.memory_watch import MemoryWatch
 
 START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

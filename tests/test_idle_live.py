@@ -3,7 +3,7 @@
 import time
 
 from kaos_hub.client import Client
-from kaos_hub.models import NotebookState
+from kaos_hub.schemas import NotebookState
 from tests.hub import RunningHub, wait_until
 from tests.kernels import Kernel
 

@@ -1,7 +1,7 @@
 """The idle rule over random schedules: cells, other use, late and lost reports, wrong clocks.
 
-Time is simulated; what judges is what runs: :mod:`kaos_hub.notebooks.idle` on the service's side,
-:func:`kaos_hub.inside.idle_watch.used_since` on the notebook's.
+Time is simulated; what judges is what runs: :mod:`kaos_hub.service.notebooks.idle` on the service's
+side, :func:`kaos_hub.workload.notebook.idle_watch.used_since` on the notebook's.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import example, given, settings, strategies as st
 
-from kaos_hub.inside.idle_watch import used_since
-from kaos_hub.models import Activity, IdleType, KernelEvidence
-from kaos_hub.notebooks import idle
-from kaos_hub.tables import NotebookRow
+from kaos_hub.schemas import Activity, IdleType, KernelEvidence
+from kaos_hub.service.db.tables import NotebookRow
+from kaos_hub.service.notebooks import idle
+from kaos_hub.workload.notebook.idle_watch import used_since
 
 EPOCH = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 TIMEOUT, INTERVAL = 60, 30

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from kaos_hub.errors import Unsupported
-from kaos_hub.images import (
+from kaos_hub.service.builds.analysis import (
     Plan,
     analyse,
     explain_failure,

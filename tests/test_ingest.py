@@ -19,24 +19,24 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, strategies as st
 
-from kaos_hub import manifest
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.scan import scan
 from kaos_hub.errors import InvalidBundle, InvalidRequest, LimitExceeded
-from kaos_hub.inside.ingest_hosts import Hosts
-from kaos_hub.inside.ingest_store import Content, grow
-from kaos_hub.inside.ingest_web import Web
-from kaos_hub.models import Fetched, IngestEnd, IngestOrder
+from kaos_hub.formats import manifest
+from kaos_hub.schemas import Fetched, IngestEnd, IngestOrder
+from kaos_hub.transport.hosts import Hosts
+from kaos_hub.workload.ingest.store import Content, grow
+from kaos_hub.workload.ingest.web import Web
 from tests.hub import ROOT, wait_until
 from tests.sites import Page, Site, ftp, serving
 from tests.strategies import names
 from tests.work_server import CUT, WorkServer, work_server
 
-# As `-I -m kaos_hub.inside.ingest`, from this checkout.
+# As `-I -m kaos_hub.workload.ingest.ingest`, from this checkout.
 RUN = """
 import runpy, sys
 sys.path.insert(0, sys.argv.pop(1))
-sys.exit(runpy.run_module("kaos_hub.inside.ingest", run_name="__main__"))
+sys.exit(runpy.run_module("kaos_hub.workload.ingest.ingest", run_name="__main__"))
 """
 
 

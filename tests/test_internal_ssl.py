@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub import internal_ssl
-from kaos_hub.certificates import Certificates
-from kaos_hub.checks import wire
-from kaos_hub.checks.finding import BAD, GOOD
 from kaos_hub.client import Client
-from kaos_hub.datadir import DataDir
+from kaos_hub.doctor import wire
+from kaos_hub.doctor.finding import BAD, GOOD
 from kaos_hub.errors import Unsupported
-from kaos_hub.models import NotebookState, TrainingState
-from kaos_hub.public_address import Settled, remember
+from kaos_hub.installation import internal_ssl
+from kaos_hub.installation.certificates import Certificates
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.installation.public_address import Settled, remember
+from kaos_hub.schemas import NotebookState, TrainingState
 from tests.hub import RunningHub, request, running_hub, wait_until
 from tests.internal_tls import SECURE
 from tests.kernels import Kernel
@@ -68,7 +68,8 @@ def test_a_notebook_runs_cells_and_reports(client: Client, kernel: Kernel) -> No
 def test_kaos_in_a_notebook_asks_the_service(kernel: Kernel) -> None:
     assert "lab" in run(kernel, "kaos", "notebook", "list")
     # Others who ask there say which certificate: what a terminal would do without kaos.
-    code = "import os, urllib.request, kaos_hub.tls as t\nu = os.environ['KAOS_URL'] + '/health'"
+    code = "import os, urllib.request, kaos_hub.util.tls as t"
+    code += "\nu = os.environ['KAOS_URL'] + '/health'"
     opened = "urllib.request.urlopen(u, context=t.of_environment())"
     assert kernel.run(f"{code}\nprint({opened}.status)") == "200\n"
 

@@ -12,17 +12,17 @@ import pytest
 import pytest_asyncio
 
 from kaos_hub.bundles.scan import scan
-from kaos_hub.database import Database
-from kaos_hub.datadir import DataDir
 from kaos_hub.engines.base import Build, JobSpec, Materialise, Phase
-from kaos_hub.engines.local import LocalEngine
+from kaos_hub.engines.local.engine import LocalEngine
 from kaos_hub.errors import NotFound
-from kaos_hub.jobs import Jobs, workload_name
-from kaos_hub.ledger import Ledger
-from kaos_hub.logs import LogStore
-from kaos_hub.models import JobKind, JobState
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.schemas import JobKind, JobState
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import JobRow
+from kaos_hub.service.jobs.jobs import Jobs, workload_name
+from kaos_hub.service.jobs.logs import LogStore
+from kaos_hub.service.quota import Ledger
 from kaos_hub.stores.file import FileStore
-from kaos_hub.tables import JobRow
 from tests.bundled import laid
 
 ADA = "user:ada"
@@ -100,7 +100,7 @@ async def test_what_cannot_be_driven_on_is_given_up_after_some_tries(
     world: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits neither for ever nor silently, and takes no other job with it."""
-    monkeypatch.setattr("kaos_hub.jobs.TRIES", 2)
+    monkeypatch.setattr("kaos_hub.service.jobs.jobs.TRIES", 2)
     monkeypatch.setattr(EngineWithABug, "asked", 0)
     work = await bundle(world, source(tmp_path / "s", ""))
     engine = EngineWithABug(data_dir=str(world.data.path))

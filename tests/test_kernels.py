@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub.inside import kernels, launch, packages, variables
+from kaos_hub.util import variables
+from kaos_hub.workload.notebook import kernels, launch, packages
 
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
 LAUNCHER = Path(launch.__file__)
@@ -122,7 +123,7 @@ class TestLauncher:
             "sdk": {},
         }
         code = f"""
-from kaos_hub.inside import launch
+from kaos_hub.workload.notebook import launch
 launch.installed = lambda name, real=launch.installed: name != "ipykernel" and real(name) or None
 import sys
 sys.modules.pop("click", None)
@@ -139,7 +140,7 @@ print(getattr(pluggy, "where", "mine"), "/", getattr(click, "where", "mine"), "/
         manifest = {"kernel": {"pluggy": {"version": "999", "modules": [], "needs": [[">", "99"]]}}}
         (tmp_path / "kaos-manifest.json").write_text(json.dumps(manifest))
         code = f"""
-from kaos_hub.inside import launch
+from kaos_hub.workload.notebook import launch
 launch.lend({str(tmp_path)!r})
 import os, sys
 print("KAOS_KERNEL_REPLACED" in os.environ, sys.path[-1])
@@ -148,7 +149,7 @@ print("KAOS_KERNEL_REPLACED" in os.environ, sys.path[-1])
 
     def test_a_set_without_a_manifest_is_just_appended(self, tmp_path: Path) -> None:
         code = f"""
-from kaos_hub.inside import launch
+from kaos_hub.workload.notebook import launch
 launch.lend({str(tmp_path)!r})
 import sys
 print(sys.path[-1])
@@ -157,7 +158,7 @@ print(sys.path[-1])
 
     def test_installed_packages_come_before_those_of_the_image(self, tmp_path: Path) -> None:
         code = f"""
-from kaos_hub.inside import launch
+from kaos_hub.workload.notebook import launch
 launch.add_packages({str(tmp_path)!r})
 import site, sys
 own = {str(tmp_path)!r} + "/lib/python{MINOR}/site-packages"

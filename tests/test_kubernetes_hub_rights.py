@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kaos_hub.models import Mount, NotebookSpec
+from kaos_hub.schemas import Mount, NotebookSpec
 from tests.desk import hub_at_desk
 from tests.hub import wait_until
 from tests.pods import Namespace, images, namespace, needs_cluster, this_machine

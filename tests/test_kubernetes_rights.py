@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from kaos_hub.engines.base import Build, JobSpec, Phase
-from kaos_hub.engines.kubernetes import KubernetesEngine
-from kaos_hub.engines.kubernetes_objects import cache_claim
+from kaos_hub.engines.kubernetes.engine import KubernetesEngine
+from kaos_hub.engines.kubernetes.objects import cache_claim
 from kaos_hub.errors import EngineUnavailable
-from kaos_hub.models import Mount, NotebookSpec, Resources
+from kaos_hub.schemas import Mount, NotebookSpec, Resources
 from tests.chart import one
 from tests.engine_cluster import TREES, TreeServer, kubectl, make_claim, options
 from tests.hub import wait_until

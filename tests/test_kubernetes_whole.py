@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kaos_hub.checks.kubernetes import RIGHTS
+from kaos_hub.doctor.kubernetes import RIGHTS
 from tests.cluster import (
     HUB,
     WORKLOADS,

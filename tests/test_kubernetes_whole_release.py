@@ -19,7 +19,7 @@ import helm_python
 import pytest
 from sqlalchemy import create_engine, text
 
-from kaos_hub.extra_config import database_url
+from kaos_hub.deployment.extra_config import database_url
 from tests import other_hub, outside, s3
 from tests.chart import CHART
 from tests.cluster import (

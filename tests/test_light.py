@@ -57,7 +57,7 @@ def test_command_line_and_client_work(light: Path, tmp_path: Path) -> None:
     )
     assert run(light / "python", "-c", checked) == "2\n"
     assert "read" in run(
-        light / "python", "-c", "from kaos_hub import manifest; print(dir(manifest))"
+        light / "python", "-c", "from kaos_hub.formats import manifest; print(dir(manifest))"
     )
     assert "Client" in run(light / "python", "-c", "from kaos_hub import Client; print(Client)")
 

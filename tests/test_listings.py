@@ -9,9 +9,9 @@ import pytest
 from kaos_hub.bundles import flat, tree
 from kaos_hub.bundles.scan import Scan
 from kaos_hub.errors import Damaged, InvalidBundle, Unavailable
-from kaos_hub.models import EntryKind, TreeEntry
-from kaos_hub.service import listings
-from kaos_hub.service.listings import Listings
+from kaos_hub.schemas import EntryKind, TreeEntry
+from kaos_hub.service.workers import listings
+from kaos_hub.service.workers.listings import Listings
 from tests.strategies import EXAMPLE, File, scanned
 
 

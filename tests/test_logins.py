@@ -7,9 +7,9 @@ from jupyterhub.auth import Authenticator
 from traitlets import List
 from traitlets.config import Config
 
-from kaos_hub.datadir import DataDir
 from kaos_hub.errors import Forbidden, InvalidRequest
-from kaos_hub.logins import Served, in_words, noted, settle_builder, who
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.installation.logins import Served, in_words, noted, settle_builder, who
 
 ADA = {"allowed_users": {"Ada"}, "allow_existing_users": False}
 SHARED = {"admin_password": "a" * 32, "admin_users": {"ada"}, "allowed_users": {"ada"}}

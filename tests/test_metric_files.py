@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub.inside.trial_metric_files import from_files
+from kaos_hub.workload.trial.metric_files import from_files
 
 
 def read(out: Path, text: str | bytes) -> tuple[dict[str, float], list[str]]:

@@ -10,7 +10,7 @@ from tornado.httpclient import HTTPClientError
 
 from kaos_hub.client import Client
 from kaos_hub.errors import Conflict, InvalidBundle, KaosError
-from kaos_hub.models import Errand
+from kaos_hub.schemas import Errand
 from tests.hub import Answer, RunningHub, request, wait_until
 from tests.kernels import Kernel
 from tests.shell import Shell

@@ -20,8 +20,8 @@ from kaos_hub.errors import (
     NotFound,
     RestartRequired,
 )
-from kaos_hub.models import Notebook, NotebookState
-from kaos_hub.notebooks.hosting import Hosting
+from kaos_hub.schemas import Notebook, NotebookState
+from kaos_hub.service.notebooks.hosting import Hosting
 from tests.engines import ENGINES
 from tests.hub import RunningHub, request, running_hub, wait_until
 from tests.kernels import Kernel
@@ -306,7 +306,7 @@ async def test_what_cannot_be_driven_on_is_given_up_after_some_tries(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It waits neither for ever nor silently."""
-    monkeypatch.setattr("kaos_hub.notebooks.hosting.TRIES", 2)
+    monkeypatch.setattr("kaos_hub.service.notebooks.hosting.TRIES", 2)
     hosting = HostingWithABug()
     await hosting._keep_driving("x")
     assert hosting.asked == 2 and len(hosting.told) == 1

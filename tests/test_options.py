@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.cli.deploy import deploy as deploy_command
 from kaos_hub.cli.deploy_options import read, variables
-from kaos_hub.database import Database
-from kaos_hub.engines.local import LocalEngine
+from kaos_hub.engines.local.engine import LocalEngine
 from kaos_hub.errors import InvalidRequest, InvalidResources, KaosError, Unsupported
-from kaos_hub.ledger import Ledger
-from kaos_hub.models import (
+from kaos_hub.hub.spawners.admission import FormOptions
+from kaos_hub.hub.spawners.form import ONCE, options_from_form, render_form
+from kaos_hub.schemas import (
     AllowedMount,
     IdlePolicy,
     Image,
@@ -31,15 +31,15 @@ from kaos_hub.models import (
     Usage,
     parse_request,
 )
-from kaos_hub.notebooks import Offer
-from kaos_hub.notebooks.admission import Inside, admit
-from kaos_hub.notebooks.mounting import Mounts
-from kaos_hub.notebooks.offered import Images
-from kaos_hub.notebooks.records import as_model, options_of
-from kaos_hub.notebooks.wishes import Wishes
-from kaos_hub.spawners.admission import FormOptions
-from kaos_hub.spawners.form import ONCE, options_from_form, render_form
-from kaos_hub.tables import NotebookRow
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import NotebookRow
+from kaos_hub.service.notebooks import Offer
+from kaos_hub.service.notebooks.admission import Inside, admit
+from kaos_hub.service.notebooks.mounting import Mounts
+from kaos_hub.service.notebooks.offered import Images
+from kaos_hub.service.notebooks.records import as_model, options_of
+from kaos_hub.service.notebooks.wishes import Wishes
+from kaos_hub.service.quota import Ledger
 from tests.posting import Form
 
 IMAGES = [Image(name="science", description="with pandas", image="registry:5000/science:1")]

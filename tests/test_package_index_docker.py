@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub.bridge import bridge
+from kaos_hub.deployment.docker_bridge import bridge
 from kaos_hub.engines.base import Phase
 from tests.attacks.test_builds_docker import ALICE, Hub
 from tests.private_registry import Authority, package_index

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from kaos_hub.client import Client
-from kaos_hub.tables import VolumeRow, now
+from kaos_hub.service.db.tables import VolumeRow, now
 from tests import soundness
 from tests.bundle_world import submit_two
 from tests.history import build, notebook, version, write

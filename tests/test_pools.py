@@ -4,13 +4,13 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database
-from kaos_hub.engines.local import LocalEngine
-from kaos_hub.ledger import Ledger
-from kaos_hub.models import IdlePolicy, NotebookRequest, NotebookSpec, NotebookState, Pool, Size
-from kaos_hub.notebooks.admission import Inside, admit, release
-from kaos_hub.notebooks.wishes import Wishes
-from kaos_hub.tables import NotebookRow
+from kaos_hub.engines.local.engine import LocalEngine
+from kaos_hub.schemas import IdlePolicy, NotebookRequest, NotebookSpec, NotebookState, Pool, Size
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import NotebookRow
+from kaos_hub.service.notebooks.admission import Inside, admit, release
+from kaos_hub.service.notebooks.wishes import Wishes
+from kaos_hub.service.quota import Ledger
 
 GPUS = Pool(node_selector={"kind": "gpu"}, gpu_resource="amd.com/gpu")
 

@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 
-from kaos_hub.build_failures import explain_failure
-from kaos_hub.checks import kubernetes as checks
-from kaos_hub.checks.finding import BAD, GOOD
+from kaos_hub.doctor import kubernetes as checks
+from kaos_hub.doctor.finding import BAD, GOOD
 from kaos_hub.engines.base import Build, Cause, Observation, Phase, Run
-from kaos_hub.engines.kubernetes import KubernetesEngine
-from kaos_hub.engines.kubernetes_pods import Pods
+from kaos_hub.engines.kubernetes.engine import KubernetesEngine
+from kaos_hub.engines.kubernetes.pods import Pods
 from kaos_hub.errors import EngineUnavailable, KaosError
 from kaos_hub.registry import Reference, Registries, Ways
+from kaos_hub.service.builds.diagnosis import explain_failure
 from tests import private_registry as private
 from tests.engine_cluster import kubectl, registry
 from tests.pods import this_machine

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub import proxy
+from kaos_hub.deployment import proxy
 from kaos_hub.errors import KaosError, Unavailable
 
 LOCK = Path(proxy.__file__).with_name("package-lock.json")
@@ -112,6 +112,7 @@ def test_pid_file_of_a_stranger_is_not_believed(tmp_path):
 
 def test_light_enough():
     """`kaos up` checks the proxy before it knows whether the Hub's libraries are there."""
-    code = "import sys, kaos_hub.proxy; print({'jupyterhub', 'tornado'} & set(sys.modules))"
+    code = "import sys, kaos_hub.deployment.proxy"
+    code += "; print({'jupyterhub', 'tornado'} & set(sys.modules))"
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert seen.stdout.strip() == "set()"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from kaos_hub import proxy
-from kaos_hub.datadir import DataDir
+from kaos_hub.deployment import proxy
+from kaos_hub.installation.datadir import DataDir
 from tests.hub import RunningHub, request, wait_until
 
 _APART = "c.ConfigurableHTTPProxy.should_start = False\n"

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from kaos_hub.addresses import path_of
 from kaos_hub.errors import InvalidRequest
-from kaos_hub.public_address import apply, settle
+from kaos_hub.installation.addresses import path_of
+from kaos_hub.installation.public_address import apply, settle
 
 BIND = "http://127.0.0.1:8123"
 

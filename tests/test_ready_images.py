@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kaos_hub.client import Client
-from kaos_hub.engines.docker import DockerEngine
-from kaos_hub.engines.kubernetes import KubernetesEngine
+from kaos_hub.engines.docker.engine import DockerEngine
+from kaos_hub.engines.kubernetes.engine import KubernetesEngine
 from kaos_hub.errors import (
     BuildFailed,
     Forbidden,
@@ -20,9 +20,9 @@ from kaos_hub.errors import (
     RestartRequired,
     Unsupported,
 )
-from kaos_hub.models import Image
-from kaos_hub.notebooks.offered import Images
 from kaos_hub.registry import Reference
+from kaos_hub.schemas import Image
+from kaos_hub.service.notebooks.offered import Images
 from tests.engines import needs_docker
 from tests.hub import RunningHub, request, running_hub
 from tests.kernels import Kernel

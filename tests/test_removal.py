@@ -7,15 +7,15 @@ import pytest_asyncio
 from sqlalchemy import select
 
 from kaos_hub.bundles.scan import scan
-from kaos_hub.catalogue import Catalogue
-from kaos_hub.database import Database
 from kaos_hub.errors import Conflict, NotFound
-from kaos_hub.ledger import Ledger, stored
-from kaos_hub.models import BundleKind, ChangeKind
-from kaos_hub.removal import Removal
+from kaos_hub.schemas import BundleKind, ChangeKind
+from kaos_hub.service.bundles.browse import Catalogue
+from kaos_hub.service.bundles.deletion import Removal
+from kaos_hub.service.bundles.versions import Versions
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import HoldingRow, IngestRow, InputRow, VersionRow, now
+from kaos_hub.service.quota import Ledger, stored
 from kaos_hub.stores.file import FileStore
-from kaos_hub.tables import HoldingRow, IngestRow, InputRow, VersionRow, now
-from kaos_hub.versions import Versions
 from tests.history import notebook
 from tests.test_versions import ADA, BOB, folder, frames, send, submit
 from tests.training_history import training

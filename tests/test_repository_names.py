@@ -7,8 +7,8 @@ from hypothesis import example, given, strategies as st
 
 from kaos_hub.cli.git import credentials
 from kaos_hub.errors import InvalidRequest, KaosError
-from kaos_hub.models import GitCredentials, NotebookRequest, Repository, parse_repository
-from kaos_hub.models.base import parse_request
+from kaos_hub.schemas import GitCredentials, NotebookRequest, Repository, parse_repository
+from kaos_hub.schemas.base import parse_request
 
 
 @pytest.mark.parametrize(

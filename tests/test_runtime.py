@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from kaos_hub import runtime_image
+from kaos_hub.engines import runtime_image
 
 pytestmark = pytest.mark.docker
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kaos_hub.client import Client
-from kaos_hub.models import BundleKind
+from kaos_hub.schemas import BundleKind
 from tests.hub import RunningHub
 from tests.shell import Shell
 

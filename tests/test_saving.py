@@ -6,9 +6,9 @@ import pytest
 
 from kaos_hub.bundles.scan import scan
 from kaos_hub.errors import InvalidBundle
-from kaos_hub.inside import working_copy
-from kaos_hub.inside.installed import Package, installed, propose
-from kaos_hub.inside.saving import _RULES as RULES, _lacking as lacking, _make as make
+from kaos_hub.workload.notebook import working_copy
+from kaos_hub.workload.notebook.installed import Package, installed, propose
+from kaos_hub.workload.notebook.saving import _RULES as RULES, _lacking as lacking, _make as make
 
 
 def lay(folder: Path, **files: str) -> Path:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from kaos_hub.tables import VolumeRow, now
+from kaos_hub.service.db.tables import VolumeRow, now
 from tests.history import notebook, version, write
 from tests.hub import Answer, Browser, RunningHub
 from tests.test_train_pages import link

@@ -12,9 +12,9 @@ from blake3 import blake3
 
 from kaos_hub.bundles.scan import scan
 from kaos_hub.errors import InvalidRequest, KaosError, LimitExceeded
-from kaos_hub.inside import send
-from kaos_hub.inside.send import Over, Sender, Work
-from kaos_hub.models import Beat, BeatAnswer
+from kaos_hub.schemas import Beat, BeatAnswer
+from kaos_hub.transport import workload as send
+from kaos_hub.transport.workload import Over, Sender, Work
 from tests.strategies import EXAMPLE, File, fill
 from tests.work_server import CUT, WorkServer, work_server
 

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from kaos_hub.hub import Server
-from kaos_hub.notebooks.servers import Servers
-from kaos_hub.tables import NotebookRow
+from kaos_hub.service.db.tables import NotebookRow
+from kaos_hub.service.hub_client import Server
+from kaos_hub.service.notebooks.servers import Servers
 
 ROW = NotebookRow(id="1", owner="user:ada", name="lab")
 

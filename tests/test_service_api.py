@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from kaos_hub.service.api_table import all_routes
-from kaos_hub.service.auth import Right
-from kaos_hub.service.login import Logins
-from kaos_hub.service.openapi import openapi
-from kaos_hub.service.routes import Route, by_path
+from kaos_hub.service.api.login import Logins
+from kaos_hub.service.api.openapi import openapi
+from kaos_hub.service.api.routes import Route, by_path
+from kaos_hub.service.api.table import all_routes
+from kaos_hub.service.auth.auth import Right
 from tests.history import build, notebook, write
 from tests.hub import Answer, Browser, RunningHub, request, wait_until
 from tests.wire import digest, frame, refused, sized, tree

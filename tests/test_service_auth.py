@@ -3,7 +3,7 @@
 import pytest
 
 from kaos_hub.errors import Forbidden
-from kaos_hub.service.auth import BoundedCache, Caller, Right, caller_of
+from kaos_hub.service.auth.auth import BoundedCache, Caller, Right, caller_of
 
 USE = "access:services!service=kaos"
 

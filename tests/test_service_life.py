@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from kaos_hub.datadir import DataDir
 from kaos_hub.errors import KaosError
-from kaos_hub.service.config import ServiceConfig
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.service.config.service import ServiceConfig
 from kaos_hub.service.process import take_lock
 from kaos_hub.service.watch import Watch
 from tests.hub import Browser, RunningHub, request, running_hub, wait_until

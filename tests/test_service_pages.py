@@ -12,10 +12,10 @@ import pytest
 
 from kaos_hub.client import login as log_in_command_line
 from kaos_hub.errors import NotAuthenticated, NotFound, TooManyRequests
-from kaos_hub.models import IdlePolicy, LoginPoll, LoginRequest, LoginStarted, Resources
-from kaos_hub.quantities import about, duration
-from kaos_hub.service import login
-from kaos_hub.service.templating import Visitor, ago, show_idle, show_resources, soon, took
+from kaos_hub.schemas import IdlePolicy, LoginPoll, LoginRequest, LoginStarted, Resources
+from kaos_hub.service.api import login
+from kaos_hub.service.pages.templating import Visitor, ago, show_idle, show_resources, soon, took
+from kaos_hub.util.quantities import about, duration
 from tests.history import build, notebook, version, write
 from tests.hub import Browser, RunningHub, request
 

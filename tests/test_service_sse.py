@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from kaos_hub.errors import NotFound
-from kaos_hub.logs import LogStore
-from kaos_hub.service import sse
-from kaos_hub.service.api import _encoded
+from kaos_hub.service.api.base import _encoded
+from kaos_hub.service.jobs.logs import LogStore
+from kaos_hub.service.web import sse
 
 
 class Source:

@@ -10,11 +10,11 @@ import pytest
 
 from kaos_hub.client import Client
 from kaos_hub.errors import InvalidRequest, NotFound
-from kaos_hub.service import api_table
-from kaos_hub.service.auth import Caller, Right
-from kaos_hub.service.login import Logins
-from kaos_hub.service.owners import Owners
-from kaos_hub.service.routes import Route
+from kaos_hub.service.api import table as api_table
+from kaos_hub.service.api.login import Logins
+from kaos_hub.service.api.routes import Route
+from kaos_hub.service.auth.auth import Caller, Right
+from kaos_hub.service.auth.owners import Owners
 from tests.hub import Answer, Browser, RunningHub, request, running_hub, wait_until
 from tests.kernels import Kernel
 from tests.wire import digest, frame, refused, sized, tree

@@ -8,11 +8,11 @@ from urllib.parse import quote
 
 import pytest
 
-from kaos_hub.service.api_table import training_routes
-from kaos_hub.service.auth import Right
-from kaos_hub.service.login import Logins
-from kaos_hub.service.openapi import openapi
-from kaos_hub.service.routes import Route
+from kaos_hub.service.api.login import Logins
+from kaos_hub.service.api.openapi import openapi
+from kaos_hub.service.api.routes import Route
+from kaos_hub.service.api.table import training_routes
+from kaos_hub.service.auth.auth import Right
 from tests.history import write
 from tests.hub import RunningHub, request
 from tests.training_history import bundles, inputs, training, trials_of

@@ -9,7 +9,7 @@ from kaos_hub.bundles.limits import Limits
 from kaos_hub.bundles.scan import scan
 from kaos_hub.bundles.sift import sift
 from kaos_hub.errors import InvalidBundle
-from kaos_hub.models import BundleKind
+from kaos_hub.schemas import BundleKind
 from tests.test_versions import folder
 
 FILES = {

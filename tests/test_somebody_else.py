@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from kaos_hub.errors import HubUnavailable, NotFound, Unavailable
-from kaos_hub.hub import Hub
-from kaos_hub.models import ReleaseRequest
-from kaos_hub.spawners.admission import Admission
+from kaos_hub.hub.spawners.admission import Admission
+from kaos_hub.schemas import ReleaseRequest
+from kaos_hub.service.hub_client import Hub
 
 GONE = ReleaseRequest(user="ada", server="one", workload="w", stopped_by_hub=False)
 

@@ -9,9 +9,9 @@ import docker
 import pytest
 from docker.errors import DockerException, NotFound
 
-from kaos_hub.bridge import bridge
-from kaos_hub.engines.docker_networks import DockerNetworks
-from kaos_hub.models import Mount, NotebookSpec
+from kaos_hub.deployment.docker_bridge import bridge
+from kaos_hub.engines.docker.networks.networks import DockerNetworks
+from kaos_hub.schemas import Mount, NotebookSpec
 from tests.desk import hub_at_desk
 from tests.hub import wait_until
 

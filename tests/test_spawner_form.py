@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from kaos_hub.errors import InvalidRequest
-from kaos_hub.models import IdleType
-from kaos_hub.spawners.admission import FormOptions
-from kaos_hub.spawners.form import FIELDS, options_from_form, render_form, show_duration
+from kaos_hub.hub.spawners.admission import FormOptions
+from kaos_hub.hub.spawners.form import FIELDS, options_from_form, render_form, show_duration
+from kaos_hub.schemas import IdleType
 
 OPTIONS = json.loads(Path(__file__).with_name("form_options.json").read_text())
 

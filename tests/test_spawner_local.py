@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kaos_hub.engines.base import Phase
-from kaos_hub.engines.process import Processes
+from kaos_hub.engines.supervised.process import Processes
 from kaos_hub.errors import LimitExceeded, NotBuilt
 from tests.desk import TOKEN, events, hub_at_desk
 from tests.hub import request, wait_until
@@ -53,7 +53,7 @@ def main_process(hub, workload: str) -> int:
                 environment = (entry / "environ").read_bytes()
             except OSError:
                 continue
-            if workload.encode() in environment and b"kaos_hub.inside.start" in words:
+            if workload.encode() in environment and b"kaos_hub.workload.notebook.start" in words:
                 return int(entry.name)
     raise AssertionError(f"no process of {workload}")
 

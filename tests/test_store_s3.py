@@ -15,10 +15,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from kaos_hub.bundles.tree import digest
-from kaos_hub.checks import storage
-from kaos_hub.checks.finding import BAD, GOOD
-from kaos_hub.datadir import DataDir
+from kaos_hub.doctor import storage
+from kaos_hub.doctor.finding import BAD, GOOD
 from kaos_hub.errors import InvalidRequest, KaosError, Unavailable
+from kaos_hub.installation.datadir import DataDir
 from kaos_hub.stores import open_store
 from kaos_hub.stores.s3 import S3Store
 from kaos_hub.stores.s3.address import Address

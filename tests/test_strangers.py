@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from kaos_hub.client import Client
-from kaos_hub.models import Notebook
+from kaos_hub.schemas import Notebook
 from tests.engines import ENGINES
 from tests.hub import RunningHub, request, running_hub
 from tests.kernels import Kernel

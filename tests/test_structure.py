@@ -154,7 +154,7 @@ def test_what_runs_in_a_container_imports_only_what_is_entered() -> None:
     entered = set(ALLOWED["workload"]["imports"])
     found: set[str] = set()
     for path in SOURCES:
-        if path.relative_to(PACKAGE).parts[0] != "inside":
+        if path.relative_to(PACKAGE).parts[0] != "workload":
             continue
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kaos_hub"):

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub.engines import sandbox
 from kaos_hub.engines.base import Cause, Observation, Phase
-from kaos_hub.engines.process import Processes
+from kaos_hub.engines.local import sandbox
+from kaos_hub.engines.supervised.process import Processes
 from kaos_hub.errors import InvalidName
-from kaos_hub.processes import marked
+from kaos_hub.util.processes import marked
 
 ENV = {"PATH": os.defpath}
 NAME = "kaos-notebook-1-1"
@@ -137,7 +137,7 @@ async def test_killed_by_a_signal_without_a_name(processes: Processes) -> None:
 UNDER_NOHUP = """
 import asyncio, signal, sys
 from pathlib import Path
-from kaos_hub.engines.process import Processes
+from kaos_hub.engines.supervised.process import Processes
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1])
 argv = ["python3", "-c", "import signal; print(signal.getsignal(2).__name__,"
@@ -157,7 +157,7 @@ async def test_signals_are_reset(processes: Processes) -> None:
 DRIVER = """
 import asyncio, sys
 from pathlib import Path
-from kaos_hub.engines.process import Processes
+from kaos_hub.engines.supervised.process import Processes
 argv = ["sh", "-c", "echo started; sleep 0.5"]
 asyncio.run(Processes(Path(sys.argv[1])).submit(sys.argv[2], argv, {"PATH": "/usr/bin:/bin"}))
 """

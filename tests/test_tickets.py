@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kaos_hub.errors import InvalidRequest, NotAuthenticated
-from kaos_hub.tickets import MAX_DIGESTS, Ticket, Tickets, for_upload
+from kaos_hub.transport.tickets import MAX_DIGESTS, Ticket, Tickets, for_upload
 
 ONE, TWO = f"blake3:{1:064x}", f"blake3:{2:064x}"
 OURS = Tickets("a" * 64)

@@ -9,7 +9,7 @@ import pytest
 
 from kaos_hub.client import Client
 from kaos_hub.errors import KaosError
-from kaos_hub.models import TrainingState
+from kaos_hub.schemas import TrainingState
 from tests.engines import needs_docker
 from tests.hub import RunningHub, running_hub, wait_until
 from tests.trainers import make_data, make_params, make_source

@@ -8,10 +8,8 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database
 from kaos_hub.errors import InvalidRequest, LimitExceeded, NotFound
-from kaos_hub.ledger import Ledger
-from kaos_hub.models import (
+from kaos_hub.schemas import (
     Beat,
     EndedBy,
     MetricPoint,
@@ -20,11 +18,21 @@ from kaos_hub.models import (
     TrialEnd,
     TrialState,
 )
-from kaos_hub.tables import InputRow, JobRow, NotebookRow, TrainingRow, TrialRow, VersionRow, now
-from kaos_hub.trainings import leases, listing, settling
-from kaos_hub.trainings.metrics import stride
-from kaos_hub.trainings.requests import add_trials
-from kaos_hub.versions import in_use
+from kaos_hub.service.bundles.versions import in_use
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import (
+    InputRow,
+    JobRow,
+    NotebookRow,
+    TrainingRow,
+    TrialRow,
+    VersionRow,
+    now,
+)
+from kaos_hub.service.quota import Ledger
+from kaos_hub.service.trainings import leases, listing, settling
+from kaos_hub.service.trainings.metrics import stride
+from kaos_hub.service.trainings.requests import add_trials
 
 ADA = "user:ada"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub.inside.trial_reason import reason
+from kaos_hub.workload.trial.reason import reason
 
 PLACE = '  File "/opt/program/'
 

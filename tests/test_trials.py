@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kaos_hub.models import EndedBy, Lease, TrialEnd
+from kaos_hub.schemas import EndedBy, Lease, TrialEnd
 from tests.trial_desk import EMPTY, Desk, Worker, desk, open_desk, ours, worker
 from tests.trial_gallery import DOINGS, GALLERY, HELPER, PYTHON
 

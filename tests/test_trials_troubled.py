@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub.models import EndedBy, Lease
+from kaos_hub.schemas import EndedBy, Lease
 from tests.trial_desk import Desk, Worker, desk, ours, wait_until, worker
 from tests.trial_gallery import PYTHON
 

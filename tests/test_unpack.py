@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from kaos_hub import limited
 from kaos_hub.bundles.limits import Limits
 from kaos_hub.bundles.unpack import MODULE, unpack
 from kaos_hub.errors import InvalidBundle
+from kaos_hub.util import limited
 
 
 def zipped(*members: tuple[str, bytes, int]) -> bytes:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub.checks.finding import GOOD
-from kaos_hub.datadir import DataDir
+from kaos_hub.doctor.finding import GOOD
+from kaos_hub.installation.datadir import DataDir
 from tests.desk import Browser, end_all_with
 from tests.engines import needs_docker
 from tests.hub import free_port, request, wait_until

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from kaos_hub.inside import trial_settings, variables
+from kaos_hub.util import variables
+from kaos_hub.workload.trial import settings
 from tests.desk import hub_at_desk
 from tests.kernels import Kernel
 
@@ -94,5 +95,5 @@ def test_a_trials_program_gets_what_the_image_set():
     environ = {**variables.apart({"KAOS_WORK_URL": "http://x"}, {}), **HOSTILE, "PATH": "/bin"}
     variables.put_aside(environ)
     assert not set(environ) & set(HOSTILE)
-    seen = trial_settings.read(environ).environment
+    seen = settings.read(environ).environment
     assert {name: seen[name] for name in HOSTILE} == HOSTILE

@@ -8,7 +8,6 @@ import pytest_asyncio
 
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.scan import scan
-from kaos_hub.database import Database
 from kaos_hub.errors import (
     InvalidBundle,
     InvalidRequest,
@@ -17,10 +16,11 @@ from kaos_hub.errors import (
     NotFound,
     TooLarge,
 )
-from kaos_hub.ledger import Ledger
-from kaos_hub.models import BundleKind, BundleVersion, CommitRequest, MissingRequest
+from kaos_hub.schemas import BundleKind, BundleVersion, CommitRequest, MissingRequest
+from kaos_hub.service.bundles.versions import Versions
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.quota import Ledger
 from kaos_hub.stores.file import FileStore
-from kaos_hub.versions import Versions
 
 ADA, BOB = "user:ada", "user:bob"
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from kaos_hub.tables import VolumeRow, now
+from kaos_hub.service.db.tables import VolumeRow, now
 from tests.history import notebook, write
 from tests.hub import Browser, RunningHub
 from tests.posting import Form

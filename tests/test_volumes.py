@@ -7,16 +7,16 @@ import pytest
 from sqlalchemy.orm import Session
 
 from kaos_hub.client import Client
-from kaos_hub.database import Database
-from kaos_hub.engines.kubernetes_places import ClusterPlaces
+from kaos_hub.engines.kubernetes.places import ClusterPlaces
 from kaos_hub.engines.places import MachinePlaces, Places
 from kaos_hub.errors import Conflict, InvalidName, InvalidRequest, LimitExceeded, NotFound
-from kaos_hub.ledger import Ledger
-from kaos_hub.models import IdlePolicy, NotebookRequest, VolumeMount, parse_request
-from kaos_hub.notebooks import Offer
-from kaos_hub.notebooks.volumes import Volumes, mounted
-from kaos_hub.notebooks.wishes import Wishes
-from kaos_hub.tables import NotebookRow
+from kaos_hub.schemas import IdlePolicy, NotebookRequest, VolumeMount, parse_request
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import NotebookRow
+from kaos_hub.service.notebooks import Offer
+from kaos_hub.service.notebooks.volumes import Volumes, mounted
+from kaos_hub.service.notebooks.wishes import Wishes
+from kaos_hub.service.quota import Ledger
 from tests.engines import ENGINES
 from tests.hub import RunningHub, running_hub
 from tests.kernels import Kernel

@@ -12,9 +12,9 @@ import pytest_asyncio
 from blake3 import blake3
 from sqlalchemy import select, update
 
-from kaos_hub.database import Database
-from kaos_hub.service.working import LOG_LIMIT
-from kaos_hub.tables import HoldingRow, JobRow, TrialRow, VersionRow
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import HoldingRow, JobRow, TrialRow, VersionRow
+from kaos_hub.service.workers.working import LOG_LIMIT
 from tests.history import version
 from tests.training_history import training, trials_of
 from tests.wire import digest, frame, refused, sized, tree

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from kaos_hub.inside.working_copy import Report, follow, followed, update
+from kaos_hub.workload.notebook.working_copy import Report, follow, followed, update
 
 
 @dataclass

@@ -17,22 +17,22 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application
 
 from kaos_hub.bundles.scan import scan
-from kaos_hub.database import Database
-from kaos_hub.datadir import DataDir
 from kaos_hub.engines.base import Engine
-from kaos_hub.engines.local import LocalEngine
-from kaos_hub.environments import Environments, explain
-from kaos_hub.jobs import Jobs
-from kaos_hub.ledger import Ledger
-from kaos_hub.logs import LogStore
-from kaos_hub.models import BundleKind, BundleVersion, CommitRequest, Training, TrainingRequest
-from kaos_hub.service.traffic import Allowed, Pace, Traffic
-from kaos_hub.service.working import WorkParts, work_rules
+from kaos_hub.engines.local.engine import LocalEngine
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.schemas import BundleKind, BundleVersion, CommitRequest, Training, TrainingRequest
+from kaos_hub.service.builds.environments import Environments, explain
+from kaos_hub.service.bundles.versions import Versions
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import ACTIVE_JOBS, JobRow
+from kaos_hub.service.jobs.jobs import Jobs
+from kaos_hub.service.jobs.logs import LogStore
+from kaos_hub.service.quota import Ledger
+from kaos_hub.service.trainings import Settings, Tools, Trainings
+from kaos_hub.service.web.traffic import Allowed, Pace, Traffic
+from kaos_hub.service.workers.working import WorkParts, work_rules
 from kaos_hub.stores.file import FileStore
-from kaos_hub.tables import ACTIVE_JOBS, JobRow
-from kaos_hub.tickets import Tickets
-from kaos_hub.trainings import Settings, Tools, Trainings
-from kaos_hub.versions import Versions
+from kaos_hub.transport.tickets import Tickets
 
 ADA = "user:ada"
 PREFIX = "/services/kaos/"

@@ -5,7 +5,7 @@ from datetime import timedelta
 from itertools import count
 from typing import Any
 
-from kaos_hub.tables import TrainingRow, TrialRow, now
+from kaos_hub.service.db.tables import TrainingRow, TrialRow, now
 from tests.history import version
 
 # With gaps: whatever is trained in between gets the numbers that follow.

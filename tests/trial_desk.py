@@ -27,7 +27,7 @@ from tornado.web import Application, RequestHandler, stream_request_body
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.walk import load
 from kaos_hub.errors import MissingObjects
-from kaos_hub.models import (
+from kaos_hub.schemas import (
     Beat,
     BeatAnswer,
     Lease,
@@ -303,8 +303,8 @@ class Worker:
         }
         given = {name: value for name, value in environment.items() if value is not None}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kaos_hub.inside.trials"], cwd=ROOT, env=given, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [sys.executable, "-m", "kaos_hub.workload.trial.trials"],
+            cwd=ROOT, env=given, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         return self.process
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
-from kaos_hub.client.transport import Transport
+from kaos_hub.transport.http import Transport
 
 
 class Trouble(BaseHTTPRequestHandler):

@@ -13,13 +13,13 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application
 
-from kaos_hub.database import Database
-from kaos_hub.logs import LogStore
-from kaos_hub.service.traffic import Allowed, Pace, Traffic
-from kaos_hub.service.web import log_request
-from kaos_hub.service.working import WorkParts, work_rules
-from kaos_hub.tables import JobRow, now
-from kaos_hub.tickets import Tickets
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import JobRow, now
+from kaos_hub.service.jobs.logs import LogStore
+from kaos_hub.service.web.base import log_request
+from kaos_hub.service.web.traffic import Allowed, Pace, Traffic
+from kaos_hub.service.workers.working import WorkParts, work_rules
+from kaos_hub.transport.tickets import Tickets
 from tests.hub import Answer
 from tests.train_world import World
 

@@ -13,7 +13,7 @@ from blake3 import blake3
 
 from kaos_hub.bundles import walk
 from kaos_hub.errors import KaosError
-from kaos_hub.models import IngestEnd, IngestOrder, IngestPart
+from kaos_hub.schemas import IngestEnd, IngestOrder, IngestPart
 
 CUT = -1
 """As the status of an answer: the connection is cut instead."""

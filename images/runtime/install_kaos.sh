@@ -11,7 +11,7 @@ cp -r "$context"/package/* "$site/"
 "$python" -I -m compileall -q --invalidation-mode unchecked-hash "$site" > /dev/null || true
 
 # the SDK of the user's kernels, and the launcher, which their Python runs
-cp "$site/kaos_hub/inside/launch.py" "$layer/kernel/launch.py"
+cp "$site/kaos_hub/workload/notebook/launch.py" "$layer/kernel/launch.py"
 for set in "$root"/kernel/cp3*; do
     if [ -d "$set/pydantic" ]; then
         mkdir -p "$layer/kernel/${set##*/}"

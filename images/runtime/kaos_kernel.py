@@ -3,6 +3,6 @@
 
 import sys
 
-from kaos_hub.inside.kernels import run
+from kaos_hub.workload.notebook.kernels import run
 
 run(sys.argv[1:])

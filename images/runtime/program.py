@@ -3,7 +3,7 @@
 
 An image may set LD_LIBRARY_PATH, JUPYTER_CONFIG_DIR or OPENSSL_CONF for its own programs. Some are
 read when a process begins, so they are put aside, and the program is executed anew. It hands them
-to what it starts for the user; see kaos_hub/inside/variables.py. What users run by hand, `kaos` and
+to what it starts for the user; see kaos_hub/util/variables.py. What users run by hand, `kaos` and
 `jupyter`, keeps what they set, but for what our Python would not survive.
 
 ``kaos-run MODULE …`` is for modules of kaos_hub that work beside the user's programs.
@@ -12,7 +12,7 @@ to what it starts for the user; see kaos_hub/inside/variables.py. What users run
 import os
 import sys
 
-from kaos_hub.inside import variables
+from kaos_hub.util import variables
 
 ROOT = "/opt/kaos"
 name = os.path.basename(sys.argv[0])  # noqa: PTH119
@@ -33,6 +33,6 @@ if home and "TMPDIR" not in os.environ and not any(os.access(d, os.W_OK) for d i
     os.environ["TMPDIR"] = home + "/.kaos/tmp"
     os.makedirs(os.environ["TMPDIR"], exist_ok=True)  # noqa: PTH103
 
-modules = {"kaos-notebook": ["-m", "kaos_hub.inside.start"], "kaos-run": ["-u", "-m"]}
+modules = {"kaos-notebook": ["-m", "kaos_hub.workload.notebook.start"], "kaos-run": ["-u", "-m"]}
 command = modules.get(name, [f"{ROOT}/libexec/{name}"])
 os.execv(f"{ROOT}/bin/python", [f"{ROOT}/bin/python", "-I", *command, *sys.argv[1:]])  # noqa: S606

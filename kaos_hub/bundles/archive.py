@@ -22,7 +22,7 @@ from kaos_hub.bundles.links import check_links
 from kaos_hub.bundles.objects import ReadObject, ahead, stream
 from kaos_hub.bundles.walk import DEFAULT_LIMITS, Item, load
 from kaos_hub.errors import InvalidBundle, KaosError
-from kaos_hub.models import EntryKind
+from kaos_hub.schemas import EntryKind
 
 if TYPE_CHECKING:
     from _typeshed import SupportsRead, WriteableBuffer

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.objects import ReadObject, whole
-from kaos_hub.models import BundleChange, ChangeKind, EntryKind, TreeEntry
+from kaos_hub.schemas import BundleChange, ChangeKind, EntryKind, TreeEntry
 
 Entry = tuple[EntryKind, str, int]
 """Kind, digest, size."""

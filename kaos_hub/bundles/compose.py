@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.limits import refuse
 from kaos_hub.bundles.objects import ReadObject, whole
-from kaos_hub.models import EntryKind, TreeEntry
+from kaos_hub.schemas import EntryKind, TreeEntry
 
 _NAMES = {
     EntryKind.FILE: "a file",

@@ -27,7 +27,7 @@ from blake3 import blake3
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.objects import ReadObject, Seekable, ahead, stream, whole
 from kaos_hub.errors import Damaged, NotFound, Unavailable
-from kaos_hub.models import EntryKind
+from kaos_hub.schemas import EntryKind
 
 PIECE = 1 << 18
 """Bytes that are read and sent at once: small files are gathered up to it, large ones cut."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from kaos_hub.bundles.gitignore import IgnoreFile
 from kaos_hub.bundles.limits import shown
 from kaos_hub.errors import InvalidBundle
-from kaos_hub.models import BundleKind
+from kaos_hub.schemas import BundleKind
 
 IGNORE_FILE = ".kaosignore"
 MAX_IGNORE_FILE = 1 << 20

@@ -17,7 +17,7 @@ from kaos_hub.bundles.limits import Limits, Meter
 from kaos_hub.bundles.links import leaving
 from kaos_hub.bundles.scan import verified
 from kaos_hub.errors import InvalidBundle
-from kaos_hub.models import EntryKind, TreeEntry
+from kaos_hub.schemas import EntryKind, TreeEntry
 
 CHUNK = 1 << 20
 MOST_SKIPPED = 100

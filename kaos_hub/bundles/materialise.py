@@ -23,7 +23,7 @@ from kaos_hub.bundles.limits import Limits, shown
 from kaos_hub.bundles.objects import ReadObject, stream
 from kaos_hub.bundles.walk import DEFAULT_LIMITS, Item, Tree, load
 from kaos_hub.errors import KaosError, NotFound, StorageFull
-from kaos_hub.models import EntryKind
+from kaos_hub.schemas import EntryKind
 
 Progress = Callable[[int, int], None]
 """Called with the bytes laid out so far and all bytes."""

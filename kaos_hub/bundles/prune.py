@@ -13,7 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kaos_hub import limited
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.ignore import (
     ENVIRONMENT_MARKS,
@@ -24,7 +23,8 @@ from kaos_hub.bundles.ignore import (
 )
 from kaos_hub.bundles.limits import refuse
 from kaos_hub.errors import KaosError
-from kaos_hub.models import BundleKind
+from kaos_hub.schemas import BundleKind
+from kaos_hub.util import limited
 
 MEMORY = 512 << 20
 """Bytes of address space."""

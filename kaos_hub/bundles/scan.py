@@ -31,7 +31,7 @@ from kaos_hub.bundles.ignore import IGNORE_FILE, KEEP_ALL, MAX_IGNORE_FILE, Rule
 from kaos_hub.bundles.limits import Limits, Meter, refuse, shown
 from kaos_hub.bundles.links import check_links
 from kaos_hub.errors import InvalidBundle, KaosError
-from kaos_hub.models import EntryKind, TreeEntry
+from kaos_hub.schemas import EntryKind, TreeEntry
 
 CHUNK = 1 << 20
 DEFAULT_LIMITS = Limits()

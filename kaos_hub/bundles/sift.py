@@ -11,12 +11,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kaos_hub import limited
 from kaos_hub.bundles import tree
 from kaos_hub.bundles.ignore import ENVIRONMENT_MARKS, IGNORE_FILE, Rules, rules_for
 from kaos_hub.bundles.limits import Limits, refuse
 from kaos_hub.errors import KaosError
-from kaos_hub.models import SiftAnswer, SiftRequest, Skipped
+from kaos_hub.schemas import SiftAnswer, SiftRequest, Skipped
+from kaos_hub.util import limited
 
 MODULE = "kaos_hub.bundles.sift"
 MEMORY = 1 << 30

@@ -11,7 +11,7 @@ from kaos_hub.bundles import tree
 from kaos_hub.bundles.limits import shown
 from kaos_hub.bundles.scan import Scan
 from kaos_hub.errors import InvalidBundle
-from kaos_hub.models import EntryKind, TreeEntry, bundle_name
+from kaos_hub.schemas import EntryKind, TreeEntry, bundle_name
 
 DOCKERFILE = "Dockerfile"
 MODEL = "model"

@@ -33,8 +33,8 @@ from blake3 import blake3
 
 from kaos_hub.bundles.limits import refuse, shown
 from kaos_hub.errors import InvalidBundle
-from kaos_hub.models import EntryKind, TreeEntry
-from kaos_hub.models.words import UNSEEN
+from kaos_hub.schemas import EntryKind, TreeEntry
+from kaos_hub.schemas.words import UNSEEN
 
 HEADER = b"kaos tree 1\n"
 MAX_NAME = 255

@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from kaos_hub import limited
 from kaos_hub.bundles.archive import Unpacking, Whole, checked_path
 from kaos_hub.bundles.limits import Limits, refuse
 from kaos_hub.bundles.tree import MAX_TARGET
 from kaos_hub.errors import InvalidBundle, KaosError
+from kaos_hub.util import limited
 
 MEMORY = 512 << 20
 """Bytes of address space: enough for the list in a zip of three hundred thousand files. A tar has

@@ -8,7 +8,7 @@ from kaos_hub.bundles.limits import Limits, Meter, refuse, shown
 from kaos_hub.bundles.links import check_links
 from kaos_hub.bundles.objects import ReadObject, whole
 from kaos_hub.errors import InvalidBundle
-from kaos_hub.models import EntryKind, TreeEntry
+from kaos_hub.schemas import EntryKind, TreeEntry
 
 DEFAULT_LIMITS = Limits()
 

@@ -11,7 +11,7 @@ from kaos_hub.cli.output import on_terminal, show, show_fields, show_json
 from kaos_hub.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from kaos_hub.models import LoginStarted, Whoami
+    from kaos_hub.schemas import LoginStarted, Whoami
 
 _KINDS = {"kaos": "notebooks", "kaos-train": "trainings"}
 
@@ -122,7 +122,7 @@ def whoami(session: Session) -> None:
 
 
 def _limits(answer: "Whoami") -> "list[tuple[str, str]]":
-    from kaos_hub.quantities import show_memory
+    from kaos_hub.util.quantities import show_memory
 
     lines = []
     for field in type(answer.usage).model_fields:
@@ -136,7 +136,7 @@ def _limits(answer: "Whoami") -> "list[tuple[str, str]]":
 
 
 def _machine(answer: "Whoami") -> "list[tuple[str, str]]":
-    from kaos_hub.quantities import show_memory
+    from kaos_hub.util.quantities import show_memory
 
     there = answer.capacity
     cores = [f"{there.cpu:g} cores"] if there.cpu is not None else []

@@ -5,8 +5,8 @@ import click
 from kaos_hub.cli.base import Group, Session, pass_session
 from kaos_hub.cli.output import age, show_json, show_table
 from kaos_hub.errors import NotFound
-from kaos_hub.models import OwnerSummary
-from kaos_hub.quantities import show_memory
+from kaos_hub.schemas import OwnerSummary
+from kaos_hub.util.quantities import show_memory
 
 
 @click.group(cls=Group)

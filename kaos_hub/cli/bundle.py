@@ -12,7 +12,7 @@ from kaos_hub.cli.progress import Bar
 from kaos_hub.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
-    from kaos_hub.models import BundleVersion
+    from kaos_hub.schemas import BundleVersion
 
 _KINDS = ["source", "data", "manifest", "params", "context", "artifact"]
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
@@ -36,7 +36,7 @@ def list_bundles(session: Session, kind: str | None, name: str | None, limit: in
     Example:
         kaos bundle list --kind data
     """
-    from kaos_hub.quantities import show_memory
+    from kaos_hub.util.quantities import show_memory
 
     found = session.client.bundles.list(kind=kind, name=name, limit=limit)
     if session.json:
@@ -93,7 +93,7 @@ def diff(session: Session, bundle: str, since: str | None, kind: str | None, lim
         kaos bundle diff example
         kaos bundle diff example@v3 v1
     """
-    from kaos_hub.quantities import show_memory
+    from kaos_hub.util.quantities import show_memory
 
     version = _find(session, bundle, kind)
     other = _number(since, since) if since else None
@@ -129,7 +129,7 @@ def delete(session: Session, bundle: str, kind: str | None, yes: bool) -> None:
     Example:
         kaos bundle delete example@v2
     """
-    from kaos_hub.quantities import show_memory
+    from kaos_hub.util.quantities import show_memory
 
     version = _find(session, bundle, kind)
     number = version.version if "@" in bundle else None

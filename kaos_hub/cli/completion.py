@@ -20,7 +20,7 @@ from kaos_hub.errors import KaosError
 
 if TYPE_CHECKING:
     from kaos_hub.cli.selection import Listing
-    from kaos_hub.models import Workspace
+    from kaos_hub.schemas import Workspace
 
 _PATIENCE = 1.5
 """Seconds that a Hub has for answering a Tab; then what was shown last is offered."""

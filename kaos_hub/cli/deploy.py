@@ -13,11 +13,11 @@ from kaos_hub.cli.deploy_options import Wanted, deploy_options, read
 from kaos_hub.cli.output import say, show, show_json
 from kaos_hub.cli.submitting import prepare, reference_to, submit, submitted_as, would_send
 from kaos_hub.errors import InvalidName, RestartRequired
-from kaos_hub.quantities import plural
+from kaos_hub.util.quantities import plural
 
 if TYPE_CHECKING:
     from kaos_hub.client.bundles import Folder
-    from kaos_hub.models import DeployAnswer, NotebookRequest
+    from kaos_hub.schemas import DeployAnswer, NotebookRequest
 
 
 @dataclass
@@ -84,7 +84,7 @@ def carry_out(session: Session, wanted: Wanted, new: bool = False) -> None:
 
 def _plan(session: Session, wanted: Wanted) -> _Plan:
     """Everything that can be checked without sending: options, folders, rules, limits of size."""
-    from kaos_hub.models import NOTHING, BundleKind, NotebookRequest, parse_request
+    from kaos_hub.schemas import NOTHING, BundleKind, NotebookRequest, parse_request
 
     fields = dict(wanted.fields)
     if wanted.run is not None:
@@ -135,7 +135,7 @@ def _run(session: Session, text: str, name: str | None) -> dict[str, Any]:
 
 def _name(plan: _Plan) -> str | None:
     from kaos_hub.client import notebook_name_from
-    from kaos_hub.models import NOTHING, parse_repository
+    from kaos_hub.schemas import NOTHING, parse_repository
 
     for role in ("source", "context", "data"):
         folder = plan.folders.get(role)

@@ -115,7 +115,7 @@ def _layered(given: dict[str, Any]) -> dict[str, Any]:
     layers: list[dict[str, Any]] = []
     if file is not None or pairs:
         # It needs pydantic, which takes its time to be imported.
-        from kaos_hub.client.config import read_config, read_pairs
+        from kaos_hub.formats.config_file import read_config, read_pairs
 
         layers = [read_config(file) if file is not None else {}, read_pairs(pairs)]
     if "environment" in given:

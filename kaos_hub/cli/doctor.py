@@ -7,8 +7,8 @@ import click
 
 from kaos_hub.cli.base import Command, Session, pass_session
 from kaos_hub.cli.output import show, show_json
-from kaos_hub.datadir import DataDir
 from kaos_hub.errors import KaosError
+from kaos_hub.installation.datadir import DataDir
 
 _MARKS = {"good": "✔", "weak": "!", "bad": "✗"}
 
@@ -30,7 +30,7 @@ def doctor(session: Session, engine: str | None, data_dir: Path | None) -> None:
 
     Ends with exit code 1 if something is wrong (✗). What could be better (!) is no error.
     """
-    from kaos_hub import checks
+    from kaos_hub import doctor as checks
 
     data = DataDir(data_dir or _of_the_hub_in_use(), create=False)
     findings = []
@@ -57,7 +57,7 @@ def _noted(data: DataDir) -> str:
 
 def _of_the_hub_in_use() -> str | None:
     """The data directory of the Hub that one is logged in to, if `kaos up` started that one."""
-    from kaos_hub.client.credentials import load_credentials, local_data
+    from kaos_hub.transport.credentials import load_credentials, local_data
 
     if os.environ.get("KAOS_DATA_DIR"):
         return None

@@ -12,7 +12,7 @@ from kaos_hub.cli.base import Session
 from kaos_hub.errors import NotFound
 
 if TYPE_CHECKING:
-    from kaos_hub.models import Notebook
+    from kaos_hub.schemas import Notebook
 
 _MOST = 200
 """Folders that are remembered; of more, those used last."""
@@ -61,7 +61,7 @@ def _ask(session: Session, found: "Sequence[Notebook]") -> str:
 
 def remember_here(session: Session, used: "Notebook") -> None:
     """Remember that a notebook was deployed or started from the folder one is in."""
-    from kaos_hub.client.credentials import write_private
+    from kaos_hub.transport.credentials import write_private
 
     known = _read()
     known.pop(_key(session), None)  # what is used last stands last

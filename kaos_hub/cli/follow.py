@@ -15,7 +15,7 @@ from kaos_hub.cli.output import clean_line, on_terminal, say, show, show_json
 from kaos_hub.errors import KaosError, NotFound
 
 if TYPE_CHECKING:
-    from kaos_hub.models import Notebook
+    from kaos_hub.schemas import Notebook
 
 _TAIL = 30
 """Lines of the Host log that are shown when the server fails."""

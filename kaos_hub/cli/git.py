@@ -12,7 +12,7 @@ from kaos_hub.cli.output import on_terminal
 from kaos_hub.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from kaos_hub.models import Clone
+    from kaos_hub.schemas import Clone
 
 ASK = "ask"
 """The value that ``--git-credentials`` alone stands for."""

@@ -13,7 +13,7 @@ from kaos_hub.cli.train_get import show_provenance
 from kaos_hub.cli.train_show import figure, link, value
 
 if TYPE_CHECKING:
-    from kaos_hub.models import TrainedModel
+    from kaos_hub.schemas import TrainedModel
 
 _model = click.argument("model", metavar="MODEL", shell_complete=completion.models)
 _SHOWN = 3
@@ -41,7 +41,7 @@ def list_models(session: Session, named: bool, limit: int) -> None:
     Example:
         kaos model list --named
     """
-    from kaos_hub.quantities import show_memory
+    from kaos_hub.util.quantities import show_memory
 
     models = session.client.models.list(named, limit)
     if session.json:
@@ -94,7 +94,7 @@ def info(session: Session, model: str) -> None:
 
 
 def _fields(found: "TrainedModel") -> list[tuple[str, object]]:
-    from kaos_hub.quantities import show_memory
+    from kaos_hub.util.quantities import show_memory
 
     params, metrics, output = found.params or {}, found.metrics, found.output
     size = f"{output.files:,} files, {show_memory(output.size)}"

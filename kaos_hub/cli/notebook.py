@@ -27,10 +27,10 @@ from kaos_hub.cli.output import (
 )
 from kaos_hub.cli.selection import NOTEBOOKS, select, selection
 from kaos_hub.errors import NotFound, Unavailable
-from kaos_hub.quantities import duration
+from kaos_hub.util.quantities import duration
 
 if TYPE_CHECKING:
-    from kaos_hub.models import BundleLink, IdlePolicy, Notebook, Stage
+    from kaos_hub.schemas import BundleLink, IdlePolicy, Notebook, Stage
 
 _STOP_PATIENCE = 60
 """Seconds: as long as a pod of a cluster is given to end, and a little more."""

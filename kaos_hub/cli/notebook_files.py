@@ -13,7 +13,7 @@ from kaos_hub.cli.output import say, show, show_json
 from kaos_hub.cli.selection import select, selection
 
 if TYPE_CHECKING:
-    from kaos_hub.models import Contents, Errand
+    from kaos_hub.schemas import Contents, Errand
 
 _SKIPPED_SHOWN = 5
 
@@ -125,7 +125,7 @@ def _teller(session: Session) -> "Callable[[Errand], None]":
 def _explain(
     session: Session, done: "Errand", contents: "Contents", requirements: bool | None
 ) -> None:
-    from kaos_hub.quantities import show_memory
+    from kaos_hub.util.quantities import show_memory
 
     verb = "Would make" if done.dry_run else "Made"
     for path in contents.made:
@@ -200,7 +200,7 @@ def attach(
 
     from kaos_hub.cli.submitting import prepare, reference_to, submit
     from kaos_hub.client.submission import reference
-    from kaos_hub.models import BundleKind
+    from kaos_hub.schemas import BundleKind
 
     chosen = chosen_or_own(session, notebook, name, index)
     bundles = session.client.notebooks.bundles

@@ -13,10 +13,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from kaos_hub.quantities import about
+from kaos_hub.util.quantities import about
 
 if TYPE_CHECKING:
-    from kaos_hub.models import Resources
+    from kaos_hub.schemas import Resources
 
 _ESCAPE_SEQUENCE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])"
@@ -214,7 +214,7 @@ def moment(value: datetime | None) -> str:
 
 def resources(value: "Resources") -> str:
     """Resources in a few words: ``2 cpu, 4Gi``."""
-    from kaos_hub.quantities import show_memory
+    from kaos_hub.util.quantities import show_memory
 
     parts = [
         f"{value.cpu:g} cpu" if value.cpu else "",

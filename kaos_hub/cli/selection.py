@@ -48,7 +48,7 @@ class Listing:
 
     def remember(self, session: Session, shown: Sequence[_Made], query: Query) -> None:
         """Remember what was shown, so that an index can only mean what the person saw."""
-        from kaos_hub.client.credentials import write_private
+        from kaos_hub.transport.credentials import write_private
 
         path = self._path()
         entry = {"query": dict(query), "rows": self._fingerprint(shown)}

@@ -4,8 +4,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from kaos_hub.client.credentials import load_credentials, local_data
-from kaos_hub.datadir import DataDir
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.transport.credentials import load_credentials, local_data
 
 if TYPE_CHECKING:
     from kaos_hub.cli.base import Session
@@ -26,7 +26,7 @@ def wait_for_start(session: "Session") -> None:
     data = DataDir(os.environ.get("KAOS_DATA_DIR") or local_data(), create=False)
     if not os.access(data.path / "up.lock", os.R_OK):
         return
-    from kaos_hub.launch import local_url, starting
+    from kaos_hub.deployment.launch import local_url, starting
 
     pid = starting(data)
     known = load_credentials() if pid else None

@@ -17,7 +17,7 @@ from kaos_hub.errors import InvalidBundle
 
 if TYPE_CHECKING:
     from kaos_hub.client.bundles import Bundles, Folder
-    from kaos_hub.models import BundleKind, BundleVersion
+    from kaos_hub.schemas import BundleKind, BundleVersion
 
 _SKIPPED_SHOWN = 5
 
@@ -114,7 +114,7 @@ def submit(session: Session, bundles: "Bundles", folder: "Folder") -> "BundleVer
 
 def extent(folder: "Folder") -> str:
     """Return how much a folder holds, for people."""
-    from kaos_hub.quantities import plural, show_memory
+    from kaos_hub.util.quantities import plural, show_memory
 
     return f"{plural(folder.scan.count, 'file')}, {show_memory(folder.scan.size)}"
 
@@ -127,7 +127,7 @@ def submitted_as(bundles: "Bundles", folder: "Folder") -> "BundleVersion | None"
 
 def would_send(bundles: "Bundles", folder: "Folder") -> str:
     """Return what submitting a folder would mean, for people."""
-    from kaos_hub.quantities import show_memory
+    from kaos_hub.util.quantities import show_memory
 
     sizes = folder.scan.objects
     amount = sum(sizes[digest] for digest in bundles.missing(folder))

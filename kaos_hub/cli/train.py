@@ -21,7 +21,7 @@ from kaos_hub.cli.train_show import (
 from kaos_hub.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
-    from kaos_hub.models import Training
+    from kaos_hub.schemas import Training
 
 _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 _trial = click.option("--trial", type=click.IntRange(1), help="Its trial with this number.")

@@ -15,7 +15,7 @@ from kaos_hub.cli.train_inputs import SHOWN, Plan, make_plan, show_inputs, size_
 from kaos_hub.errors import Conflict, InvalidBundle, InvalidRequest, LimitExceeded, NotFound
 
 if TYPE_CHECKING:
-    from kaos_hub.models import BundleVersion, TrainingAnswer
+    from kaos_hub.schemas import BundleVersion, TrainingAnswer
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
@@ -214,7 +214,7 @@ def _moved(session: Session, plan: Plan, role: str) -> str | None:
 def _show_plan(session: Session, plan: Plan) -> None:
     """Print what a deploy would do: what would be sent, then what the service would do with it."""
     from kaos_hub.client.submission import reference
-    from kaos_hub.models import TrainingAnswer
+    from kaos_hub.schemas import TrainingAnswer
 
     bundles = session.client.bundles
     request = plan.request.model_copy(update={"dry_run": True})
@@ -245,7 +245,7 @@ def _show_plan(session: Session, plan: Plan) -> None:
 def _later(plan: Plan) -> Iterator[str]:
     """Yield what follows on sending. Of bundles that it lacks the service can say no more."""
     from kaos_hub.cli.output import resources
-    from kaos_hub.models import Resources
+    from kaos_hub.schemas import Resources
 
     request = plan.request
     if "manifest" in plan.folders:

@@ -13,7 +13,7 @@ from kaos_hub.cli.output import clean_line, on_terminal, say, show, show_json
 from kaos_hub.errors import KaosError, NotFound
 
 if TYPE_CHECKING:
-    from kaos_hub.models import Training, TrainingEvent
+    from kaos_hub.schemas import Training, TrainingEvent
 
 _TAIL = 30
 """Lines of a trial's log that are shown when it failed."""

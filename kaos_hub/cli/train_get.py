@@ -16,7 +16,7 @@ from kaos_hub.cli.train_show import figure, value
 from kaos_hub.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from kaos_hub.models import MetricPoint, Provenance, Training
+    from kaos_hub.schemas import MetricPoint, Provenance, Training
 
 _trial = click.option("--trial", type=click.IntRange(1), help="Its trial with this number.")
 _MOST = 1000

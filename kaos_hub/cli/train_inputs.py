@@ -10,17 +10,11 @@ from kaos_hub.cli.base import Session
 from kaos_hub.cli.output import age, show_table
 from kaos_hub.cli.submitting import extent, prepare, reference_to
 from kaos_hub.errors import InvalidRequest
-from kaos_hub.quantities import plural
+from kaos_hub.util.quantities import plural
 
 if TYPE_CHECKING:
     from kaos_hub.client.bundles import Folder
-    from kaos_hub.models import (
-        BundleKind,
-        BundleLink,
-        BundleVersion,
-        Inputs,
-        TrainingRequest,
-    )
+    from kaos_hub.schemas import BundleKind, BundleLink, BundleVersion, Inputs, TrainingRequest
 
 ROLES = ("source", "data", "manifest", "params")
 SHOWN = ("source", "data", "params")
@@ -68,7 +62,7 @@ def make_plan(
 ) -> Plan:
     """Everything that can be checked without sending: options, files line by line, folders."""
     from kaos_hub.client.submission import parse_goal
-    from kaos_hub.models import BundleKind, Inputs, TrainingRequest, parse_request
+    from kaos_hub.schemas import BundleKind, Inputs, TrainingRequest, parse_request
 
     wanted = {name: value for name, value in options.items() if value is not None}
     if "goal" in wanted:
@@ -99,7 +93,7 @@ def _promote(session: Session, plan: Plan, name: str) -> None:
     """The source that a notebook was last saved or deployed with; its data, unless others are
     given."""
     from kaos_hub.client.submission import reference
-    from kaos_hub.models import BundleKind
+    from kaos_hub.schemas import BundleKind
 
     found = session.client.notebooks.look(name)
     if found.source is None:
@@ -129,7 +123,7 @@ def _carried(session: Session, kind: "BundleKind", link: "BundleLink") -> "Folde
 
 def _expect(plan: Plan) -> None:
     """Have the service refuse if what is shown to the person is no longer so."""
-    from kaos_hub.models import Shown
+    from kaos_hub.schemas import Shown
 
     digests = {role: used.digest for role in SHOWN if (used := plan.used(role))}
     plan.request = plan.request.model_copy(update={"expected": Shown(**digests)})

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kaos_hub.cli.output import age, moment, resources, show, show_fields, show_table
-from kaos_hub.quantities import duration
+from kaos_hub.util.quantities import duration
 
 if TYPE_CHECKING:
-    from kaos_hub.models import BundleLink, Stage, Training, Trial, TrialComparison
+    from kaos_hub.schemas import BundleLink, Stage, Training, Trial, TrialComparison
 
 _LONG = 60
 """Letters of a value in a table."""
@@ -138,7 +138,7 @@ def value(of: Any) -> str:
 
 def show_trial(found: "Trial") -> None:
     """Print all there is of one trial."""
-    from kaos_hub.quantities import show_memory
+    from kaos_hub.util.quantities import show_memory
 
     output = None
     if found.output:

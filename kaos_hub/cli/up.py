@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from kaos_hub.addresses import check_public_url
 from kaos_hub.cli.base import Command, Session, pass_session
 from kaos_hub.cli.output import show, show_json
-from kaos_hub.datadir import DataDir
 from kaos_hub.errors import Conflict, InvalidRequest, KaosError, Unsupported
-from kaos_hub.public_address import Settled
+from kaos_hub.installation.addresses import check_public_url
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.installation.public_address import Settled
 
 _ENGINES = ("local", "docker")
 _OTHERS = "users-password"
@@ -92,8 +92,8 @@ def up(
         environment["KAOS_BIND_MOUNTS"] = os.pathsep.join(map(_bind_mount, bind_mounts))
     if trust_all_users:
         environment["KAOS_TRUST_ALL_USERS"] = "1"
-    from kaos_hub import launch
-    from kaos_hub.client.credentials import save_local_data
+    from kaos_hub.deployment import launch
+    from kaos_hub.transport.credentials import save_local_data
 
     with launch.told(data) as ready:
         save_local_data(data.path)
@@ -102,7 +102,7 @@ def up(
 
 def _bind_mount(folder: Path) -> str:
     """A folder as the configuration takes it; refused if notebooks could not see it there."""
-    from kaos_hub.models import AllowedMount
+    from kaos_hub.schemas import AllowedMount
 
     if not folder.is_dir():
         raise InvalidRequest(f"--bind-mount: there is no folder {str(folder)!r}")
@@ -135,7 +135,7 @@ def _show_password(session: Session, data: DataDir) -> None:
 
 
 def _refuse_second(data: DataDir) -> None:
-    from kaos_hub import launch
+    from kaos_hub.deployment import launch
 
     pid = launch.running(data)
     if pid is not None:
@@ -171,7 +171,7 @@ def _run(
     ready: Callable[[], None],
 ) -> None:
     """Prepare, start, tell, and stay until the end."""
-    from kaos_hub import launch
+    from kaos_hub.deployment import launch
 
     launch.interruptible()
     port = int(environment["KAOS_PORT"])
@@ -213,26 +213,26 @@ def _checks(data: DataDir, at: Settled, inner: str, secure: bool) -> list[str]:
 
 def _prepare(session: Session, engine: str) -> str:
     """Make what the first start needs; returns the address that notebooks talk to."""
-    from kaos_hub import proxy
+    from kaos_hub.deployment import proxy
 
     if not proxy.installed():
         session.note("Setting up the proxy (once) …")
         proxy.install()
     if engine == "local":
-        from kaos_hub.checks import GOOD, bubblewrap
+        from kaos_hub.doctor import GOOD, bubblewrap
 
         if (found := bubblewrap(engine)).state != GOOD:
             session.note(f"No sandbox: {found.text} {found.advice}")
         return "127.0.0.1"
-    from kaos_hub.bridge import prepare
+    from kaos_hub.deployment.docker_bridge import prepare
 
     return prepare(session.note)
 
 
 def _log_in(session: Session, data: DataDir, url: str) -> bool:
     """Log in the command line of the user who runs this; they could read the secrets anyway."""
-    from kaos_hub.client.credentials import load_credentials, save_credentials
-    from kaos_hub.launch import call
+    from kaos_hub.deployment.launch import call
+    from kaos_hub.transport.credentials import load_credentials, save_credentials
 
     known = load_credentials(url)
     if known and known.user == data.user:
@@ -260,7 +260,7 @@ def _log_in(session: Session, data: DataDir, url: str) -> bool:
 
 
 def _welcome(session: Session, data: DataDir, url: str, logged_in: bool, engine: str) -> None:
-    from kaos_hub import logins
+    from kaos_hub.installation import logins
 
     ours = data.authenticator.read_text() == "shared-password"
     builder = logins.noted(data) if engine == "docker" else {}

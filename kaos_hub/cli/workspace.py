@@ -11,7 +11,7 @@ from kaos_hub.cli.output import show, show_json, show_table
 from kaos_hub.errors import NotFound
 
 if TYPE_CHECKING:
-    from kaos_hub.models import Workspace
+    from kaos_hub.schemas import Workspace
 
 
 @click.group(cls=Group)

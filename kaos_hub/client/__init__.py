@@ -13,7 +13,17 @@ In a notebook of kaos_hub, and after ``kaos login`` or ``kaos up``, it needs no 
 import os
 
 from kaos_hub.client.bundles import Bundles
-from kaos_hub.client.credentials import (
+from kaos_hub.client.login import login, login_with_token
+from kaos_hub.client.models import ModelHandle, Models, Workspaces
+from kaos_hub.client.notebook_handle import NotebookHandle
+from kaos_hub.client.notebooks import Notebooks, name_beside, notebook_name_from
+from kaos_hub.client.owners import Owners
+from kaos_hub.client.training_handle import TrainingHandle
+from kaos_hub.client.trainings import Trainings
+from kaos_hub.client.volumes import Volumes
+from kaos_hub.errors import NotAuthenticated
+from kaos_hub.schemas import Info, Whoami
+from kaos_hub.transport.credentials import (
     SERVICE_PATH,
     TRAIN_PATH,
     Credentials,
@@ -24,17 +34,7 @@ from kaos_hub.client.credentials import (
     save_credentials,
     save_workspace,
 )
-from kaos_hub.client.login import login, login_with_token
-from kaos_hub.client.models import ModelHandle, Models, Workspaces
-from kaos_hub.client.notebook_handle import NotebookHandle
-from kaos_hub.client.notebooks import Notebooks, name_beside, notebook_name_from
-from kaos_hub.client.owners import Owners
-from kaos_hub.client.training_handle import TrainingHandle
-from kaos_hub.client.trainings import Trainings
-from kaos_hub.client.transport import Transport, parse
-from kaos_hub.client.volumes import Volumes
-from kaos_hub.errors import NotAuthenticated
-from kaos_hub.models import Info, Whoami
+from kaos_hub.transport.http import Transport, parse
 
 __all__ = [
     "Client",

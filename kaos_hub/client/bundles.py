@@ -16,10 +16,8 @@ from kaos_hub.bundles.source import check_data, check_source, default_name, find
 from kaos_hub.client.handles import warn
 from kaos_hub.client.inputs import Laid, check_manifest, check_params, lay_out, lay_out_file
 from kaos_hub.client.receiving import check_target, receive
-from kaos_hub.client.sending import Progress, Sender
-from kaos_hub.client.transport import Transport, parse, quoted
 from kaos_hub.errors import InvalidRequest, MissingObjects
-from kaos_hub.models import (
+from kaos_hub.schemas import (
     BundleComparison,
     BundleKind,
     BundleVersion,
@@ -33,6 +31,8 @@ from kaos_hub.models import (
     TreeEntry,
     bundle_name,
 )
+from kaos_hub.transport.http import Transport, parse, quoted
+from kaos_hub.transport.objects import Progress, Sender
 
 _ASK = 50_000
 """Objects asked about in one request."""

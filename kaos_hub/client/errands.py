@@ -5,9 +5,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kaos_hub.client.transport import Transport, parse, quoted
 from kaos_hub.errors import NotFound, Unavailable, from_body
-from kaos_hub.models import (
+from kaos_hub.schemas import (
     AttachRequest,
     BundleKind,
     Errand,
@@ -16,6 +15,7 @@ from kaos_hub.models import (
     SaveRequest,
     parse_request,
 )
+from kaos_hub.transport.http import Transport, parse, quoted
 
 if TYPE_CHECKING:
     from kaos_hub.client.notebooks import Bundle

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
-from kaos_hub.models import Model, Trial, TrialCounts
+from kaos_hub.schemas import Model, Trial, TrialCounts
 
 _OURS = str(Path(__file__).parent)
 

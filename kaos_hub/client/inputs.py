@@ -15,7 +15,7 @@ from typing import Any
 
 from kaos_hub.bundles.source import default_name
 from kaos_hub.errors import InvalidBundle
-from kaos_hub.models import BundleKind
+from kaos_hub.schemas import BundleKind
 
 PARAMS_FILE = "params.json"
 """The one file of a bundle of hyperparameters."""
@@ -112,7 +112,7 @@ def check_params(laid: Laid) -> int:
     Raises:
         InvalidRequest: names the line and the key.
     """
-    from kaos_hub import grid
+    from kaos_hub.formats import grid
 
     return len(grid.parse(laid.content.read_bytes(), laid.shown))
 
@@ -123,7 +123,7 @@ def check_manifest(laid: Laid) -> int:
     Raises:
         InvalidRequest: names the file and the line.
     """
-    from kaos_hub import manifest
+    from kaos_hub.formats import manifest
 
     try:
         return sum(1 for _ in manifest.read(laid.content))

@@ -7,16 +7,16 @@ import time
 import webbrowser
 from collections.abc import Callable
 
-from kaos_hub.client.credentials import (
+from kaos_hub.errors import NotAuthenticated
+from kaos_hub.schemas import LoginAnswer, LoginRequest, LoginStarted, Whoami
+from kaos_hub.transport.credentials import (
     SERVICE_PATH,
     TRAIN_PATH,
     Credentials,
     hub_base,
     save_credentials,
 )
-from kaos_hub.client.transport import Transport, parse
-from kaos_hub.errors import NotAuthenticated
-from kaos_hub.models import LoginAnswer, LoginRequest, LoginStarted, Whoami
+from kaos_hub.transport.http import Transport, parse
 
 _POLL = 1.0
 

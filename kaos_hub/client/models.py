@@ -7,9 +7,9 @@ from typing import Any
 
 from kaos_hub.client.handles import Handle
 from kaos_hub.client.receiving import check_target, receive
-from kaos_hub.client.sending import Progress
-from kaos_hub.client.transport import Transport, parse, quoted
-from kaos_hub.models import NameRequest, Provenance, TrainedModel, Workspace, parse_request
+from kaos_hub.schemas import NameRequest, Provenance, TrainedModel, Workspace, parse_request
+from kaos_hub.transport.http import Transport, parse, quoted
+from kaos_hub.transport.objects import Progress
 
 _DOT = "text/vnd.graphviz"
 

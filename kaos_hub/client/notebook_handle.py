@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from kaos_hub.client.handles import Handle
 from kaos_hub.errors import BuildFailed, Failed, KaosError
-from kaos_hub.models import Event, Notebook, NotebookState
+from kaos_hub.schemas import Event, Notebook, NotebookState
 
 if TYPE_CHECKING:
     from kaos_hub.client.notebooks import Notebooks

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from kaos_hub.bundles.source import default_name, plain_letters
 from kaos_hub.client.errands import Files
 from kaos_hub.client.notebook_handle import NotebookHandle, failure
-from kaos_hub.client.transport import Transport, parse, quoted
 from kaos_hub.errors import Failed, NotFound, Unavailable
-from kaos_hub.models import (
+from kaos_hub.schemas import (
     NOTHING,
     BindMount,
     BundleKind,
@@ -32,6 +31,7 @@ from kaos_hub.models import (
     parse_repository,
     parse_request,
 )
+from kaos_hub.transport.http import Transport, parse, quoted
 
 if TYPE_CHECKING:
     from kaos_hub.client.bundles import Bundles

@@ -1,7 +1,7 @@
 """The SDK's owners, for admins."""
 
-from kaos_hub.client.transport import Transport, parse, quoted
-from kaos_hub.models import OwnerSummary
+from kaos_hub.schemas import OwnerSummary
+from kaos_hub.transport.http import Transport, parse, quoted
 
 
 class Owners:

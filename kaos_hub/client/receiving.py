@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kaos_hub.client.sending import Progress
 from kaos_hub.errors import InvalidRequest
+from kaos_hub.transport.objects import Progress
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -7,7 +7,7 @@ from kaos_hub.client.bundles import Bundles, Folder
 from kaos_hub.client.inputs import Params, lay_out_params
 from kaos_hub.client.notebooks import Bundle, folder_in
 from kaos_hub.errors import InvalidRequest
-from kaos_hub.models import (
+from kaos_hub.schemas import (
     BundleKind,
     BundleLink,
     BundleVersion,

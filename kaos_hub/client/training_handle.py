@@ -6,12 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kaos_hub.client.handles import Handle, Trials
 from kaos_hub.errors import BuildFailed, Failed, KaosError
-from kaos_hub.models import (
-    Training,
-    TrainingAnswer,
-    TrainingEvent,
-    TrainingState,
-)
+from kaos_hub.schemas import Training, TrainingAnswer, TrainingEvent, TrainingState
 
 if TYPE_CHECKING:
     from kaos_hub.client.trainings import Trainings

@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any
 from kaos_hub.client.inputs import Params
 from kaos_hub.client.notebooks import Bundle
 from kaos_hub.client.receiving import check_target, receive
-from kaos_hub.client.sending import Progress
 from kaos_hub.client.submission import parse_goal, prepare, submit
 from kaos_hub.client.training_handle import TrainingHandle, failure
-from kaos_hub.client.transport import Transport, parse, quoted
 from kaos_hub.errors import InvalidRequest, Unavailable
-from kaos_hub.models import (
+from kaos_hub.schemas import (
     BundleKind,
     BundleVersion,
     Direction,
@@ -33,6 +31,8 @@ from kaos_hub.models import (
     TrialComparison,
     parse_request,
 )
+from kaos_hub.transport.http import Transport, parse, quoted
+from kaos_hub.transport.objects import Progress
 
 if TYPE_CHECKING:
     from kaos_hub.client.bundles import Bundles

@@ -1,7 +1,7 @@
 """The SDK's volumes."""
 
-from kaos_hub.client.transport import Transport, parse, quoted
-from kaos_hub.models import Volume
+from kaos_hub.schemas import Volume
+from kaos_hub.transport.http import Transport, parse, quoted
 
 
 class Volumes:

@@ -10,12 +10,12 @@ from typing import Any
 from traitlets import Int, Unicode
 from traitlets.config import LoggingConfigurable
 
-from kaos_hub.certificates import Certificates
-from kaos_hub.datadir import DataDir
 from kaos_hub.engines.base import Engine, JobSpec, Observation, Run
-from kaos_hub.engines.process import DEFAULT_CAP
 from kaos_hub.engines.scratch import Pass
-from kaos_hub.tickets import Tickets
+from kaos_hub.engines.supervised.process import DEFAULT_CAP
+from kaos_hub.installation.certificates import Certificates
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.transport.tickets import Tickets
 
 _TICKET_SECONDS = 24 * 3600
 

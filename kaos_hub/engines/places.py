@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-from kaos_hub.models import Mount
+from kaos_hub.schemas import Mount
 
 
 class Places(ABC):

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from kaos_hub.engines.base import IDENTITY, TICKET, Run
 from kaos_hub.errors import EngineUnavailable
-from kaos_hub.models import Mount
+from kaos_hub.schemas import Mount
 
 _GRAVE = ".deleted-"
 _UNDER_ONE_ROOT = "root"

@@ -8,9 +8,9 @@ from typing import Any
 
 from tornado.web import Application, HTTPError, RequestHandler
 
-from kaos_hub.datadir import DataDir
 from kaos_hub.errors import Forbidden, InvalidRequest, KaosError, NotFound
-from kaos_hub.models import (
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.schemas import (
     DEFAULT_SERVER,
     AdmissionRequest,
     BundleKind,
@@ -19,11 +19,11 @@ from kaos_hub.models import (
     ReleaseRequest,
     parse_request,
 )
+from kaos_hub.service.api.routes import any_json
 from kaos_hub.service.core import Core
 from kaos_hub.service.health import Health, HealthHandler
 from kaos_hub.service.metrics import CONTENT_TYPE, Metrics
-from kaos_hub.service.routes import any_json
-from kaos_hub.service.web import as_kaos_error, log_request, status_of
+from kaos_hub.service.web.base import as_kaos_error, log_request, status_of
 
 _TICKET = 3600
 """Seconds for which a form can send folders."""

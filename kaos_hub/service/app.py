@@ -18,12 +18,12 @@ from traitlets import TraitError
 from traitlets.config import Configurable, PyFileConfigLoader
 from traitlets.config.loader import ConfigFileNotFound
 
-from kaos_hub.certificates import Certificates
-from kaos_hub.datadir import DataDir, Held
 from kaos_hub.errors import KaosError
-from kaos_hub.service.config import ServiceConfig
+from kaos_hub.installation.certificates import Certificates
+from kaos_hub.installation.datadir import DataDir, Held
+from kaos_hub.service.config.service import ServiceConfig
 from kaos_hub.service.process import beat, die_with_parent, know_hub, take_lock
-from kaos_hub.service.proxies import Proxies
+from kaos_hub.service.web.proxies import Proxies
 
 _GRACE = 3.0
 """Seconds that answers under way get when the service ends."""
@@ -89,10 +89,10 @@ class KaosService(ServiceConfig):
         from tornado.httpserver import HTTPServer
 
         from kaos_hub.service.admission import admission_app
-        from kaos_hub.service.forwarding import public_server
         from kaos_hub.service.health import Health
         from kaos_hub.service.metrics import Metrics
         from kaos_hub.service.public import public_app
+        from kaos_hub.service.web.forwarding import public_server
 
         metrics, health = Metrics(), Health(parts.core)
         certificates = Certificates.of_service()

@@ -12,44 +12,44 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from traitlets.config import Configurable
 
 from kaos_hub import __version__
-from kaos_hub.bell import Bell
 from kaos_hub.bundles.limits import Limits
-from kaos_hub.catalogue import Catalogue
-from kaos_hub.certificates import Certificates
-from kaos_hub.database import Database
-from kaos_hub.datadir import DataDir
-from kaos_hub.depositing import Deposits
 from kaos_hub.engines.base import Engine
-from kaos_hub.environments import Environments, explain
 from kaos_hub.errors import InvalidRequest, KaosError
-from kaos_hub.handover import Handover
-from kaos_hub.hub import Hub
-from kaos_hub.identities import Identities
-from kaos_hub.jobs import Jobs
-from kaos_hub.ledger import Ledger
-from kaos_hub.likeness import Likenesses
-from kaos_hub.logins import ONLY_USER, Served
-from kaos_hub.logs import LogStore
-from kaos_hub.membership import Membership
-from kaos_hub.models import Info
-from kaos_hub.notebooks import Errands, Gate, Hosting, Notebooks, Offer, Wishes
-from kaos_hub.notebooks.admission import Inside
-from kaos_hub.notebooks.mounting import Mounts
-from kaos_hub.notebooks.offered import Images
-from kaos_hub.notebooks.rights import Rights
-from kaos_hub.notebooks.trees import Trees
-from kaos_hub.notebooks.volumes import Volumes
-from kaos_hub.removal import Removal
+from kaos_hub.installation.certificates import Certificates
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.installation.logins import ONLY_USER, Served
+from kaos_hub.schemas import Info
+from kaos_hub.service.auth.owners import Owners
+from kaos_hub.service.builds.environments import Environments, explain
+from kaos_hub.service.bundles.archives import Deposits
+from kaos_hub.service.bundles.browse import Catalogue
+from kaos_hub.service.bundles.deletion import Removal
+from kaos_hub.service.bundles.likeness import Likenesses
+from kaos_hub.service.bundles.versions import Versions
 from kaos_hub.service.core import Core
-from kaos_hub.service.owners import Owners
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.handover import Handover
+from kaos_hub.service.hub_client import Hub
+from kaos_hub.service.jobs.jobs import Jobs
+from kaos_hub.service.jobs.logs import LogStore
+from kaos_hub.service.notebooks import Errands, Gate, Hosting, Notebooks, Offer, Wishes
+from kaos_hub.service.notebooks.admission import Inside
+from kaos_hub.service.notebooks.mounting import Mounts
+from kaos_hub.service.notebooks.offered import Images
+from kaos_hub.service.notebooks.rights import Rights
+from kaos_hub.service.notebooks.trees import Trees
+from kaos_hub.service.notebooks.volumes import Volumes
+from kaos_hub.service.quota import Ledger
+from kaos_hub.service.trainings import Tools, Trainings
+from kaos_hub.service.users.identities import Identities
+from kaos_hub.service.users.membership import Membership
 from kaos_hub.stores import keep_tidy, open_store
 from kaos_hub.stores.base import Store
-from kaos_hub.tickets import Tickets
-from kaos_hub.trainings import Tools, Trainings
-from kaos_hub.versions import Versions
+from kaos_hub.transport.tickets import Tickets
+from kaos_hub.util.notifier import Bell
 
 if TYPE_CHECKING:
-    from kaos_hub.service.config import ServiceConfig
+    from kaos_hub.service.config.service import ServiceConfig
 
 log = logging.getLogger("kaos.service")
 

@@ -3,28 +3,28 @@
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from kaos_hub.logins import Served
-from kaos_hub.models import Info
-from kaos_hub.service.auth import Caller
+from kaos_hub.installation.logins import Served
+from kaos_hub.schemas import Info
+from kaos_hub.service.auth.auth import Caller
 from kaos_hub.service.handed import Handed
 
 if TYPE_CHECKING:
-    from kaos_hub.catalogue import Catalogue
-    from kaos_hub.database import Database
-    from kaos_hub.depositing import Deposits
     from kaos_hub.engines.base import Engine
-    from kaos_hub.handover import Handover
-    from kaos_hub.identities import Identities
-    from kaos_hub.jobs import Jobs
-    from kaos_hub.ledger import Ledger
-    from kaos_hub.likeness import Likenesses
-    from kaos_hub.notebooks import Errands, Gate, Notebooks
-    from kaos_hub.notebooks.volumes import Volumes
-    from kaos_hub.removal import Removal
-    from kaos_hub.service.owners import Owners
-    from kaos_hub.tickets import Tickets
-    from kaos_hub.trainings import Trainings
-    from kaos_hub.versions import Versions
+    from kaos_hub.service.auth.owners import Owners
+    from kaos_hub.service.bundles.archives import Deposits
+    from kaos_hub.service.bundles.browse import Catalogue
+    from kaos_hub.service.bundles.deletion import Removal
+    from kaos_hub.service.bundles.likeness import Likenesses
+    from kaos_hub.service.bundles.versions import Versions
+    from kaos_hub.service.db.database import Database
+    from kaos_hub.service.handover import Handover
+    from kaos_hub.service.jobs.jobs import Jobs
+    from kaos_hub.service.notebooks import Errands, Gate, Notebooks
+    from kaos_hub.service.notebooks.volumes import Volumes
+    from kaos_hub.service.quota import Ledger
+    from kaos_hub.service.trainings import Trainings
+    from kaos_hub.service.users.identities import Identities
+    from kaos_hub.transport.tickets import Tickets
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ by a restart, can still be chosen in the form.
 
 from datetime import datetime, timedelta
 
-from kaos_hub.models import BundleKind
-from kaos_hub.tables import now
+from kaos_hub.schemas import BundleKind
+from kaos_hub.service.db.tables import now
 
 _LONG = timedelta(minutes=30)
 _MOST = 2000

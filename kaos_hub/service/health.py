@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.errors import KaosError
 from kaos_hub.service.core import Core
-from kaos_hub.service.web import Handler
+from kaos_hub.service.web.base import Handler
 
 _FRESH = 5.0
 """Seconds for which an answer is cached: frequent requests must not cause work."""

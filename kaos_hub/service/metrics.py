@@ -6,9 +6,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database
-from kaos_hub.models import JobState, NotebookState
-from kaos_hub.tables import JobRow, NotebookRow
+from kaos_hub.schemas import JobState, NotebookState
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import JobRow, NotebookRow
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -11,9 +11,9 @@ import sys
 import time
 from typing import NoReturn
 
-from kaos_hub.addresses import in_cluster, namespace
-from kaos_hub.datadir import DataDir, Held
 from kaos_hub.errors import Conflict, KaosError
+from kaos_hub.installation.addresses import in_cluster, namespace
+from kaos_hub.installation.datadir import DataDir, Held
 
 _PR_SET_PDEATHSIG = 1
 PULSE = "KAOS_PULSE"

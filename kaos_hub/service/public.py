@@ -12,38 +12,38 @@ from urllib.parse import urlsplit
 from jupyterhub.services.auth import HubOAuthCallbackHandler
 from tornado.web import Application
 
-from kaos_hub.datadir import DataDir
+from kaos_hub.deployment.default_url import first_page
 from kaos_hub.errors import KaosError
-from kaos_hub.landing import first_page
-from kaos_hub.service.api import api_rules
-from kaos_hub.service.api_table import all_routes, training_routes
-from kaos_hub.service.auth import TRAIN, KaosHubAuth
-from kaos_hub.service.compression import Compression
+from kaos_hub.installation.datadir import DataDir
+from kaos_hub.service.api.base import api_rules
+from kaos_hub.service.api.login import Logins
+from kaos_hub.service.api.routes import Route, by_path
+from kaos_hub.service.api.table import all_routes, training_routes
+from kaos_hub.service.auth.auth import TRAIN, KaosHubAuth
 from kaos_hub.service.core import Core
-from kaos_hub.service.fetching import fetch_rules
 from kaos_hub.service.health import Health, HealthHandler
-from kaos_hub.service.listings import Listings
-from kaos_hub.service.login import Logins
 from kaos_hub.service.metrics import Metrics
-from kaos_hub.service.pages import PageHandler, common_rules, page_rules
-from kaos_hub.service.pages_bundles import bundle_rules
-from kaos_hub.service.pages_files import file_rules
-from kaos_hub.service.pages_home import home_rules
-from kaos_hub.service.pages_models import model_rules
-from kaos_hub.service.pages_several import several_rules
-from kaos_hub.service.pages_trainings import training_rules
-from kaos_hub.service.pages_uploads import upload_rules
-from kaos_hub.service.pages_volumes import volume_rules
-from kaos_hub.service.routes import Route, by_path
-from kaos_hub.service.streaming import StreamingHandler
-from kaos_hub.service.templating import Pages
-from kaos_hub.service.traffic import Traffic
-from kaos_hub.service.web import log_request
-from kaos_hub.service.working import WorkParts, work_rules
-from kaos_hub.tickets import Tickets
+from kaos_hub.service.pages.base import PageHandler, common_rules, page_rules
+from kaos_hub.service.pages.bundles import bundle_rules
+from kaos_hub.service.pages.files import file_rules
+from kaos_hub.service.pages.home import home_rules
+from kaos_hub.service.pages.models import model_rules
+from kaos_hub.service.pages.several import several_rules
+from kaos_hub.service.pages.templating import Pages
+from kaos_hub.service.pages.trainings import training_rules
+from kaos_hub.service.pages.uploads import upload_rules
+from kaos_hub.service.pages.volumes import volume_rules
+from kaos_hub.service.web.base import log_request
+from kaos_hub.service.web.compression import Compression
+from kaos_hub.service.web.streaming import StreamingHandler
+from kaos_hub.service.web.traffic import Traffic
+from kaos_hub.service.workers.fetching import fetch_rules
+from kaos_hub.service.workers.listings import Listings
+from kaos_hub.service.workers.working import WorkParts, work_rules
+from kaos_hub.transport.tickets import Tickets
 
 if TYPE_CHECKING:
-    from kaos_hub.service.config import ServiceConfig
+    from kaos_hub.service.config.service import ServiceConfig
 
 API = "api/v1"
 

@@ -23,19 +23,19 @@ import pytest
 import pytest_asyncio
 from traitlets.config import Config
 
-from kaos_hub import builder_image
-from kaos_hub.bases import Bases
-from kaos_hub.bridge import bridge
-from kaos_hub.database import Database
+from kaos_hub.deployment.docker_bridge import bridge
+from kaos_hub.engines import builder_image
 from kaos_hub.engines.base import Build, Cause, JobSpec, Observation, Phase
-from kaos_hub.engines.docker import DockerEngine
-from kaos_hub.engines.docker_bases import KEY
-from kaos_hub.engines.docker_client import connect
-from kaos_hub.engines.docker_result import Result
+from kaos_hub.engines.docker.builds.bases import KEY
+from kaos_hub.engines.docker.builds.result import Result
+from kaos_hub.engines.docker.client import connect
+from kaos_hub.engines.docker.engine import DockerEngine
 from kaos_hub.errors import BuildFailed, Forbidden, KaosError, NotFound, Unsupported
-from kaos_hub.models import Resources
 from kaos_hub.registry import Reference
-from kaos_hub.tables import ImageRow, now
+from kaos_hub.schemas import Resources
+from kaos_hub.service.builds.bases import Bases
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import ImageRow, now
 from tests.bundled import laid
 from tests.networks import dismiss
 from tests.test_engine_contract import IMAGE, end, forget_builds, needs_docker, output, texts

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from traitlets.config import Config
 
-from kaos_hub.bridge import bridge
+from kaos_hub.deployment.docker_bridge import bridge
 from kaos_hub.engines.base import JobSpec, Phase, Run
-from kaos_hub.engines.docker import DockerEngine
+from kaos_hub.engines.docker.engine import DockerEngine
 from tests.networks import PROBE, Echo, Listening, addresses, dismiss, neighbour
 from tests.test_engine_contract import IMAGE, end, needs_docker, output, texts
 

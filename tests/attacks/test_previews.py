@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from kaos_hub.service.previews import MOST, Preview, preview
+from kaos_hub.service.pages.previews import MOST, Preview, preview
 from tests.bundle_world import PNG
 
 HOSTILE = [

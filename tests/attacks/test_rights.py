@@ -7,10 +7,10 @@ import pytest
 
 from kaos_hub.client import Client
 from kaos_hub.errors import KaosError
-from kaos_hub.models import Notebook
-from kaos_hub.service.api_table import all_routes, training_routes
-from kaos_hub.service.login import Logins
-from kaos_hub.service.routes import Route
+from kaos_hub.schemas import Notebook
+from kaos_hub.service.api.login import Logins
+from kaos_hub.service.api.routes import Route
+from kaos_hub.service.api.table import all_routes, training_routes
 from tests.hub import RunningHub, request, running_hub, wait_until
 
 GRACE = 'c.KaosService.leaver_grace_period = "40s"\nc.KaosHubAuth.cache_max_age = 1\n'

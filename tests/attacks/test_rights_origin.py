@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kaos_hub.client import Client
-from kaos_hub.spawners.visits import cookie_of
+from kaos_hub.hub.spawners.visits import cookie_of
 from tests.hub import RunningHub, request, running_hub, wait_until
 from tests.lab import at_browser, chromium
 

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.client import Client
 from kaos_hub.errors import Conflict, Forbidden
-from kaos_hub.models import Notebook
-from kaos_hub.tables import NotebookRow, OwnerRow
+from kaos_hub.schemas import Notebook
+from kaos_hub.service.db.tables import NotebookRow, OwnerRow
 from tests import databases
 from tests.hub import RunningHub, request, running_hub, wait_until
 

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from kaos_hub.service.api_table import all_routes, training_routes
-from kaos_hub.service.login import Logins
-from kaos_hub.service.routes import Route
+from kaos_hub.service.api.login import Logins
+from kaos_hub.service.api.routes import Route
+from kaos_hub.service.api.table import all_routes, training_routes
 from tests.attacks.victims import Victim
 from tests.hub import RunningHub, request, wait_until
 

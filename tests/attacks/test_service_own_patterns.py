@@ -27,7 +27,7 @@ _HEADS = ("", "a", "/", "https://a", "#kaos:a=")
 _TAILS = ("", "\n\0")
 _BOUNDED = {
     # Their texts are cut before, or have a bound of their own.
-    "kaos_hub.quantities._QUANTITY", "kaos_hub.quantities._DURATION",
+    "kaos_hub.util.quantities._QUANTITY", "kaos_hub.util.quantities._DURATION",
 }  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def _patterns() -> Iterator[Any]:
     """All compiled patterns of all modules."""
     for info in pkgutil.walk_packages(kaos_hub.__path__, "kaos_hub."):
         # What runs inside reads the texts of its own user alone.
-        apart = info.name.startswith(("kaos_hub.inside", "kaos_hub.migrations"))
+        apart = info.name.startswith(("kaos_hub.workload", "kaos_hub.service.db.migrations"))
         if apart or info.name.endswith("__main__"):
             continue
         try:

@@ -12,9 +12,9 @@ import pytest
 
 from kaos_hub.client import Client
 from kaos_hub.errors import NotFound, TooManyRequests, TooSlow
-from kaos_hub.models import LoginRequest
-from kaos_hub.service.login import Logins
-from kaos_hub.service.traffic import Allowed, Pace, Traffic, of_address, of_user
+from kaos_hub.schemas import LoginRequest
+from kaos_hub.service.api.login import Logins
+from kaos_hub.service.web.traffic import Allowed, Pace, Traffic, of_address, of_user
 from tests.attacks.test_service_bodies import service_of
 from tests.attacks.victims import Victim
 from tests.hub import Browser, RunningHub, request, running_hub

@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from kaos_hub.database import Database
 from kaos_hub.errors import LimitExceeded
-from kaos_hub.ledger import Ledger, reserved, stored
-from kaos_hub.receiving import Receiver
+from kaos_hub.service.bundles.upload import Receiver
+from kaos_hub.service.db.database import Database
+from kaos_hub.service.db.tables import ReservationRow
+from kaos_hub.service.quota import Ledger, reserved, stored
 from kaos_hub.stores.file import FileStore
-from kaos_hub.tables import ReservationRow
 from tests.history import read
 from tests.hub import Browser, RunningHub, request, running_hub, wait_until
 from tests.test_unpack import FILE, zipped

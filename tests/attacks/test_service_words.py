@@ -8,8 +8,8 @@ from hypothesis import given, strategies as st
 
 from kaos_hub.bundles.scan import scan
 from kaos_hub.errors import InvalidBundle, InvalidRequest, InvalidResources
-from kaos_hub.models import LoginRequest, NotebookRequest, parse_request
-from kaos_hub.quantities import parse_cpu, parse_duration, parse_gpu, parse_memory
+from kaos_hub.schemas import LoginRequest, NotebookRequest, parse_request
+from kaos_hub.util.quantities import parse_cpu, parse_duration, parse_gpu, parse_memory
 from tests.history import notebook, write
 from tests.hub import Browser, RunningHub
 

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from kaos_hub.certificates import Certificates
 from kaos_hub.client import Client
+from kaos_hub.installation.certificates import Certificates
 from tests.hub import RunningHub, running_hub
 from tests.internal_tls import SECURE, TRY, certificates, port
 
@@ -166,7 +166,7 @@ def test_a_notebook_cannot_pass_for_the_service(
     )
     assert listener.stdout is not None
     address = f"https://127.0.0.1:{int(listener.stdout.readline())}"
-    code = "import http.client as h, sys, kaos_hub.tls as t, urllib.parse as u\n"
+    code = "import http.client as h, sys, kaos_hub.util.tls as t, urllib.parse as u\n"
     code += (
         "t.connection(u.urlsplit(sys.argv[1]), 5, t.of_identity(sys.argv[2])).request('GET', '/')"
     )

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from kaos_hub.client import Client
-from kaos_hub.models import NotebookState, TrainingState
+from kaos_hub.schemas import NotebookState, TrainingState
 from tests.engines import needs_docker
 from tests.hub import RunningHub, running_hub, wait_until
 from tests.internal_tls import SECURE, TRY, port

@@ -1,0 +1,1 @@
+"""Workloads and builds on a Docker Engine."""

@@ -1,0 +1,1 @@
+"""The network of each owner on a Docker Engine, and the rules that separate it."""

@@ -1,0 +1,1 @@
+"""Workloads and builds as pods of a Kubernetes cluster."""

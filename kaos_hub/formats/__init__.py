@@ -1,0 +1,1 @@
+"""The files that people write: Dockerfiles, grids, manifests, configuration files of notebooks."""

@@ -1,0 +1,1 @@
+"""The spawner for Kubernetes, on top of KubeSpawner."""

@@ -1,6 +1,0 @@
-"""Code that runs in containers: a notebook's start, working copy, kernels, extension; `fetch`."""
-
-
-def _jupyter_server_extension_points() -> list[dict[str, str]]:
-    # Jupyter asks for this by name: `jpserver_extensions = {"kaos_hub.inside": True}` works.
-    return [{"module": "kaos_hub.inside.extension"}]

@@ -1,0 +1,1 @@
+"""The REST API: handlers, their table of routes, and the OpenAPI document made of it."""

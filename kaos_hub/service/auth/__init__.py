@@ -1,0 +1,1 @@
+"""Identity and rights of those who ask the service."""

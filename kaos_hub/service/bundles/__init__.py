@@ -1,0 +1,1 @@
+"""Bundles in the store: versions, uploads, archives, browsing, deletion."""

@@ -1,0 +1,1 @@
+"""Owners as users of the Hub, and their memberships."""

@@ -1,0 +1,1 @@
+"""The web framework of the service, below its API and pages: requests, bodies, streams, limits."""

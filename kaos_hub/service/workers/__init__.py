@@ -1,0 +1,1 @@
+"""The interface for workers inside containers: leases, trees, listings."""

@@ -1,0 +1,1 @@
+"""Small tools that know nothing of kaos_hub: quantities, processes, log lines, TLS."""

@@ -1,0 +1,1 @@
+"""Steps of a build on a cluster: bases and pushing."""

@@ -1,0 +1,1 @@
+"""Laying trees of the store out, inside a container."""

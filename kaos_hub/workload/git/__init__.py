@@ -1,0 +1,1 @@
+"""Cloning a Git repository into a notebook."""

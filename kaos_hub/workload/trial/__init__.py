@@ -1,0 +1,1 @@
+"""A worker of trainings: it takes trials and runs them."""
