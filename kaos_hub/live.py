@@ -1,7 +1,7 @@
 """``kaos_hub.log(loss=0.1, step=3)``: metrics of a trial while it runs.
 
 The one file of kaos_hub that runs in the user's own Python, any Python 3: in trials it is there
-under the name ``kaos_hub`` even if nothing of that name is installed (see workload/trial/places.py).
+under the name ``kaos_hub`` even if nothing of that name is installed (workload/trial/places.py).
 Standard library only. Outside of a trial it does nothing, so that the same code runs anywhere.
 """
 
