@@ -96,14 +96,15 @@ def images() -> tuple[str, str]:
     """A user's image, and one that does for the runtime: in the registry, by digest."""
     with tempfile.TemporaryDirectory() as directory:
         context = Path(directory)
-        inside = context / "kaos_hub" / "inside"
-        inside.mkdir(parents=True)
-        (context / "kaos_hub" / "__init__.py").touch()
-        tls = ROOT / "kaos_hub" / "tls.py"  # which the fetcher imports
-        (context / "kaos_hub" / "tls.py").write_bytes(tls.read_bytes())
-        (inside / "__init__.py").touch()
-        for part in (ROOT / "kaos_hub" / "inside").glob("fetch*.py"):
-            (inside / part.name).write_bytes(part.read_bytes())
+        # the fetcher, and what it imports
+        parts = ["__init__.py", "transport/__init__.py", "transport/fetch.py"]
+        parts += ["util/__init__.py", "util/tls.py", "workload/__init__.py"]
+        package = ROOT / "kaos_hub"
+        parts += [str(p.relative_to(package)) for p in (package / "workload/fetch").glob("*.py")]
+        for part in parts:
+            copy = context / "kaos_hub" / part
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(b"" if part == "__init__.py" else (package / part).read_bytes())
         (context / "kaos-notebook").write_text(_PROGRAM)
         (context / "Dockerfile").write_text(_RUNTIME)
         runtime = f"{REGISTRY}/kaos-test/runtime"

@@ -44,11 +44,13 @@ def test_work_survives_the_database(kind: JobKind, work: Work) -> None:
 IMPORT = """
 import importlib, pathlib, sys
 sys.path.insert(0, sys.argv[1])
-here = pathlib.Path(sys.argv[1], "kaos_hub", "inside")
-for path in sorted(here.glob("*.py")):
+here = pathlib.Path(sys.argv[1])
+programs = sorted((here / "kaos_hub" / "workload").rglob("*.py"))
+assert len(programs) > 50, programs
+for path in programs:
     # That one is run by the user's Python, alone.
     if path.stem not in ("__init__", "launch"):
-        importlib.import_module(f"kaos_hub.workload.{path.stem}")
+        importlib.import_module(".".join(path.relative_to(here).with_suffix("").parts))
 # An installation to work on finds what is missing there in the checkout.
 elsewhere = [name for name, module in sys.modules.items() if name.partition(".")[0] == "kaos_hub"
              and not module.__file__.startswith(sys.argv[1])]
