@@ -139,7 +139,7 @@ def test_what_is_fetched_is_what_would_be_laid_out(service: RunningHub, folder: 
 
 def test_only_python_and_blake3_are_needed() -> None:
     script = (
-        "import sys; from kaos_hub.workload import fetch;"
+        "import sys; import kaos_hub.workload.fetch.fetch;"
         "print(*sorted({m.partition('.')[0] for m in sys.modules} - set(sys.stdlib_module_names)))"
     )
     # without the site's own hooks, which may import anything
