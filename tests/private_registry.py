@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from kaos_hub.registry import Reference, Registries
+from kaos_hub.registry.names import Reference
+from kaos_hub.registry.registries import Registries
 from tests.cluster import kubectl
 from tests.hub import free_port, wait_until
 

@@ -27,7 +27,7 @@ from kaos_hub.service.bundles.versions import Versions
 from kaos_hub.service.db.database import Database
 from kaos_hub.service.db.tables import TrainingRow, VersionRow, now
 from kaos_hub.service.quota import Ledger
-from kaos_hub.stores import open_store
+from kaos_hub.stores.access import open_store
 from kaos_hub.stores.base import Store
 from tests import databases, s3
 from tests.hub import running_hub, wait_until

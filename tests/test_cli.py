@@ -13,8 +13,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from kaos_hub.cli import output
 from kaos_hub.cli.root import kaos
+from kaos_hub.cli.terminal import output
 from kaos_hub.client import save_credentials
 from kaos_hub.schemas import Resources
 from kaos_hub.transport.credentials import credentials_path

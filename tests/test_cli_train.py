@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from kaos_hub.cli import train_follow, train_get, train_show
 from kaos_hub.cli.root import kaos
+from kaos_hub.cli.train import follow, get, show
 from kaos_hub.client import Client, save_credentials, save_workspace
 from kaos_hub.client.bundles import Bundles
 from kaos_hub.client.submission import parse_goal
@@ -165,18 +165,18 @@ def test_a_workspace_is_remembered_for_its_hub(monkeypatch: pytest.MonkeyPatch) 
 def test_a_training_in_one_line_and_in_many(capsys: pytest.CaptureFixture[str]) -> None:
     """What stands in a list and in `info`: numbers that count, failures, the best."""
     found = a_training()
-    row = train_show.list_row(found)
+    row = show.list_row(found)
     assert row[:9] == (
         ID, "mnist", "SUCCEEDED", "mnist@v2", "-", "-", "12/12, 1 failed", "loss 0.123457", "ada",
     )  # fmt: skip
     assert row[9] == "1 min 30 s"
     running = a_training(state="TRAINING", progress=40, reason="4 run", best=None, started=None)
-    assert train_show.list_row(running)[2] == "TRAINING 40%: 4 run"
-    train_show.show_training(found)
+    assert show.list_row(running)[2] == "TRAINING 40%: 4 run"
+    show.show_training(found)
     shown = capsys.readouterr().out
     assert "trial 3: 0.123457" in shown
     assert "loss, minimal" in shown
-    assert "Best is trial 3: loss 0.123457" in train_follow.summary(found)
+    assert "Best is trial 3: loss 0.123457" in follow.summary(found)
 
 
 def test_trials_have_a_column_per_parameter_and_metric(capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +186,7 @@ def test_trials_have_a_column_per_parameter_and_metric(capsys: pytest.CaptureFix
         a_trial(2, params={"kernel": "rbf"}, state="FAILED", reason="line 3: ValueError",
                 output=None, exit_code=1),
     ]  # fmt: skip
-    train_show.show_trials(a_training(), rows, None)
+    show.show_trials(a_training(), rows, None)
     header, first, second = capsys.readouterr().out.strip().splitlines()
     assert header.split() == [
         "trial", "state", "kernel", "layers", "loss", "acc", "took", "model", "reason",
@@ -194,13 +194,13 @@ def test_trials_have_a_column_per_parameter_and_metric(capsys: pytest.CaptureFix
     assert first.split()[:7] == ["1", "SUCCEEDED", "poly", "[1,", "2]", "0.5", "1"]
     assert f"{ID}.1" in first
     assert "line 3: ValueError" in second
-    train_show.show_trial(rows[1])
+    show.show_trial(rows[1])
     assert "exit code  1" in capsys.readouterr().out
 
 
 def test_json_of_a_training_lists_its_trials() -> None:
     """As programs want it: trials are trials, how many there are are counts."""
-    document = train_show.with_trials(a_training(), [a_trial(1), a_trial(2, output=None)])
+    document = show.with_trials(a_training(), [a_trial(1), a_trial(2, output=None)])
     document = json.loads(json.dumps(document))
     assert document["counts"]["failed"] == 1
     assert [trial["id"] for trial in document["trials"]] == [f"{ID}.1", f"{ID}.2"]
@@ -213,7 +213,7 @@ def test_metrics_as_csv_keep_every_digit() -> None:
         MetricPoint(trial=1, at=NOW, step=1, values={"loss": 0.1234567890123}),
         MetricPoint(trial=2, at=NOW, values={"acc": 1.0}),
     ]
-    header, first, second = train_get.as_text(points).splitlines()
+    header, first, second = get.as_text(points).splitlines()
     assert header == "trial,step,at,acc,loss"
     assert first == f"1,1.0,{NOW.isoformat()},,0.1234567890123"
     assert second == f"2,,{NOW.isoformat()},1.0,"
@@ -225,7 +225,7 @@ def test_a_thousand_trials_are_twenty_lines_in_a_pipe() -> None:
     for ended in range(1001):
         counts = {"total": 1000, "succeeded": ended}
         fields = {"id": 1, "training": ID, "at": NOW, "state": "TRAINING", "trials": counts}
-        seen.add(train_follow.Step(TrainingEvent.model_validate(fields)).reason)
+        seen.add(follow.Step(TrainingEvent.model_validate(fields)).reason)
     assert len(seen) == 21
 
 
@@ -236,7 +236,7 @@ def test_comparison_of_a_repetition() -> None:
         {"metric": "acc", "before": 1, "after": None},
     ]
     compared = {"trial": 1, "state": "FAILED", "same_output": True, "metrics": metrics}
-    rows = train_show.differences([TrialComparison.model_validate(compared)])
+    rows = show.differences([TrialComparison.model_validate(compared)])
     assert list(rows) == [(1, "FAILED", "acc", "1", "-")]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from kaos_hub.cli.deploy_options import read
+from kaos_hub.cli.notebook.options import read
 from kaos_hub.errors import InvalidRequest, InvalidResources, KaosError
 from kaos_hub.formats.config_file import read_config, read_pairs
 from kaos_hub.schemas.config import NotebookConfig
@@ -152,7 +152,7 @@ def test_options_win_over_pairs_and_pairs_over_the_file(tmp_path: Path) -> None:
 
 def test_every_option_has_a_key() -> None:
     """But those that only a person at a command line can say."""
-    from kaos_hub.cli.deploy import deploy
+    from kaos_hub.cli.notebook.deploy import deploy
 
     said = {p.name.removesuffix("_bundle") for p in deploy.params if p.name and p.expose_value}
     missing = said - set(NotebookConfig.model_fields)

@@ -19,8 +19,7 @@ from kaos_hub.engines.kubernetes.logs import stamped
 from kaos_hub.engines.kubernetes.objects import owner_hash, registries_conf
 from kaos_hub.engines.kubernetes.pods import Pods
 from kaos_hub.errors import EngineUnavailable, NotFound, Unsupported
-from kaos_hub.registry import Reference
-from kaos_hub.registry.names import logins
+from kaos_hub.registry.names import Reference, logins
 from kaos_hub.schemas import Mount, NotebookSpec, Resources
 from tests.engine_cluster import (
     TREES,

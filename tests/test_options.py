@@ -11,8 +11,8 @@ import pytest_asyncio
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from kaos_hub.cli.deploy import deploy as deploy_command
-from kaos_hub.cli.deploy_options import read, variables
+from kaos_hub.cli.notebook.deploy import deploy as deploy_command
+from kaos_hub.cli.notebook.options import read, variables
 from kaos_hub.engines.local.engine import LocalEngine
 from kaos_hub.errors import InvalidRequest, InvalidResources, KaosError, Unsupported
 from kaos_hub.hub.spawners.admission import FormOptions

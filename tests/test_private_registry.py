@@ -23,7 +23,8 @@ from kaos_hub.engines.base import Build, Cause, Observation, Phase, Run
 from kaos_hub.engines.kubernetes.engine import KubernetesEngine
 from kaos_hub.engines.kubernetes.pods import Pods
 from kaos_hub.errors import EngineUnavailable, KaosError
-from kaos_hub.registry import Reference, Registries, Ways
+from kaos_hub.registry.names import Reference, Ways
+from kaos_hub.registry.registries import Registries
 from kaos_hub.service.builds.diagnosis import explain_failure
 from tests import private_registry as private
 from tests.engine_cluster import kubectl, registry

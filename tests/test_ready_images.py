@@ -20,7 +20,7 @@ from kaos_hub.errors import (
     RestartRequired,
     Unsupported,
 )
-from kaos_hub.registry import Reference
+from kaos_hub.registry.names import Reference
 from kaos_hub.schemas import Image
 from kaos_hub.service.notebooks.offered import Images
 from tests.engines import needs_docker

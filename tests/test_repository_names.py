@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import example, given, strategies as st
 
-from kaos_hub.cli.git import credentials
+from kaos_hub.cli.notebook.git import credentials
 from kaos_hub.errors import InvalidRequest, KaosError
 from kaos_hub.schemas import GitCredentials, NotebookRequest, Repository, parse_repository
 from kaos_hub.schemas.base import parse_request

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from kaos_hub.registry import Reference, Registries, Ways
+from kaos_hub.registry.names import Reference, Ways
+from kaos_hub.registry.registries import Registries
 from kaos_hub.schemas import Mount, NotebookSpec, Pool
 from tests import private_registry as private
 from tests.desk import events, hub_at_desk

@@ -19,10 +19,10 @@ from kaos_hub.doctor import storage
 from kaos_hub.doctor.finding import BAD, GOOD
 from kaos_hub.errors import InvalidRequest, KaosError, Unavailable
 from kaos_hub.installation.datadir import DataDir
-from kaos_hub.stores import open_store
-from kaos_hub.stores.s3 import S3Store
+from kaos_hub.stores.access import open_store
 from kaos_hub.stores.s3.address import Address
 from kaos_hub.stores.s3.client import Client, KeyFiles
+from kaos_hub.stores.s3.store import S3Store
 from kaos_hub.stores.s3.upload import PART, LargeObject, Turns
 from tests import s3
 from tests.hub import free_port, wait_until

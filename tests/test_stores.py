@@ -16,7 +16,7 @@ from kaos_hub.bundles.materialise import materialise
 from kaos_hub.bundles.scan import Scan, scan
 from kaos_hub.bundles.tree import digest
 from kaos_hub.errors import InvalidRequest, NotFound, StorageFull, Unavailable
-from kaos_hub.stores import open_store, reader
+from kaos_hub.stores.access import open_store, reader
 from kaos_hub.stores.base import Store
 from kaos_hub.stores.file import STALE, FileStore
 from tests.strategies import EXAMPLE, File, Folder, scanned

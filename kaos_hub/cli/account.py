@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kaos_hub.cli.base import Command, Session, pass_session
-from kaos_hub.cli.output import on_terminal, show, show_fields, show_json
+from kaos_hub.cli.terminal.output import on_terminal, show, show_fields, show_json
 from kaos_hub.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _token_from_stdin(hub: str) -> str:
 
 def _explain(session: Session, started: "LoginStarted") -> None:
     # Not a remark that -q may hide: without it the user cannot go on.
-    from kaos_hub.cli.output import say
+    from kaos_hub.cli.terminal.output import say
 
     say(f"Open this page and confirm that it shows the code {started.user_code}:")
     say(f"  {started.url}")

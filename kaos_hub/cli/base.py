@@ -13,7 +13,7 @@ import click
 
 from kaos_hub.cli import former
 from kaos_hub.cli.outcome import Declined, outcomes
-from kaos_hub.cli.output import clean, say
+from kaos_hub.cli.terminal.output import clean, say
 from kaos_hub.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Group(click.Group):
     """A group whose commands are imported when they are used.
 
     Args:
-        lazy: name → (``module:attribute``, one line of help).
+        lazy: name → (``module:attribute`` below ``kaos_hub.cli``, one line of help).
     """
 
     command_class = Command
@@ -180,7 +180,7 @@ class Group(click.Group):
         if name not in self._lazy:
             return super().get_command(ctx, name)
         module, _, attribute = self._lazy[name][0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
+        command = getattr(importlib.import_module(f"kaos_hub.cli.{module}"), attribute)
         assert isinstance(command, click.Command)
         return command
 

@@ -7,8 +7,8 @@ import click
 
 from kaos_hub.cli import completion
 from kaos_hub.cli.base import Group, Session, pass_session
-from kaos_hub.cli.output import age, show, show_json, show_table
-from kaos_hub.cli.progress import Bar
+from kaos_hub.cli.terminal.output import age, show, show_json, show_table
+from kaos_hub.cli.terminal.progress import Bar
 from kaos_hub.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:

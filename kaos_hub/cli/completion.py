@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from kaos_hub.cli.base import Command, Session, pass_session
-from kaos_hub.cli.output import clean, show, show_json
+from kaos_hub.cli.terminal.output import clean, show, show_json
 from kaos_hub.errors import KaosError
 
 if TYPE_CHECKING:

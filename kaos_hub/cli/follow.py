@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from kaos_hub.cli.account import open_browser
 from kaos_hub.cli.base import Session
-from kaos_hub.cli.display import display_for, happenings, ring
 from kaos_hub.cli.finding import remember_here
-from kaos_hub.cli.git import clone_line
+from kaos_hub.cli.notebook.git import clone_line
 from kaos_hub.cli.outcome import going_on
-from kaos_hub.cli.output import clean_line, on_terminal, say, show, show_json
+from kaos_hub.cli.terminal.display import display_for, happenings, ring
+from kaos_hub.cli.terminal.output import clean_line, on_terminal, say, show, show_json
 from kaos_hub.errors import KaosError, NotFound
 
 if TYPE_CHECKING:

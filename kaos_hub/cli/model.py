@@ -7,10 +7,10 @@ import click
 
 from kaos_hub.cli import completion
 from kaos_hub.cli.base import Group, Session, pass_session
-from kaos_hub.cli.output import age, moment, show, show_fields, show_json, show_table
-from kaos_hub.cli.progress import Bar
-from kaos_hub.cli.train_get import show_provenance
-from kaos_hub.cli.train_show import figure, link, value
+from kaos_hub.cli.terminal.output import age, moment, show, show_fields, show_json, show_table
+from kaos_hub.cli.terminal.progress import Bar
+from kaos_hub.cli.train.get import show_provenance
+from kaos_hub.cli.train.show import figure, link, value
 
 if TYPE_CHECKING:
     from kaos_hub.schemas import TrainedModel

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import click
 
-from kaos_hub.cli.output import answered, clean, on_terminal, say, show_json, styled
+from kaos_hub.cli.terminal.output import answered, clean, on_terminal, say, show_json, styled
 from kaos_hub.errors import InvalidRequest, KaosError, Unavailable
 
 

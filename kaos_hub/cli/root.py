@@ -6,21 +6,21 @@ from kaos_hub import __version__
 from kaos_hub.cli.base import RootGroup, Session
 
 _COMMANDS = {
-    "up": ("kaos_hub.cli.up:up", "Start everything on this machine."),
-    "doctor": ("kaos_hub.cli.doctor:doctor", "Say what is wrong with a set-up, and what to do."),
-    "login": ("kaos_hub.cli.account:login", "Log in to a Hub."),
-    "logout": ("kaos_hub.cli.account:logout", "Forget the login."),
-    "whoami": ("kaos_hub.cli.account:whoami", "Show the user, limits and use."),
-    "token": ("kaos_hub.cli.account:token", "Print the token in use."),
-    "template": ("kaos_hub.cli.template:template", "Folders to begin with."),
-    "notebook": ("kaos_hub.cli.notebook:notebook", "Deploy notebooks and look after them."),
-    "bundle": ("kaos_hub.cli.bundle:bundle", "See and fetch what was submitted."),
-    "train": ("kaos_hub.cli.train:train", "Train models and look after trainings."),
-    "model": ("kaos_hub.cli.model:model", "See, fetch and name what trainings left."),
-    "volume": ("kaos_hub.cli.volume:volume", "See and delete files that outlive notebooks."),
-    "workspace": ("kaos_hub.cli.workspace:workspace", "Work on the things of a group."),
-    "admin": ("kaos_hub.cli.admin:admin", "Look after what others have (admins of the Hub)."),
-    "completion": ("kaos_hub.cli.completion:completion", "Let Tab complete commands and names."),
+    "up": ("admin.up:up", "Start everything on this machine."),
+    "doctor": ("admin.doctor:doctor", "Say what is wrong with a set-up, and what to do."),
+    "login": ("account:login", "Log in to a Hub."),
+    "logout": ("account:logout", "Forget the login."),
+    "whoami": ("account:whoami", "Show the user, limits and use."),
+    "token": ("account:token", "Print the token in use."),
+    "template": ("template:template", "Folders to begin with."),
+    "notebook": ("notebook.commands:notebook", "Deploy notebooks and look after them."),
+    "bundle": ("bundle:bundle", "See and fetch what was submitted."),
+    "train": ("train.commands:train", "Train models and look after trainings."),
+    "model": ("model:model", "See, fetch and name what trainings left."),
+    "volume": ("volume:volume", "See and delete files that outlive notebooks."),
+    "workspace": ("workspace:workspace", "Work on the things of a group."),
+    "admin": ("admin.owners:admin", "Look after what others have (admins of the Hub)."),
+    "completion": ("completion:completion", "Let Tab complete commands and names."),
 }
 
 

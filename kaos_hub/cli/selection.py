@@ -114,13 +114,13 @@ def _place(session: Session) -> str:
 
 
 def _show_notebooks(found: Sequence[Any]) -> None:
-    from kaos_hub.cli.notebook import show_notebooks
+    from kaos_hub.cli.notebook.commands import show_notebooks
 
     show_notebooks(found, err=True)
 
 
 def _show_trainings(found: Sequence[Any]) -> None:
-    from kaos_hub.cli.train import show_trainings
+    from kaos_hub.cli.train.commands import show_trainings
 
     show_trainings(found, err=True)
 

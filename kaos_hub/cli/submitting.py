@@ -11,8 +11,8 @@ import click
 
 from kaos_hub.cli.base import Session
 from kaos_hub.cli.outcome import Interrupted
-from kaos_hub.cli.output import clean, say
-from kaos_hub.cli.progress import Bar
+from kaos_hub.cli.terminal.output import clean, say
+from kaos_hub.cli.terminal.progress import Bar
 from kaos_hub.errors import InvalidBundle
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from kaos_hub.cli.base import Command, Group, Session, pass_session
-from kaos_hub.cli.output import show, show_json, show_table
+from kaos_hub.cli.terminal.output import show, show_json, show_table
 from kaos_hub.errors import InvalidRequest, NotFound
 
 _PROGRAM = b"#!"

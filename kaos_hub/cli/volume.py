@@ -4,7 +4,7 @@ import click
 
 from kaos_hub.cli import completion
 from kaos_hub.cli.base import Group, Session, pass_session
-from kaos_hub.cli.output import age, show_json, show_table
+from kaos_hub.cli.terminal.output import age, show_json, show_table
 from kaos_hub.errors import NotFound
 
 

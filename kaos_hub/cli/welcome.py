@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from kaos_hub import __version__
 from kaos_hub.cli.base import Session
-from kaos_hub.cli.output import show, show_json
+from kaos_hub.cli.terminal.output import show, show_json
 from kaos_hub.errors import KaosError
 
 _DEPLOY = ("kaos notebook deploy -s DIR -d DIR", "a folder and its data become a notebook")

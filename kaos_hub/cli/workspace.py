@@ -7,7 +7,7 @@ import click
 
 from kaos_hub.cli import completion
 from kaos_hub.cli.base import Group, Session, pass_session
-from kaos_hub.cli.output import show, show_json, show_table
+from kaos_hub.cli.terminal.output import show, show_json, show_table
 from kaos_hub.errors import NotFound
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
-from kaos_hub.deployment import proxy
+from kaos_hub.deployment.proxy import program
 from kaos_hub.errors import Conflict, KaosError, Unavailable
 from kaos_hub.installation.certificates import Certificates
 from kaos_hub.installation.datadir import DataDir, Held
@@ -178,7 +178,7 @@ def check_ports(data: DataDir, public: int, inner: str, patience: float = 5) -> 
     Raises:
         Conflict: a port is taken by another program; says how to take another.
     """
-    orphan = proxy.leftover(data.path / "proxy.pid")
+    orphan = program.leftover(data.path / "program.pid")
     if orphan is None and (why := obstacle("127.0.0.1", public)):
         raise Conflict(f"Port {public} {why}. Choose another: kaos up --port N")
     for role in _INNER_PORTS:
@@ -342,7 +342,7 @@ def _endings() -> list[signal.Signals]:
 def end_leftover_proxy(data: DataDir) -> None:
     """End the proxy of a Hub that is gone: it would hold the port and answer errors."""
     if running(data) is None:
-        proxy.end_leftover(data.path / "proxy.pid")
+        program.end_leftover(data.path / "program.pid")
 
 
 def _answers(url: str, context: ssl.SSLContext | None) -> bool:

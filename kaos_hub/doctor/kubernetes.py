@@ -13,7 +13,8 @@ from kaos_hub.doctor import probe
 from kaos_hub.doctor.finding import BAD, GOOD, WEAK, Finding
 from kaos_hub.errors import KaosError, NotFound
 from kaos_hub.installation.addresses import in_cluster, namespace
-from kaos_hub.registry import Ways, trusting
+from kaos_hub.registry.names import Ways
+from kaos_hub.registry.registries import trusting
 
 _OLDEST, _NEWEST = 20, 36
 """Minor versions of Kubernetes that this was written for."""

@@ -22,7 +22,7 @@ def store(data: DataDir) -> list[Finding]:
     url = os.environ.get("KAOS_STORE") or "file"
     if url == "file":
         return []
-    from kaos_hub.stores import open_store
+    from kaos_hub.stores.access import open_store
 
     try:
         opened = open_store(url, data.secrets)

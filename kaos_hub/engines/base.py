@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from kaos_hub.engines.places import Places
-from kaos_hub.registry import Reference
+from kaos_hub.registry.names import Reference
 from kaos_hub.schemas import Capacity, JobKind, Mount, NotebookSpec, Pool, Resources
 
 

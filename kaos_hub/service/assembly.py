@@ -43,7 +43,7 @@ from kaos_hub.service.quota import Ledger
 from kaos_hub.service.trainings import Tools, Trainings
 from kaos_hub.service.users.identities import Identities
 from kaos_hub.service.users.membership import Membership
-from kaos_hub.stores import keep_tidy, open_store
+from kaos_hub.stores.access import keep_tidy, open_store
 from kaos_hub.stores.base import Store
 from kaos_hub.transport.tickets import Tickets
 from kaos_hub.util.notifier import Bell

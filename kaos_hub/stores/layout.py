@@ -15,7 +15,7 @@ from pathlib import Path
 from kaos_hub.bundles.materialise import materialise
 from kaos_hub.bundles.tree import is_digest
 from kaos_hub.errors import InvalidRequest, KaosError
-from kaos_hub.stores import open_store, reader
+from kaos_hub.stores.access import open_store, reader
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,7 +31,7 @@ from kaos_hub.engines.docker.builds.result import Result
 from kaos_hub.engines.docker.client import connect
 from kaos_hub.engines.docker.engine import DockerEngine
 from kaos_hub.errors import BuildFailed, Forbidden, KaosError, NotFound, Unsupported
-from kaos_hub.registry import Reference
+from kaos_hub.registry.names import Reference
 from kaos_hub.schemas import Resources
 from kaos_hub.service.builds.bases import Bases
 from kaos_hub.service.db.database import Database

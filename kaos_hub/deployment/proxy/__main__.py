@@ -2,7 +2,7 @@
 
 import sys
 
-from kaos_hub.deployment import proxy
+from kaos_hub.deployment.proxy import program
 from kaos_hub.errors import KaosError
 from kaos_hub.installation.addresses import namespace
 
@@ -12,8 +12,8 @@ def main() -> int:
     where = namespace()
     try:
         if where is None:
-            raise KaosError("KAOS_NAMESPACE is not set; on one machine the Hub starts the proxy.")
-        proxy.run_in_cluster(where)
+            raise KaosError("KAOS_NAMESPACE is not set; on one machine the Hub starts the program.")
+        program.run_in_cluster(where)
     except KaosError as e:
         print(f"kaos proxy: {e.message}", file=sys.stderr)
         return 1

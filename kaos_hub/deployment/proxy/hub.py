@@ -10,7 +10,7 @@ from jupyterhub.proxy import ConfigurableHTTPProxy
 from tornado.ioloop import PeriodicCallback
 from traitlets import Float, Unicode, default
 
-from kaos_hub.deployment import proxy
+from kaos_hub.deployment.proxy import program
 from kaos_hub.errors import KaosError
 from kaos_hub.installation.certificates import Certificates
 from kaos_hub.installation.datadir import DataDir, Held
@@ -43,7 +43,7 @@ class KaosProxy(ConfigurableHTTPProxy):
 
     @default("command")
     def _installed_command(self) -> list[str]:
-        return proxy.command()
+        return program.command()
 
     async def start(self) -> None:
         """Start the proxy; ends the Hub, with one line that says why, if that cannot be."""
@@ -61,7 +61,7 @@ class KaosProxy(ConfigurableHTTPProxy):
         self._held[self.data_dir] = DataDir(self.data_dir).hold("hub.lock")
 
     def _check_previous_process(self) -> None:
-        proxy.end_leftover(Path(self.pid_file))
+        program.end_leftover(Path(self.pid_file))
 
     def _get_ssl_options(self) -> list[str]:
         """Return JupyterHub's options, but with narrower authorities for the proxy to trust.

@@ -27,7 +27,7 @@ from kaos_hub.engines.docker.settings import DockerSettings
 from kaos_hub.engines.files import write_json
 from kaos_hub.errors import EngineUnavailable, Unsupported
 from kaos_hub.installation.logins import ISOLATED
-from kaos_hub.registry import Reference
+from kaos_hub.registry.names import Reference
 from kaos_hub.schemas import Capacity, Mount
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ from kaos_hub.engines.kubernetes.watch import Watch
 from kaos_hub.engines.kubernetes.workers import WorkerPods, wants_ticket
 from kaos_hub.engines.runtime_image import ROOT
 from kaos_hub.errors import Conflict, EngineUnavailable, KaosError, NotFound, Unsupported
-from kaos_hub.registry import Reference, Registries, Ways, logins
+from kaos_hub.registry.names import Reference, Ways, logins
+from kaos_hub.registry.registries import Registries
 from kaos_hub.schemas import NotebookSpec
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from kaos_hub.engines.kubernetes.api import Object
 from kaos_hub.engines.kubernetes.objects import volume
 from kaos_hub.engines.kubernetes.steps import Settings
 from kaos_hub.errors import Unsupported
-from kaos_hub.registry import Reference
+from kaos_hub.registry.names import Reference
 from kaos_hub.schemas import Resources
 from kaos_hub.util.quantities import parse_memory
 

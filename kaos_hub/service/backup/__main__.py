@@ -22,7 +22,7 @@ from kaos_hub.service.backup.folder import Manifest
 from kaos_hub.service.backup.making import copy_sqlite
 from kaos_hub.service.db.database import Database
 from kaos_hub.service.process import leave
-from kaos_hub.stores import open_store
+from kaos_hub.stores.access import open_store
 from kaos_hub.stores.base import Store
 
 _COMMANDS = {

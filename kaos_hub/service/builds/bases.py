@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from kaos_hub.engines.base import Engine
 from kaos_hub.errors import Forbidden, KaosError, Unavailable, Unsupported
 from kaos_hub.formats import dockerfile as reading
-from kaos_hub.registry import Reference
+from kaos_hub.registry.names import Reference
 from kaos_hub.service.db.database import Database
 from kaos_hub.service.db.tables import BaseRow, ImageRow, now
 

@@ -39,7 +39,7 @@ from kaos_hub.service.db.tables import (
 )
 from kaos_hub.service.quota import Ledger
 from kaos_hub.service.users.identities import shown_author, shown_owner
-from kaos_hub.stores import reader
+from kaos_hub.stores.access import reader
 from kaos_hub.stores.base import Store
 
 _SELECTOR = re.compile(r"(?P<name>.+?)(?:@v?(?P<version>\d{1,9}))?")

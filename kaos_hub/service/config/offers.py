@@ -20,7 +20,7 @@ from traitlets import (
 )
 from traitlets.config import Configurable
 
-from kaos_hub.registry import Reference
+from kaos_hub.registry.names import Reference
 from kaos_hub.schemas import GIT_SCHEMES, AllowedMount, Capacity, Image
 from kaos_hub.service.config.trainings import checked
 from kaos_hub.service.notebooks.repositories import GitRules

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kaos_hub.errors import Forbidden, InvalidRequest, NotFound, Unsupported
-from kaos_hub.registry import Reference
+from kaos_hub.registry.names import Reference
 from kaos_hub.schemas import Image
 
 

@@ -18,7 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kaos_hub.registry import Manifest, Reference, Registries
+from kaos_hub.registry.names import Manifest, Reference
+from kaos_hub.registry.registries import Registries
 from kaos_hub.workload.builds.steps import TROUBLE, failed, registries
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}

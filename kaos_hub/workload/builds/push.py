@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from kaos_hub.errors import BuildFailed
-from kaos_hub.registry import OCI_MANIFEST, Reference, Registries
+from kaos_hub.registry.names import OCI_MANIFEST, Reference
+from kaos_hub.registry.registries import Registries
 from kaos_hub.workload.builds import bases as kept_bases
 from kaos_hub.workload.builds.steps import LONGEST, TROUBLE, failed, registries
 

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from kaos_hub.errors import EngineUnavailable, KaosError
-from kaos_hub.registry import Registries, Ways, logins
+from kaos_hub.registry.names import Ways, logins
+from kaos_hub.registry.registries import Registries
 
 LONGEST = 2000
 """Characters of a message: Kubernetes keeps 4096 bytes of a container's last words."""

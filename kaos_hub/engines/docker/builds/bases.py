@@ -7,8 +7,7 @@ from urllib.parse import urlsplit
 
 from kaos_hub.engines.docker import client as engine
 from kaos_hub.errors import BuildFailed, NotFound
-from kaos_hub.registry import Reference
-from kaos_hub.registry.names import DOCKER_HUB
+from kaos_hub.registry.names import DOCKER_HUB, Reference
 from kaos_hub.transport.hosts import Hosts, Later, Wrong
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from kaos_hub.engines.docker.builds.builder import Builder, Confinement, Ended, 
 from kaos_hub.engines.docker.builds.context import context_tar, dockerfile_name
 from kaos_hub.engines.docker.client import answering, connect, describe, has_buildx, image_id, split
 from kaos_hub.errors import BuildFailed, EngineUnavailable, KaosError
-from kaos_hub.registry import Reference
+from kaos_hub.registry.names import Reference
 
 if TYPE_CHECKING:
     from docker import DockerClient

@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from kaos_hub.cli.output import on_terminal
+from kaos_hub.cli.terminal.output import on_terminal
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

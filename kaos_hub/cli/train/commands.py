@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kaos_hub.cli import train_deploy as _deploy, train_get as _get
 from kaos_hub.cli.base import Group, Session, pass_session
 from kaos_hub.cli.outcome import going_on
-from kaos_hub.cli.output import show_json, show_log_lines, show_table
 from kaos_hub.cli.selection import TRAININGS, select_training, training_selection
-from kaos_hub.cli.train_show import (
+from kaos_hub.cli.terminal.output import show_json, show_log_lines, show_table
+from kaos_hub.cli.train import deploy as _deploy, get as _get
+from kaos_hub.cli.train.show import (
     differences,
     list_row,
     show_training,
@@ -287,7 +287,7 @@ def reproduce(
     Example:
         kaos train reproduce -i 1
     """
-    from kaos_hub.cli.train_follow import follow_training
+    from kaos_hub.cli.train.follow import follow_training
 
     chosen, _ = select_training(session, training, job, index)
     again = session.client.trainings.reproduce(chosen)

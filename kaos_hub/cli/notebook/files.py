@@ -9,8 +9,8 @@ import click
 from kaos_hub.cli import completion
 from kaos_hub.cli.base import Command, Session, pass_session
 from kaos_hub.cli.outcome import going_on
-from kaos_hub.cli.output import say, show, show_json
 from kaos_hub.cli.selection import select, selection
+from kaos_hub.cli.terminal.output import say, show, show_json
 
 if TYPE_CHECKING:
     from kaos_hub.schemas import Contents, Errand

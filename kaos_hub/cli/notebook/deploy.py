@@ -9,9 +9,9 @@ import click
 
 from kaos_hub.cli import completion
 from kaos_hub.cli.base import Command, Session, pass_session
-from kaos_hub.cli.deploy_options import Wanted, deploy_options, read
-from kaos_hub.cli.output import say, show, show_json
+from kaos_hub.cli.notebook.options import Wanted, deploy_options, read
 from kaos_hub.cli.submitting import prepare, reference_to, submit, submitted_as, would_send
+from kaos_hub.cli.terminal.output import say, show, show_json
 from kaos_hub.errors import InvalidName, RestartRequired
 from kaos_hub.util.quantities import plural
 
@@ -122,7 +122,7 @@ def _free_name(session: Session, plan: _Plan) -> str | None:
 def _run(session: Session, text: str, name: str | None) -> dict[str, Any]:
     """Return the fields of a notebook on a trial: which trial, and a name that finds it again."""
     from kaos_hub.cli.selection import training_of
-    from kaos_hub.cli.train_get import only_trial
+    from kaos_hub.cli.train.get import only_trial
     from kaos_hub.client import notebook_name_from
 
     training, number = training_of(session, text)

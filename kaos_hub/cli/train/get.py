@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from kaos_hub.cli.base import Command, Session, pass_session
-from kaos_hub.cli.output import show, show_fields, show_json, show_table
-from kaos_hub.cli.progress import Bar
 from kaos_hub.cli.selection import select_training, training_selection
-from kaos_hub.cli.train_show import figure, value
+from kaos_hub.cli.terminal.output import show, show_fields, show_json, show_table
+from kaos_hub.cli.terminal.progress import Bar
+from kaos_hub.cli.train.show import figure, value
 from kaos_hub.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def _fields(found: "Provenance") -> list[tuple[str, object]]:
-    from kaos_hub.cli.output import moment, resources
+    from kaos_hub.cli.terminal.output import moment, resources
 
     model = found.model
     lines: list[tuple[str, object]] = [("model", model.id), ("name", model.name)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kaos_hub.cli.output import on_terminal
+from kaos_hub.cli.terminal.output import on_terminal
 from kaos_hub.errors import InvalidRequest
 
 if TYPE_CHECKING:

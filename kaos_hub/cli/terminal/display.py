@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 from kaos_hub.cli.base import Session
-from kaos_hub.cli.output import clean, clean_line, on_terminal, say
+from kaos_hub.cli.terminal.output import clean, clean_line, on_terminal, say
 from kaos_hub.errors import KaosError
 
 if TYPE_CHECKING:

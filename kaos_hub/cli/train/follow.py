@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kaos_hub.cli.base import Session
-from kaos_hub.cli.display import Log, Tell, display_for, happenings, ring
 from kaos_hub.cli.outcome import going_on
-from kaos_hub.cli.output import clean_line, on_terminal, say, show, show_json
+from kaos_hub.cli.terminal.display import Log, Tell, display_for, happenings, ring
+from kaos_hub.cli.terminal.output import clean_line, on_terminal, say, show, show_json
 from kaos_hub.errors import KaosError, NotFound
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaos_hub.cli.base import Session
-from kaos_hub.cli.output import age, show_table
 from kaos_hub.cli.submitting import extent, prepare, reference_to
+from kaos_hub.cli.terminal.output import age, show_table
 from kaos_hub.errors import InvalidRequest
 from kaos_hub.util.quantities import plural
 

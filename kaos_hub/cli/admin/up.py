@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from kaos_hub.cli.base import Command, Session, pass_session
-from kaos_hub.cli.output import show, show_json
+from kaos_hub.cli.terminal.output import show, show_json
 from kaos_hub.errors import Conflict, InvalidRequest, KaosError, Unsupported
 from kaos_hub.installation.addresses import check_public_url
 from kaos_hub.installation.datadir import DataDir
@@ -199,7 +199,7 @@ def _run(
 
 
 def _checks(data: DataDir, at: Settled, inner: str, secure: bool) -> list[str]:
-    """Return the URLs that must answer: Hub and service directly, then both through the proxy.
+    """Return the URLs that must answer: Hub and service directly, then both through the program.
 
     The proxy logs failures, so it is not asked first. Its certificate need not be known here:
     behind TLS only the direct URLs are asked.
@@ -213,13 +213,14 @@ def _checks(data: DataDir, at: Settled, inner: str, secure: bool) -> list[str]:
 
 def _prepare(session: Session, engine: str) -> str:
     """Make what the first start needs; returns the address that notebooks talk to."""
-    from kaos_hub.deployment import proxy
+    from kaos_hub.deployment.proxy import program
 
-    if not proxy.installed():
+    if not program.installed():
         session.note("Setting up the proxy (once) …")
-        proxy.install()
+        program.install()
     if engine == "local":
-        from kaos_hub.doctor import GOOD, bubblewrap
+        from kaos_hub.doctor.finding import GOOD
+        from kaos_hub.doctor.machine import bubblewrap
 
         if (found := bubblewrap(engine)).state != GOOD:
             session.note(f"No sandbox: {found.text} {found.advice}")

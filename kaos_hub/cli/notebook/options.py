@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from kaos_hub.cli import completion
-from kaos_hub.cli.git import ASK, credentials
+from kaos_hub.cli.notebook.git import ASK, credentials
 from kaos_hub.errors import InvalidRequest
 
 _IDLE_TYPES = ["kernels_or_terminals", "kernel_connections", "activity"]

@@ -9,9 +9,9 @@ import click
 
 from kaos_hub.cli import completion
 from kaos_hub.cli.base import Command, Session, pass_session
-from kaos_hub.cli.output import age, show, show_json
 from kaos_hub.cli.submitting import naming_what_is_meant, submit, submitted_as, would_send
-from kaos_hub.cli.train_inputs import SHOWN, Plan, make_plan, show_inputs, size_of
+from kaos_hub.cli.terminal.output import age, show, show_json
+from kaos_hub.cli.train.inputs import SHOWN, Plan, make_plan, show_inputs, size_of
 from kaos_hub.errors import Conflict, InvalidBundle, InvalidRequest, LimitExceeded, NotFound
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ def deploy(
         kaos train deploy -h mnist/hyperopt/params.json -p 4 --goal accuracy:max
         kaos train deploy -m mnist/data_manifest
     """
-    from kaos_hub.cli.notebook_files import save_first
-    from kaos_hub.cli.train_follow import follow_training
+    from kaos_hub.cli.notebook.files import save_first
+    from kaos_hub.cli.train.follow import follow_training
     from kaos_hub.client.submission import reference
 
     _check_pairs(source, data, manifest, params, notebook, options["without_params"])
@@ -244,7 +244,7 @@ def _show_plan(session: Session, plan: Plan) -> None:
 
 def _later(plan: Plan) -> Iterator[str]:
     """Yield what follows on sending. Of bundles that it lacks the service can say no more."""
-    from kaos_hub.cli.output import resources
+    from kaos_hub.cli.terminal.output import resources
     from kaos_hub.schemas import Resources
 
     request = plan.request

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from kaos_hub.cli.output import age, moment, resources, show, show_fields, show_table
+from kaos_hub.cli.terminal.output import age, moment, resources, show, show_fields, show_table
 from kaos_hub.util.quantities import duration
 
 if TYPE_CHECKING:

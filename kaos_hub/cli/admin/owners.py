@@ -3,7 +3,7 @@
 import click
 
 from kaos_hub.cli.base import Group, Session, pass_session
-from kaos_hub.cli.output import age, show_json, show_table
+from kaos_hub.cli.terminal.output import age, show_json, show_table
 from kaos_hub.errors import NotFound
 from kaos_hub.schemas import OwnerSummary
 from kaos_hub.util.quantities import show_memory

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kaos_hub.cli import deploy as _deploy, notebook_files as _files
 from kaos_hub.cli.account import open_browser
 from kaos_hub.cli.base import Group, Session, pass_session
-from kaos_hub.cli.deploy_options import deploy_options, read, said
-from kaos_hub.cli.git import clone_line
+from kaos_hub.cli.notebook import deploy as _deploy, files as _files
+from kaos_hub.cli.notebook.git import clone_line
+from kaos_hub.cli.notebook.options import deploy_options, read, said
 from kaos_hub.cli.outcome import going_on
-from kaos_hub.cli.output import (
+from kaos_hub.cli.selection import NOTEBOOKS, select, selection
+from kaos_hub.cli.terminal.output import (
     age,
     moment,
     on_terminal,
@@ -25,7 +26,6 @@ from kaos_hub.cli.output import (
     show_log_lines,
     show_table,
 )
-from kaos_hub.cli.selection import NOTEBOOKS, select, selection
 from kaos_hub.errors import NotFound, Unavailable
 from kaos_hub.util.quantities import duration
 

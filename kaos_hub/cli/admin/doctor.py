@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from kaos_hub.cli.base import Command, Session, pass_session
-from kaos_hub.cli.output import show, show_json
+from kaos_hub.cli.terminal.output import show, show_json
 from kaos_hub.errors import KaosError
 from kaos_hub.installation.datadir import DataDir
 
@@ -30,7 +30,7 @@ def doctor(session: Session, engine: str | None, data_dir: Path | None) -> None:
 
     Ends with exit code 1 if something is wrong (✗). What could be better (!) is no error.
     """
-    from kaos_hub import doctor as checks
+    from kaos_hub.doctor import machine as checks
 
     data = DataDir(data_dir or _of_the_hub_in_use(), create=False)
     findings = []
