@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from kaos_hub.bundles.archive import unpack_tar, write_tar
-from kaos_hub.bundles.flat import flatten
 from kaos_hub.bundles.limits import Limits
 from kaos_hub.bundles.objects import ReadObject, whole
 from kaos_hub.bundles.scan import scan
 from kaos_hub.errors import InvalidBundle, KaosError, NotFound
+from kaos_hub.service.workers.wire_listing import flatten
 from kaos_hub.workload.archive import unpack as unpack_inside
 from tests.strategies import EXAMPLE, File, Folder, fill, folders, scanned
 

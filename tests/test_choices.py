@@ -13,8 +13,8 @@ from kaos_hub.schemas import Notebook
 from kaos_hub.service.db.database import Database
 from kaos_hub.service.db.tables import ChoiceRow, OwnerRow, now
 from kaos_hub.service.hub_client import Hub, HubUser
-from kaos_hub.service.notebooks.choices import forget_one_who_is_gone, recall, remember
 from kaos_hub.service.users.identities import Identities
+from kaos_hub.service.users.last_options import forget_one_who_is_gone, recall, remember
 from tests import databases
 from tests.hub import Browser, RunningHub, running_hub, wait_until
 

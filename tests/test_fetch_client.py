@@ -16,8 +16,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from kaos_hub.bundles import flat, tree
+from kaos_hub.bundles import tree
 from kaos_hub.bundles.scan import Scan, scan
+from kaos_hub.service.workers import wire_listing
 from kaos_hub.transport import fetch as fetch_wire
 from kaos_hub.transport.fetch import FetchError, Source
 from kaos_hub.workload.fetch import place
@@ -49,7 +50,7 @@ class Fake:
 
     def __init__(self, found: Scan, twist: Twist) -> None:
         self.asked: list[str] = []
-        fake, form = self, flat.flatten(found.root, found.read)
+        fake, form = self, wire_listing.flatten(found.root, found.read)
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -258,7 +259,7 @@ def test_what_a_killed_one_left_goes_when_it_is_old(found: Scan, tmp_path: Path)
 
 def test_whoever_lives_renews_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place, "_RENEWED", 0.05)
-    with place.Place(tmp_path / "out"):
+    with place.Target(tmp_path / "out"):
         (mine,) = partials(tmp_path)
         os.utime(mine, (0, 0))
         wait_until(lambda: mine.stat().st_mtime > time.time() - 60, 5, "the renewal")

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from kaos_hub.bundles import flat, tree
+from kaos_hub.bundles import tree
 from kaos_hub.bundles.scan import Scan
+from kaos_hub.service.workers import wire_listing
 from kaos_hub.workload.fetch.listing import BadListing, check, read
 from tests.strategies import EXAMPLE, scanned
 
 
 def listing_of(found: Scan) -> list[dict[str, Any]]:
     """The lines that the service would send."""
-    text = b"".join(flat.flatten(found.root, found.read).listing())
+    text = b"".join(wire_listing.flatten(found.root, found.read).listing())
     return [json.loads(line) for line in text.splitlines()]
 
 

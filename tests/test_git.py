@@ -26,10 +26,9 @@ from kaos_hub.schemas import (
 from kaos_hub.service.config.service import ServiceConfig
 from kaos_hub.service.db.database import Database
 from kaos_hub.service.db.tables import NotebookRow
-from kaos_hub.service.notebooks import Offer
 from kaos_hub.service.notebooks.records import clone_of
 from kaos_hub.service.notebooks.repositories import GitRules, Repositories, is_asked
-from kaos_hub.service.notebooks.wishes import Wishes
+from kaos_hub.service.notebooks.wishes import Offer, Wishes
 from kaos_hub.service.quota import Ledger
 from kaos_hub.util.notifier import Bell
 from tests.engines import ENGINES

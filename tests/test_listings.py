@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from kaos_hub.bundles import flat, tree
+from kaos_hub.bundles import tree
 from kaos_hub.bundles.scan import Scan
 from kaos_hub.errors import Damaged, InvalidBundle, Unavailable
 from kaos_hub.schemas import EntryKind, TreeEntry
-from kaos_hub.service.workers import listings
+from kaos_hub.service.workers import listings, wire_listing
 from kaos_hub.service.workers.listings import Listings
 from tests.strategies import EXAMPLE, File, scanned
 
@@ -169,7 +169,7 @@ async def test_a_hundred_thousand_entries_do_not_stall_the_loop() -> None:
 
 def test_files_are_numbered_in_the_listings_order(tmp_path: Path) -> None:
     found = scanned(tmp_path / "a", EXAMPLE)
-    form = flat.flatten(found.root, found.read)
+    form = wire_listing.flatten(found.root, found.read)
     read = Counted(found)
     assert form.files == 4
     contents = [b"".join(form.content(read, n, n + 1)) for n in range(4)]

@@ -31,14 +31,13 @@ from kaos_hub.schemas import (
     Usage,
     parse_request,
 )
+from kaos_hub.service.builds.image_catalog import Images
 from kaos_hub.service.db.database import Database
 from kaos_hub.service.db.tables import NotebookRow
-from kaos_hub.service.notebooks import Offer
 from kaos_hub.service.notebooks.admission import Inside, admit
 from kaos_hub.service.notebooks.mounting import Mounts
-from kaos_hub.service.notebooks.offered import Images
 from kaos_hub.service.notebooks.records import as_model, options_of
-from kaos_hub.service.notebooks.wishes import Wishes
+from kaos_hub.service.notebooks.wishes import Offer, Wishes
 from kaos_hub.service.quota import Ledger
 from tests.posting import Form
 

@@ -22,7 +22,7 @@ from kaos_hub.errors import (
 )
 from kaos_hub.registry.names import Reference
 from kaos_hub.schemas import Image
-from kaos_hub.service.notebooks.offered import Images
+from kaos_hub.service.builds.image_catalog import Images
 from tests.engines import needs_docker
 from tests.hub import RunningHub, request, running_hub
 from tests.kernels import Kernel

@@ -16,7 +16,7 @@ from kaos_hub.errors import KaosError
 from kaos_hub.installation.datadir import DataDir
 from kaos_hub.service.config.service import ServiceConfig
 from kaos_hub.service.process import take_lock
-from kaos_hub.service.watch import Watch
+from kaos_hub.service.watch import Watchdog
 from tests.hub import Browser, RunningHub, request, running_hub, wait_until
 
 
@@ -130,7 +130,7 @@ def test_streams_end_with_the_service(strict: RunningHub) -> None:
 def test_a_crash_is_met_with_ever_longer_pauses(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     code = f"import os; open({str(starts)!r}, 'a').write('x'); os.abort()"
-    watch = Watch([sys.executable, "-c", code])
+    watch = Watchdog([sys.executable, "-c", code])
     threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     try:

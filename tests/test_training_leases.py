@@ -30,7 +30,8 @@ from kaos_hub.service.db.tables import (
     now,
 )
 from kaos_hub.service.quota import Ledger
-from kaos_hub.service.trainings import leases, listing, settling
+from kaos_hub.service.trainings import listing
+from kaos_hub.service.trainings.execution import leases, settling
 from kaos_hub.service.trainings.metrics import stride
 from kaos_hub.service.trainings.requests import add_trials
 

@@ -21,9 +21,9 @@ from sqlalchemy import select
 from kaos_hub.engines.local.engine import LocalEngine
 from kaos_hub.errors import Conflict, EngineUnavailable, NotFound, StorageFull, Unsupported
 from kaos_hub.schemas import Beat, BundleKind, MetricPoint, TrainingRequest, TrialState
+from kaos_hub.service.api.provenance import dot
 from kaos_hub.service.db.database import Database
 from kaos_hub.service.db.tables import JobRow, TrainingRow, now
-from kaos_hub.service.trainings.provenance import dot
 from tests.train_world import ADA, World, world
 
 TRAIN = """#!/bin/sh
@@ -229,7 +229,7 @@ async def test_what_cannot_be_driven_on_is_given_up_after_some_tries(
     quick: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits neither for ever nor silently, and takes no other training with it."""
-    monkeypatch.setattr("kaos_hub.service.trainings.driver.TRIES", 2)
+    monkeypatch.setattr("kaos_hub.service.trainings.execution.driver.TRIES", 2)
     async with quick() as w:
         bug, driver = LeaversWithABug(), w.trainings._driver
         monkeypatch.setattr(driver, "_leavers", bug)

@@ -13,9 +13,8 @@ from kaos_hub.errors import Conflict, InvalidName, InvalidRequest, LimitExceeded
 from kaos_hub.schemas import IdlePolicy, NotebookRequest, VolumeMount, parse_request
 from kaos_hub.service.db.database import Database
 from kaos_hub.service.db.tables import NotebookRow
-from kaos_hub.service.notebooks import Offer
 from kaos_hub.service.notebooks.volumes import Volumes, mounted
-from kaos_hub.service.notebooks.wishes import Wishes
+from kaos_hub.service.notebooks.wishes import Offer, Wishes
 from kaos_hub.service.quota import Ledger
 from tests.engines import ENGINES
 from tests.hub import RunningHub, running_hub

@@ -28,7 +28,9 @@ from kaos_hub.service.db.tables import ACTIVE_JOBS, JobRow
 from kaos_hub.service.jobs.jobs import Jobs
 from kaos_hub.service.jobs.logs import LogStore
 from kaos_hub.service.quota import Ledger
-from kaos_hub.service.trainings import Settings, Tools, Trainings
+from kaos_hub.service.trainings.base import Tools
+from kaos_hub.service.trainings.settings import Settings
+from kaos_hub.service.trainings.trainings import Trainings
 from kaos_hub.service.web.traffic import Allowed, Pace, Traffic
 from kaos_hub.service.workers.working import WorkParts, work_rules
 from kaos_hub.stores.file import FileStore

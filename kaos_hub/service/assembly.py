@@ -21,6 +21,7 @@ from kaos_hub.installation.logins import ONLY_USER, Served
 from kaos_hub.schemas import Info
 from kaos_hub.service.auth.owners import Owners
 from kaos_hub.service.builds.environments import Environments, explain
+from kaos_hub.service.builds.image_catalog import Images
 from kaos_hub.service.bundles.archives import Deposits
 from kaos_hub.service.bundles.browse import Catalogue
 from kaos_hub.service.bundles.deletion import Removal
@@ -32,15 +33,19 @@ from kaos_hub.service.handover import Handover
 from kaos_hub.service.hub_client import Hub
 from kaos_hub.service.jobs.jobs import Jobs
 from kaos_hub.service.jobs.logs import LogStore
-from kaos_hub.service.notebooks import Errands, Gate, Hosting, Notebooks, Offer, Wishes
 from kaos_hub.service.notebooks.admission import Inside
+from kaos_hub.service.notebooks.errands import Errands
+from kaos_hub.service.notebooks.gate import Gate
+from kaos_hub.service.notebooks.hosting import Hosting
 from kaos_hub.service.notebooks.mounting import Mounts
-from kaos_hub.service.notebooks.offered import Images
+from kaos_hub.service.notebooks.notebooks import Notebooks
 from kaos_hub.service.notebooks.rights import Rights
 from kaos_hub.service.notebooks.trees import Trees
 from kaos_hub.service.notebooks.volumes import Volumes
+from kaos_hub.service.notebooks.wishes import Offer, Wishes
 from kaos_hub.service.quota import Ledger
-from kaos_hub.service.trainings import Tools, Trainings
+from kaos_hub.service.trainings.base import Tools
+from kaos_hub.service.trainings.trainings import Trainings
 from kaos_hub.service.users.identities import Identities
 from kaos_hub.service.users.membership import Membership
 from kaos_hub.stores.access import keep_tidy, open_store

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from kaos_hub.service.db.database import Database
     from kaos_hub.service.handover import Handover
     from kaos_hub.service.jobs.jobs import Jobs
-    from kaos_hub.service.notebooks import Errands, Gate, Notebooks
+    from kaos_hub.service.notebooks.errands import Errands
+    from kaos_hub.service.notebooks.gate import Gate
+    from kaos_hub.service.notebooks.notebooks import Notebooks
     from kaos_hub.service.notebooks.volumes import Volumes
     from kaos_hub.service.quota import Ledger
-    from kaos_hub.service.trainings import Trainings
+    from kaos_hub.service.trainings.trainings import Trainings
     from kaos_hub.service.users.identities import Identities
     from kaos_hub.transport.tickets import Tickets
 

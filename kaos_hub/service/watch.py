@@ -32,7 +32,7 @@ _SAID_WHY = (0, 1)
 """Exit codes of a service that ended on purpose, or said why it cannot start."""
 
 
-class Watch:
+class Watchdog:
     """A watch over one service at a time, until it is told to end.
 
     Args:
@@ -121,4 +121,4 @@ def main() -> int:
     except KaosError as e:
         print(f"kaos service: {e.message}", file=sys.stderr)
         return 1
-    return Watch([sys.executable, "-m", "kaos_hub.service.serve", *sys.argv[1:]]).run()
+    return Watchdog([sys.executable, "-m", "kaos_hub.service.serve", *sys.argv[1:]]).run()

@@ -54,7 +54,7 @@ class BuildError(Exception):
     """The build ends here; the text is for the user."""
 
 
-class Builder:
+class EnvironmentBuilder:
     """One build, from nothing to an environment that is whole."""
 
     def __init__(
@@ -249,7 +249,7 @@ def main() -> int:
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
     try:
-        result = Builder(
+        result = EnvironmentBuilder(
             given.source, given.context, given.target, given.kernels, given.packages
         ).run()
     except BuildError as e:

@@ -6,9 +6,9 @@ from pydantic import Field
 
 from kaos_hub.errors import Conflict, InvalidName, NotFound
 from kaos_hub.schemas import Model, ModelId, NameRequest, Provenance, TrainedModel
+from kaos_hub.service.api.provenance import dot
 from kaos_hub.service.api.routes import Call, Download, Route
 from kaos_hub.service.auth.auth import Right
-from kaos_hub.service.trainings.provenance import dot
 
 _GRAPHVIZ = "text/vnd.graphviz"
 

@@ -31,7 +31,7 @@ from kaos_hub.schemas import (
 from kaos_hub.service.api.log_answers import LOG_MEDIA, ReadLog, answer_log, from_where
 from kaos_hub.service.api.routes import Call, Download, Events, Route
 from kaos_hub.service.auth.auth import Right
-from kaos_hub.service.trainings import PARTS
+from kaos_hub.service.trainings.archives import PARTS
 from kaos_hub.service.web import sse
 
 _NDJSON = "application/x-ndjson"

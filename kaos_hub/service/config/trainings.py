@@ -11,7 +11,7 @@ from traitlets.config import Configurable
 
 from kaos_hub.errors import KaosError
 from kaos_hub.schemas import Pool, Size
-from kaos_hub.service.trainings import Settings
+from kaos_hub.service.trainings.settings import Settings
 from kaos_hub.util.quantities import parse_duration, parse_memory
 
 Checked = TypeVar("Checked")

@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.engines.base import Engine
 from kaos_hub.schemas import Mount, NotebookSpec, NotebookState, Pool, Resources
+from kaos_hub.service.builds.image_catalog import Images
 from kaos_hub.service.db.tables import NotebookRow, VersionRow, WorkloadRow, now
 from kaos_hub.service.notebooks import runs, volumes
 from kaos_hub.service.notebooks.mounting import told
-from kaos_hub.service.notebooks.offered import Images
 from kaos_hub.service.notebooks.records import USER, options_of, set_state
 from kaos_hub.service.notebooks.repositories import GitRules
 from kaos_hub.service.quota import Ledger

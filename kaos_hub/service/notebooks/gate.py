@@ -24,7 +24,6 @@ from kaos_hub.schemas import (
 )
 from kaos_hub.service.db.tables import NotebookRow, VersionRow, now
 from kaos_hub.service.notebooks import admission, idle
-from kaos_hub.service.notebooks.choices import remember
 from kaos_hub.service.notebooks.errands import Errands
 from kaos_hub.service.notebooks.hosting import Hosting
 from kaos_hub.service.notebooks.records import (
@@ -38,6 +37,7 @@ from kaos_hub.service.notebooks.records import (
 from kaos_hub.service.notebooks.repositories import is_asked
 from kaos_hub.service.notebooks.wishes import Wishes
 from kaos_hub.service.quota import Ledger
+from kaos_hub.service.users.last_options import remember
 from kaos_hub.util.quantities import show_memory
 
 _LATE = timedelta(seconds=10)

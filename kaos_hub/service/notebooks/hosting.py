@@ -49,7 +49,7 @@ from kaos_hub.service.notebooks.records import (
 from kaos_hub.service.notebooks.rights import Rights
 from kaos_hub.service.notebooks.servers import Servers
 from kaos_hub.service.notebooks.trees import Trees
-from kaos_hub.service.notebooks.watching import HostLogs, Watch
+from kaos_hub.service.notebooks.watching import HostLogs, HubSync
 from kaos_hub.service.users.identities import Identities
 from kaos_hub.util.notifier import Bell
 
@@ -72,7 +72,7 @@ class Hosting:
         identities: knows who owners are.
         store_url: where bundles' bytes rest, for jobs that lay them out.
         inside: what is the same in all notebooks.
-        resync: seconds, see :class:`~kaos_hub.service.notebooks.watching.Watch`.
+        resync: seconds, see :class:`~kaos_hub.service.notebooks.watching.HubSync`.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Hosting:
         self.trees, self.mounts, self.store_url, self.inside = trees, mounts, store_url, inside
         self.rights, self.identities = rights, identities
         self.host_logs = HostLogs(db, engine, logs)
-        self._watch = Watch(self, resync)
+        self._watch = HubSync(self, resync)
         self._drivers: dict[str, asyncio.Task[None]] = {}
         self.servers = Servers(hub, identities, self._heard)
         self._loop: asyncio.Task[None] | None = None

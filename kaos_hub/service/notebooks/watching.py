@@ -17,8 +17,8 @@ from kaos_hub.service.db.tables import NotebookRow, WorkloadRow, now
 from kaos_hub.service.hub_client import Server
 from kaos_hub.service.jobs.logs import LogStore
 from kaos_hub.service.notebooks.admission import release
-from kaos_hub.service.notebooks.choices import forget_one_who_is_gone
 from kaos_hub.service.notebooks.records import no_longer_wanted, server_of
+from kaos_hub.service.users.last_options import forget_one_who_is_gone
 
 if TYPE_CHECKING:
     from kaos_hub.service.notebooks.hosting import Hosting
@@ -80,7 +80,7 @@ _AGAIN = 4
 two steps of a start or a stop."""
 
 
-class Watch:
+class HubSync:
     """Now and then compares with the Hub.
 
     Args:

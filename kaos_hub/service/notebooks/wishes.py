@@ -19,16 +19,16 @@ from kaos_hub.schemas import (
     Size,
     check_apart,
 )
+from kaos_hub.service.builds.image_catalog import Images
 from kaos_hub.service.bundles.versions import select_version
 from kaos_hub.service.db.tables import NotebookRow, now
 from kaos_hub.service.notebooks import volumes
-from kaos_hub.service.notebooks.names import find_name
-from kaos_hub.service.notebooks.offered import Images
 from kaos_hub.service.notebooks.records import keep_options, options_of, refuse_deleted
 from kaos_hub.service.notebooks.repositories import GitRules, ask
 from kaos_hub.service.notebooks.runs import work_on
 from kaos_hub.service.quota import Ledger, check_gpus
 from kaos_hub.util.quantities import duration, show_memory
+from kaos_hub.util.random_names import find_name
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from kaos_hub.schemas import (
 from kaos_hub.service.api import login
 from kaos_hub.service.api.bundles import number_of
 from kaos_hub.service.auth.auth import Right
-from kaos_hub.service.notebooks.names import find_name
 from kaos_hub.service.pages.notices import notice
 from kaos_hub.service.pages.templating import STATIC, Pages
 from kaos_hub.service.web import resending
 from kaos_hub.service.web.base import Handler
+from kaos_hub.util.random_names import find_name
 
 PAGE = 100
 """Notebooks of one page."""

@@ -4,11 +4,11 @@ from typing import Any
 
 from kaos_hub.errors import Damaged, NotFound, Unavailable
 from kaos_hub.schemas import ModelId, NameRequest, NotebookRequest, TrainedModel, parse_request
+from kaos_hub.service.api.provenance import dot
 from kaos_hub.service.auth.auth import KAOS, Right
 from kaos_hub.service.pages.base import Searched
 from kaos_hub.service.pages.trainings import TrainPage
 from kaos_hub.service.pages.trials_table import PAGE
-from kaos_hub.service.trainings.provenance import dot
 
 _MODEL = r"(?P<model>[^/]+)"
 _FILES = 200
@@ -121,7 +121,7 @@ class NameHandler(_OfModel):
         self.redirect(self.at(f"models/{named.id}"), status=303)
 
 
-class ConfirmDelete(_OfModel):
+class ModelConfirmDelete(_OfModel):
     """A question before a model's name is removed."""
 
     route_name = "/models/{model}/confirm/delete"
@@ -139,7 +139,7 @@ class ConfirmDelete(_OfModel):
         )
 
 
-class DeleteHandler(_OfModel):
+class ModelDeleteHandler(_OfModel):
     """The removal of a model's name."""
 
     route_name = "/models/{model}/delete"
@@ -161,6 +161,6 @@ def model_rules(prefix: str) -> list[Any]:
         (f"{one}/provenance\\.dot", GraphFile, given),
         (f"{one}/name", NameHandler, given),
         (f"{one}/notebook", OpenHandler, given),
-        (f"{one}/confirm/delete", ConfirmDelete, given),
-        (f"{one}/delete", DeleteHandler, given),
+        (f"{one}/confirm/delete", ModelConfirmDelete, given),
+        (f"{one}/delete", ModelDeleteHandler, given),
     ]

@@ -25,7 +25,7 @@ from kaos_hub.service.pages.trials_table import (
     seconds_of,
     show_value,
 )
-from kaos_hub.service.trainings import Trainings
+from kaos_hub.service.trainings.trainings import Trainings
 
 _ID = r"(?P<training>[0-9a-f]{16})"
 _TRIAL = r"(?P<number>[1-9][0-9]{0,6})"
@@ -52,7 +52,7 @@ class TrainPage(OwnedPage):
         return self.core.trainings
 
 
-class ListQuery(Searched):
+class TrainingsQuery(Searched):
     """The trainings that a list shows."""
 
     show: str = Field("", pattern=f"^({'|'.join(SHOWN)})$")
@@ -66,7 +66,7 @@ class TrainingsPage(TrainPage):
 
     async def get(self) -> None:
         """Show the list, youngest first, a page at a time."""
-        query = self.asked(ListQuery)
+        query = self.asked(TrainingsQuery)
         found = await self.trainings.list(
             self.whose, SHOWN[query.show], PAGE + 1, query.after, query.search
         )
@@ -125,7 +125,7 @@ class TrialPage(TrainPage):
         self.show("kaos_trial.html", training=found, trial=trial, curves=curves.draw(points, goal))
 
 
-class ConfirmPage(TrainPage):
+class TrainingConfirmPage(TrainPage):
     """A question before what cannot be undone."""
 
     route_name = "/trainings/{training}/confirm/{action}"
@@ -168,7 +168,7 @@ class ConfirmPage(TrainPage):
         )
 
 
-class ActionHandler(TrainPage):
+class TrainingActionHandler(TrainPage):
     """A form's action: the end of a training or trial, or the deletion of a training."""
 
     route_name = "/trainings/{training}/{action}"
@@ -256,7 +256,7 @@ def training_rules(prefix: str) -> list[Any]:
         (one, TrainingPage, given),
         (f"{one}/trials\\.csv", TableFile, given),
         (f"{one}/trials/{_TRIAL}", TrialPage, given),
-        (f"{one}/confirm/(?P<action>kill|delete)", ConfirmPage, given),
-        (f"{one}/(?P<action>kill|delete)", ActionHandler, given),
+        (f"{one}/confirm/(?P<action>kill|delete)", TrainingConfirmPage, given),
+        (f"{one}/(?P<action>kill|delete)", TrainingActionHandler, given),
         (f"{one}/reproduce", ReproduceHandler, given),
     ]

@@ -15,10 +15,10 @@ from kaos_hub.service.db.tables import TrainingRow
 from kaos_hub.service.jobs.jobs import Jobs
 from kaos_hub.service.jobs.logs import LogStore
 from kaos_hub.service.quota import Ledger
-from kaos_hub.service.trainings.driver import Driver
-from kaos_hub.service.trainings.ingests import Ingests
-from kaos_hub.service.trainings.leavers import Leavers
-from kaos_hub.service.trainings.preparing import Preparing
+from kaos_hub.service.trainings.execution.driver import Driver
+from kaos_hub.service.trainings.execution.ingests import Ingests
+from kaos_hub.service.trainings.execution.leavers import Leavers
+from kaos_hub.service.trainings.execution.preparing import Preparing
 from kaos_hub.service.trainings.records import find
 from kaos_hub.service.trainings.requests import Requests
 from kaos_hub.service.trainings.settings import Settings

@@ -18,11 +18,11 @@ from kaos_hub.service.bundles.versions import Versions
 from kaos_hub.service.db.database import Database
 from kaos_hub.service.db.tables import TrainingRow, TrialRow, VersionRow, now as present
 from kaos_hub.service.quota import Ledger, check_gpus
+from kaos_hub.service.trainings.execution.settling import kill
+from kaos_hub.service.trainings.execution.workers import ENDLESS
 from kaos_hub.service.trainings.inputs import Chosen, choose, remember, with_fetched
 from kaos_hub.service.trainings.records import announce, set_state
 from kaos_hub.service.trainings.settings import Settings
-from kaos_hub.service.trainings.settling import kill
-from kaos_hub.service.trainings.workers import ENDLESS
 from kaos_hub.util.quantities import show_memory
 
 PARAMS = "params.json"

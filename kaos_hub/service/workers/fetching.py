@@ -76,7 +76,7 @@ class ListingHandler(FetchHandler):
             self._listings.turns.release()
 
 
-class FilesHandler(FetchHandler):
+class TreeFilesHandler(FetchHandler):
     """``GET …/files``."""
 
     route_name = "/fetch/v1/{digest}/files"
@@ -120,12 +120,12 @@ def fetch_rules(prefix: str, listings: Listings, tickets: Tickets) -> list[Any]:
     parts = {"listings": listings, "tickets": tickets}
     return [
         (f"{prefix}fetch/v1/{_DIGEST}/listing", ListingHandler, parts),
-        (f"{prefix}fetch/v1/{_DIGEST}/files", FilesHandler, parts),
-        (f"{prefix}fetch/.*", NothingHandler, parts),
+        (f"{prefix}fetch/v1/{_DIGEST}/files", TreeFilesHandler, parts),
+        (f"{prefix}fetch/.*", NoTreeHandler, parts),
     ]
 
 
-class NothingHandler(FetchHandler):
+class NoTreeHandler(FetchHandler):
     """Any other address."""
 
     route_name = "/fetch"

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from kaos_hub.bundles.flat import Flat, flatten
 from kaos_hub.bundles.objects import ReadObject
 from kaos_hub.errors import Unavailable
+from kaos_hub.service.workers.wire_listing import Flat, flatten
 
 T = TypeVar("T")
 

@@ -47,7 +47,7 @@ from kaos_hub.transport.tickets import Tickets
 
 if TYPE_CHECKING:
     from kaos_hub.service.bundles.versions import Versions
-    from kaos_hub.service.trainings import Trainings
+    from kaos_hub.service.trainings.trainings import Trainings
 
 _JSON_LIMIT = 8 << 20
 """Bytes: a thousand points of a few dozen metrics each."""
@@ -314,7 +314,7 @@ class IngestedHandler(WorkHandler):
         self.finish({})
 
 
-class NothingHandler(WorkHandler):
+class NoWorkHandler(WorkHandler):
     """Any other address."""
 
     async def let_in(self) -> BodyReader | None:
@@ -338,7 +338,7 @@ def work_rules(prefix: str, parts: WorkParts) -> list[Any]:
     """Return tornado's rules for workers, below ``prefix`` (with slashes at both ends)."""
     given = {"parts": parts}
     rules = [(f"{prefix}work/v1/{path}", handler, given) for path, handler in _HANDLERS]
-    return [*rules, (f"{prefix}work/.*", NothingHandler, given)]
+    return [*rules, (f"{prefix}work/.*", NoWorkHandler, given)]
 
 
 def _nothing() -> NotFound:

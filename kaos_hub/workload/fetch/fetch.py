@@ -33,7 +33,7 @@ from typing import BinaryIO
 from kaos_hub.transport.fetch import FetchError, Patience, Source, Trouble, Wire
 from kaos_hub.workload.fetch.files import FOLDER, Files, Progress
 from kaos_hub.workload.fetch.listing import LINE, BadListing, Entry, Totals, check, read
-from kaos_hub.workload.fetch.place import Place
+from kaos_hub.workload.fetch.place import Target
 
 _DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 _LISTING = 1 << 30
@@ -60,7 +60,7 @@ def fetch(source: Source, digest: str, target: Path, jobs: int = 8, sync: bool =
         FetchError: it cannot be had; nothing is left.
         OSError: it cannot be written; nothing is left.
     """
-    place = Place(target)
+    place = Target(target)
     if place.taken():
         return False
     above = place.target.parent

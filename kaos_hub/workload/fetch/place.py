@@ -27,7 +27,7 @@ _PARTIAL, _REMOVED = ".kaos-partial-", ".kaos-removed-"
 _OURS = re.compile(r"\.kaos-(?:partial|removed)-[0-9a-f]{16}")
 
 
-class Place:
+class Target:
     """The place of a folder. Enter it to make the folder; it is gone at the exit if not kept.
 
     Args:

@@ -66,7 +66,7 @@ class TooLong(Exception):
     """A clone that takes longer than it may."""
 
 
-class Cloning:
+class CloneRun:
     """One clone.
 
     Args:
@@ -238,7 +238,7 @@ def main() -> int:
     signal.signal(signal.SIGALRM, _end)
     # What ends the notebook's server ends this, and what is half done goes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    Cloning(Path(os.environ["KAOS_HOME"]), order).run()
+    CloneRun(Path(os.environ["KAOS_HOME"]), order).run()
     return 0
 
 

@@ -61,7 +61,7 @@ class Failed(Exception):
 
 
 @dataclass(frozen=True)
-class Places:
+class IngestFolders:
     """The paths of the manifest and of the scratch folder."""
 
     manifest: Path
@@ -80,7 +80,7 @@ class Ingest:
     """
 
     def __init__(
-        self, work: Work, order: IngestOrder, places: Places, patience: float, part: float
+        self, work: Work, order: IngestOrder, places: IngestFolders, patience: float, part: float
     ) -> None:
         self._work, self._order, self._places, self._part = work, order, places, part
         self._stop = work.stop
@@ -255,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ingest(options: argparse.Namespace) -> None:
     ticket = options.ticket.read_text("ascii", errors="replace").strip()
     work = Work(options.url, ticket, context=tls.take(options.ticket.with_name("identity.pem")))
-    places = Places(options.manifest, options.scratch)
+    places = IngestFolders(options.manifest, options.scratch)
     # Whatever a killed attempt has left there.
     shutil.rmtree(places.scratch, ignore_errors=True)
     places.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ def attach(
     assert order.digest is not None
     folder = home / PLACE
     folder.mkdir(mode=0o755, exist_ok=True)
-    place, memory = folder / order.bundle, _Memory(home / ".kaos" / "attached.json")
+    place, memory = folder / order.bundle, _AttachedMemory(home / ".kaos" / "attached.json")
     known = memory.load().get(order.bundle)
     if known is None and os.path.lexists(place):
         raise Conflict(
@@ -72,7 +72,7 @@ def attach(
     return place
 
 
-class _Memory:
+class _AttachedMemory:
     """The versions that lie there: name → digest; empty while one takes another's place."""
 
     def __init__(self, file: Path) -> None:

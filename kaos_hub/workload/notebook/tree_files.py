@@ -36,14 +36,14 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Entry:
+class FileState:
     """An entry at a path: its kind and the SHA-256 (hex) of its content or link target."""
 
     kind: Kind
     digest: str = ""
 
 
-DIRECTORY = Entry(Kind.DIRECTORY)
+DIRECTORY = FileState(Kind.DIRECTORY)
 
 
 class Tree:
@@ -60,13 +60,13 @@ class Tree:
     ) -> None:
         os.close(self._fd)
 
-    def scan(self) -> dict[str, Entry]:
+    def scan(self) -> dict[str, FileState]:
         """Everything below, in the order of the paths.
 
         Raises:
             OSError: a directory cannot be read; half a listing would look like removed files.
         """
-        found: dict[str, Entry] = {}
+        found: dict[str, FileState] = {}
         for at, directories, files, fd in os.fwalk(dir_fd=self._fd, onerror=_raise):
             for name in (*directories, *files):
                 entry = _entry(fd, name)
@@ -74,7 +74,7 @@ class Tree:
                     found[os.path.normpath(f"{at}/{name}")] = entry
         return dict(sorted(found.items()))
 
-    def look(self, path: str) -> Entry | None:
+    def look(self, path: str) -> FileState | None:
         """Return the entry at ``path``; None if there is none, or its parent is no directory."""
         with self._reach(path) as place:
             return _entry(*place) if place else None
@@ -102,7 +102,9 @@ class Tree:
                 raise
             return True
 
-    def lay(self, path: str, source: "Tree", origin: str, replaces: Entry | None = None) -> bool:
+    def lay(
+        self, path: str, source: "Tree", origin: str, replaces: FileState | None = None
+    ) -> bool:
         """Copy file or link ``origin`` of ``source`` to ``path``, all at once.
 
         Args:
@@ -124,7 +126,7 @@ class Tree:
                 return _place(fd, new, name)
             return _swap(fd, new, name, replaces)
 
-    def remove(self, path: str, expected: Entry) -> bool:
+    def remove(self, path: str, expected: FileState) -> bool:
         """Remove a file or link if it is what we believe it to be; whether it was."""
         with self._reach(path) as place:
             if place is None or _entry(*place) != expected:
@@ -138,7 +140,7 @@ class Tree:
             _give_back(fd, old, name)
             return False
 
-    def mend(self, path: str, ours: Set[Entry | None]) -> None:
+    def mend(self, path: str, ours: Set[FileState | None]) -> None:
         """Finish or undo what a killed :meth:`lay` or :meth:`remove` left at ``path``.
 
         Args:
@@ -236,21 +238,21 @@ def _kind(fd: int, name: str) -> Kind | None:
     return Kind.DIRECTORY if stat.S_ISDIR(mode) else Kind.OTHER
 
 
-def _entry(fd: int, name: str) -> Entry | None:
+def _entry(fd: int, name: str) -> FileState | None:
     kind = _kind(fd, name)
     if kind is None or kind in (Kind.DIRECTORY, Kind.OTHER):
-        return None if kind is None else Entry(kind)
+        return None if kind is None else FileState(kind)
     try:
         if kind is Kind.LINK:
             target = os.readlink(name, dir_fd=fd)
-            return Entry(kind, hashlib.sha256(os.fsencode(target)).hexdigest())
+            return FileState(kind, hashlib.sha256(os.fsencode(target)).hexdigest())
         with os.fdopen(os.open(name, _READ, dir_fd=fd), "rb") as file:
-            return Entry(kind, hashlib.file_digest(file, "sha256").hexdigest())
+            return FileState(kind, hashlib.file_digest(file, "sha256").hexdigest())
     except FileNotFoundError:
         return None
     except OSError:
         # Unreadable, or just now replaced by something else: in any case not known to be ours.
-        return Entry(Kind.OTHER)
+        return FileState(Kind.OTHER)
 
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -298,7 +300,7 @@ def _place(fd: int, new: str, name: str) -> bool:
     return True
 
 
-def _swap(fd: int, new: str, name: str, expected: Entry) -> bool:
+def _swap(fd: int, new: str, name: str, expected: FileState) -> bool:
     old = _aside(name, "old")
     os.rename(name, old, src_dir_fd=fd, dst_dir_fd=fd)
     placed = _place(fd, new, name)

@@ -31,9 +31,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kaos_hub.workload.notebook.tree_files import DIRECTORY, Entry, Kind, Tree, beside
+from kaos_hub.workload.notebook.tree_files import DIRECTORY, FileState, Kind, Tree, beside
 
-Manifest = dict[str, Entry]
+Manifest = dict[str, FileState]
 
 
 @dataclass
@@ -180,7 +180,7 @@ class _Memory:
     source: str | None = None
     laid: Manifest = field(default_factory=dict)
     coming: Manifest | None = None
-    beside: dict[str, tuple[str, Entry]] = field(default_factory=dict)
+    beside: dict[str, tuple[str, FileState]] = field(default_factory=dict)
     """Path → what we laid beside it, and where."""
     saving: str | None = None
     """The digest that the user is about to save, or has, without our having learned of its end."""
@@ -194,7 +194,7 @@ class _Memory:
                 _manifest(data["laid"]),
                 None if data["coming"] is None else _manifest(data["coming"]),
                 {
-                    path: (place, Entry(Kind(k), d))
+                    path: (place, FileState(Kind(k), d))
                     for path, (place, k, d) in data["beside"].items()
                 },
                 data.get("saving"),
@@ -223,7 +223,7 @@ def _plain(manifest: Manifest) -> dict[str, list[str]]:
 
 
 def _manifest(data: dict[str, list[str]]) -> Manifest:
-    return {path: Entry(Kind(pair[0]), pair[1]) for path, pair in data.items()}
+    return {path: FileState(Kind(pair[0]), pair[1]) for path, pair in data.items()}
 
 
 @contextmanager
@@ -238,7 +238,7 @@ def _lock(state: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _is_leaf(entry: Entry | None) -> bool:
+def _is_leaf(entry: FileState | None) -> bool:
     return entry is not None and entry.kind is not Kind.DIRECTORY
 
 
@@ -270,7 +270,7 @@ class _Update:
         theirs: Tree,
         base: Manifest,
         target: Manifest,
-        laid_beside: dict[str, tuple[str, Entry]],
+        laid_beside: dict[str, tuple[str, FileState]],
     ) -> None:
         self.report = Report()
         self._mine, self._theirs = mine, theirs
@@ -359,7 +359,7 @@ class _Update:
         else:
             self.report.kept[path] = self._file_beside(path, coming)
 
-    def _file_beside(self, path: str, coming: Entry) -> str:
+    def _file_beside(self, path: str, coming: FileState) -> str:
         place, number = beside(path, coming.digest), 1
         while not self._lay_beside(place, path, coming):
             number += 1
@@ -370,7 +370,7 @@ class _Update:
         self._beside[path] = (place, coming)
         return place
 
-    def _lay_beside(self, place: str, path: str, entry: Entry) -> bool:
+    def _lay_beside(self, place: str, path: str, entry: FileState) -> bool:
         """Lay a version at ``place``, unless a killed run did; return whether it lies there."""
         self._mine.mend(place, {entry})
         return self._mine.look(place) == entry or self._mine.lay(place, self._theirs, path)

@@ -55,7 +55,7 @@ class Place:
     environment: dict[str, str]
 
 
-class Places:
+class TrialFolders:
     """Folders of a worker.
 
     Args:

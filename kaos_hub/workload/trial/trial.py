@@ -18,7 +18,7 @@ from kaos_hub.workload.trial import metric_files, paths
 from kaos_hub.workload.trial.command import NotStarted, command, shell_note
 from kaos_hub.workload.trial.metrics import Metrics
 from kaos_hub.workload.trial.output import Log, LogSender
-from kaos_hub.workload.trial.places import Place, Places
+from kaos_hub.workload.trial.places import Place, TrialFolders
 from kaos_hub.workload.trial.process import Ending, Process, Waker
 from kaos_hub.workload.trial.reason import last_line, reason
 from kaos_hub.workload.trial.settings import Settings
@@ -35,7 +35,7 @@ class Bench:
     """The things that the trials of a worker share."""
 
     settings: Settings
-    places: Places
+    places: TrialFolders
     waker: Waker
     link: Link
     sender: upload.Sender

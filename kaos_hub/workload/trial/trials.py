@@ -24,7 +24,7 @@ from kaos_hub.schemas import EndedBy, Lease, LeaseAnswer, LeaseRequest, TrialEnd
 from kaos_hub.transport.upload import Sender
 from kaos_hub.transport.worker import Gone, Link, Refused, patiently
 from kaos_hub.workload.trial import settings as trial_settings
-from kaos_hub.workload.trial.places import Places
+from kaos_hub.workload.trial.places import TrialFolders
 from kaos_hub.workload.trial.process import Unkillable, Waker
 from kaos_hub.workload.trial.settings import Settings
 from kaos_hub.workload.trial.trial import Bench, Trial
@@ -53,7 +53,7 @@ class Worker:
         link = Link(settings.url, ticket, context)
         self._bench = Bench(
             settings=settings,
-            places=Places(settings),
+            places=TrialFolders(settings),
             waker=Waker(),
             link=link,
             sender=Sender(link, say),

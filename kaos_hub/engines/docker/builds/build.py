@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from kaos_hub.engines.base import Cause
 from kaos_hub.engines.docker.builds.bases import Registries, fetch, have
-from kaos_hub.engines.docker.builds.builder import Builder, Confinement, Ended, Task
+from kaos_hub.engines.docker.builds.builder import Confinement, ContainerBuilder, Ended, Task
 from kaos_hub.engines.docker.builds.context import context_tar, dockerfile_name
 from kaos_hub.engines.docker.client import answering, connect, describe, has_buildx, image_id, split
 from kaos_hub.errors import BuildFailed, EngineUnavailable, KaosError
@@ -82,7 +82,7 @@ def build(order: Order) -> dict[str, Any]:
         if order.rules:
             for line in have(client, order.bases.items(), registries):
                 say(line)
-            Builder(client, order, order.rules, say).build()
+            ContainerBuilder(client, order, order.rules, say).build()
             return describe(client, order.tag)
         pin_bases(client, order.bases, registries)
         if has_buildx():

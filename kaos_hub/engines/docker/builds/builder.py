@@ -104,7 +104,7 @@ class Ended(BuildFailed):
         self.cause = cause
 
 
-class Builder:
+class ContainerBuilder:
     """Builds one image.
 
     Args:

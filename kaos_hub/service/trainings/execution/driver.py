@@ -24,9 +24,10 @@ from kaos_hub.service.db.tables import ACTIVE_JOBS, JobRow, TrainingRow, TrialRo
 from kaos_hub.service.jobs.jobs import Jobs
 from kaos_hub.service.jobs.logs import LogStore
 from kaos_hub.service.jobs.outcomes import TRIES, unforeseen
-from kaos_hub.service.trainings import workers
-from kaos_hub.service.trainings.leavers import Leavers
-from kaos_hub.service.trainings.preparing import Preparing
+from kaos_hub.service.trainings.execution import workers
+from kaos_hub.service.trainings.execution.leavers import Leavers
+from kaos_hub.service.trainings.execution.preparing import Preparing
+from kaos_hub.service.trainings.execution.settling import Situation, fail, note_worker, settle
 from kaos_hub.service.trainings.records import (
     GOING,
     announce,
@@ -36,7 +37,6 @@ from kaos_hub.service.trainings.records import (
     set_state,
 )
 from kaos_hub.service.trainings.settings import Settings
-from kaos_hub.service.trainings.settling import Situation, fail, note_worker, settle
 from kaos_hub.util.notifier import Bell
 
 log = logging.getLogger(__name__)

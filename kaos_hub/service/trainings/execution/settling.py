@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from kaos_hub.schemas import JobKind, JobState, TrainingState, TrialState
 from kaos_hub.service.db.tables import ACTIVE_JOBS, JobRow, TrainingRow, TrialRow, now
-from kaos_hub.service.trainings.leases import LogSize, conclude, gone, stop_rest
+from kaos_hub.service.trainings.execution.leases import LogSize, conclude, gone, stop_rest
 from kaos_hub.service.trainings.records import announce, plain, set_state
 from kaos_hub.util.quantities import duration
 

@@ -14,7 +14,7 @@ from kaos_hub.service.builds.environments import Environment, Environments, lay_
 from kaos_hub.service.db.database import Database
 from kaos_hub.service.db.tables import ACTIVE_JOBS, IngestRow, JobRow, TrainingRow, VersionRow
 from kaos_hub.service.jobs.jobs import Jobs
-from kaos_hub.service.trainings import workers
+from kaos_hub.service.trainings.execution import workers
 from kaos_hub.service.trainings.records import GOING, set_state
 from kaos_hub.service.trainings.settings import Settings
 from kaos_hub.util.notifier import Bell

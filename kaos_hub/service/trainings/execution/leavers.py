@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from kaos_hub.errors import Unavailable
 from kaos_hub.service.db.database import Database
 from kaos_hub.service.db.tables import TrainingRow
+from kaos_hub.service.trainings.execution.settling import kill
 from kaos_hub.service.trainings.records import GOING
-from kaos_hub.service.trainings.settling import kill
 from kaos_hub.service.users.membership import GROUP, Membership
 
 log = logging.getLogger(__name__)

@@ -1,16 +1,17 @@
 """Ends and deletes notebooks in the background: servers take their time to end, and no request has
-to wait for that.
+to wait for that. With a server that the Hub forgets for good, its notebook goes, too.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from kaos_hub.errors import KaosError, Unavailable
+from kaos_hub.errors import KaosError, NotFound, Unavailable
 from kaos_hub.schemas import NotebookState
 from kaos_hub.service.db.tables import EventRow, NotebookRow
 from kaos_hub.service.notebooks.records import server_of
@@ -24,6 +25,8 @@ _LONGEST = 110.0
 """Seconds that a deletion waits for an end."""
 _PAUSE = 60.0
 """Seconds after which a deletion that was not possible is tried again."""
+_TIMES = 60
+"""Times that the Hub is asked, once a second, whether it has forgotten a server."""
 
 
 class Deletions:
@@ -142,3 +145,58 @@ def _forget(session: Session, notebook_id: str) -> bool:
         delete(EventRow).where(EventRow.owner == row.owner, EventRow.notebook == row.name)
     )
     return True
+
+
+class Forgotten:
+    """Follows what the Hub is about to forget.
+
+    Args:
+        hosting: whose notebooks.
+    """
+
+    def __init__(self, hosting: "Hosting") -> None:
+        self._hosting = hosting
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def follow(
+        self, owner: str, name: str, delete: Callable[[str, str], Awaitable[object]]
+    ) -> None:
+        """Have a notebook deleted once its server is forgotten. Where the Hub forgets the whole
+        user, what that user had stays; what was not forgotten after all stays, too.
+
+        Args:
+            owner: of the notebook.
+            name: of the notebook.
+            delete: deletes it.
+        """
+        # One that is being deleted has its server removed on the way.
+        query = select(NotebookRow.id).where(
+            NotebookRow.owner == owner, NotebookRow.name == name, NotebookRow.wanted != "DELETED"
+        )
+        notebook_id = await self._hosting.db.run(lambda session: session.scalar(query))
+        if notebook_id is None:
+            return
+
+        async def wait() -> None:
+            if not await self._is_gone(owner, name):
+                return
+            # Under its name there may be another one by now.
+            if await self._hosting.db.run(lambda session: session.scalar(query)) == notebook_id:
+                with contextlib.suppress(NotFound):
+                    await delete(owner, name)
+
+        task = asyncio.create_task(wait(), name=f"forgotten-{notebook_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _is_gone(self, owner: str, name: str) -> bool:
+        """Return whether the Hub forgets the server, and not its user, within a minute."""
+        for _ in range(_TIMES):
+            with contextlib.suppress(Unavailable):
+                user = await self._hosting.identities.user(owner)
+                if user is None:
+                    return False
+                if await self._hosting.hub.server(user.name, server_of(name)) is None:
+                    return True
+            await asyncio.sleep(1)
+        return False

@@ -19,8 +19,9 @@ from kaos_hub.schemas import (
     TrialEnd,
 )
 from kaos_hub.service.db.tables import TrialRow
-from kaos_hub.service.trainings import leases, metrics
+from kaos_hub.service.trainings import metrics
 from kaos_hub.service.trainings.base import Base, Tools
+from kaos_hub.service.trainings.execution import leases
 from kaos_hub.service.trainings.records import log_name
 from kaos_hub.service.trainings.settings import Settings
 

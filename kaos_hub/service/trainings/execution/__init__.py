@@ -1,0 +1,1 @@
+"""The execution of trainings: the driver, the leases of trials, the workers that run them."""
