@@ -136,7 +136,7 @@ PROBE = """
 import asyncio, sys
 from pathlib import Path
 from kaos_hub.errors import KaosError
-from kaos_hub.stores import open_store
+from kaos_hub.stores.access import open_store
 try:
     asyncio.run(open_store(sys.argv[1], Path("/nonexistent")).probe())
 except KaosError as e:
@@ -305,7 +305,7 @@ async def test_who_sends_nothing_more_gives_his_turn_to_others(
 KILLED = """
 import asyncio, sys
 from pathlib import Path
-from kaos_hub.stores import open_store
+from kaos_hub.stores.access import open_store
 async def main():
     upload = await open_store(sys.argv[1], Path(sys.argv[2])).upload(sys.argv[3], 1 << 30)
     while True:

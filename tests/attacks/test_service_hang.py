@@ -68,8 +68,8 @@ sys.exit(0)
 def test_who_was_stopped_with_it_blames_nobody(tmp_path: Path) -> None:
     """A machine that slept is no service that hangs."""
     code = (
-        "import sys; from kaos_hub.service.watch import Watch;"
-        "sys.exit(Watch([sys.executable, sys.argv[1]]).run())"
+        "import sys; from kaos_hub.service.watch import Watchdog;"
+        "sys.exit(Watchdog([sys.executable, sys.argv[1]]).run())"
     )
     (tmp_path / "beating.py").write_text(_BEATING)
     watch = subprocess.Popen(
