@@ -15,6 +15,7 @@ from kaos_hub.engines.local.engine import LocalEngine
 from kaos_hub.engines.local.interpreters import Interpreter
 from kaos_hub.engines.local.pip_settings import no_index, uv_environment
 from kaos_hub.errors import InvalidRequest
+from kaos_hub.workload.notebook import launch
 from tests.bundled import laid
 
 
@@ -189,6 +190,20 @@ def test_a_kernel_set_is_made_once_and_again_for_another_release(tmp_path: Path)
     kernel_set.ensure(tmp_path, python, install)
     assert len(made) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == [".cp38.lock", "cp38"]
+
+
+def test_the_launcher_of_kernels_lies_beside_them_and_keeps_pace(tmp_path: Path) -> None:
+    """A notebook that runs finds it after an upgrade, whatever the package looks like then."""
+    kept = tmp_path / "kernels" / "launch.py"
+    kernel_set.keep_launcher(tmp_path / "kernels")
+    assert kept.read_bytes() == Path(launch.__file__).read_bytes()
+    before = kept.stat().st_ino
+    kernel_set.keep_launcher(tmp_path / "kernels")
+    assert kept.stat().st_ino == before, "nothing to do"
+    kept.write_text("# of another release\n")
+    kernel_set.keep_launcher(tmp_path / "kernels")
+    assert kept.read_bytes() == Path(launch.__file__).read_bytes()
+    assert [p.name for p in kept.parent.iterdir()] == ["launch.py"]
 
 
 async def test_an_environment_from_start_to_kernel(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The engine without containers: work runs as processes of the user who started kaos_hub."""
 
 import asyncio
+import contextlib
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ from weakref import WeakValueDictionary
 from traitlets import Bool, Int
 
 from kaos_hub.engines.base import ROOT, Build, JobSpec, Materialise, Phase, Run
-from kaos_hub.engines.local import interpreters, machine, sandbox
+from kaos_hub.engines.local import interpreters, kernel_set, machine, sandbox
 from kaos_hub.engines.supervised.supervised import ProcessEngine
 from kaos_hub.errors import InvalidRequest
 from kaos_hub.schemas import Capacity
@@ -55,7 +56,11 @@ class LocalEngine(ProcessEngine):
 
     async def start(self) -> None:
         """Find out about the sandbox now, not in the middle of a request; tidy up."""
-        await asyncio.get_running_loop().run_in_executor(self._threads, sandbox.why)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._threads, sandbox.why)
+        with contextlib.suppress(OSError):  # notebooks then start kernels by the package's own
+            kernels = self._data.path / "kernels"
+            await loop.run_in_executor(self._threads, kernel_set.keep_launcher, kernels)
         await self._sweep()
 
     async def close(self) -> None:

@@ -1,8 +1,7 @@
 """The packages that make a kernel of a user's Python on the local engine: a set per version.
 
-They are appended to ``sys.path`` of the kernel's process alone by
-``kaos_hub/workload/notebook/launch.py``. It reads ``kaos-manifest.json`` to see which of the user's
-packages are too old to be mixed with them.
+They are appended to ``sys.path`` of the kernel's process alone by the program ``launch.py``, which
+reads ``kaos-manifest.json`` to see which of the user's packages are too old to be mixed with them.
 """
 
 import fcntl
@@ -58,6 +57,27 @@ def _ensure(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return target
+
+
+def keep_launcher(kernels: Path) -> None:
+    """Have a copy of the kernels' launcher beside the sets.
+
+    A notebook that runs starts kernels by its path, also after an upgrade of kaos_hub, whose
+    package may look different then.
+
+    Args:
+        kernels: the directory of all sets.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    kernels.mkdir(mode=0o700, parents=True, exist_ok=True)
+    text = (_package() / "workload/notebook/launch.py").read_bytes()
+    kept = kernels / "launch.py"
+    if not kept.is_file() or kept.read_bytes() != text:
+        draft = kernels / f".launch.{secrets.token_hex(4)}"
+        draft.write_bytes(text)
+        draft.replace(kept)
 
 
 def sdk_requirements(interpreter: Interpreter) -> list[str]:
