@@ -103,7 +103,7 @@ def test_machine_without_node_uses_the_wheels(cache, monkeypatch):
 
 
 def test_pid_file_of_a_stranger_is_not_believed(tmp_path):
-    pid_file = tmp_path / "program.pid"
+    pid_file = tmp_path / "proxy.pid"
     assert program.leftover(pid_file) is None
     for content in ("", "nonsense", "999999999", str(os.getpid())):
         pid_file.write_text(content)

@@ -178,7 +178,7 @@ def check_ports(data: DataDir, public: int, inner: str, patience: float = 5) -> 
     Raises:
         Conflict: a port is taken by another program; says how to take another.
     """
-    orphan = program.leftover(data.path / "program.pid")
+    orphan = program.leftover(data.path / "proxy.pid")
     if orphan is None and (why := obstacle("127.0.0.1", public)):
         raise Conflict(f"Port {public} {why}. Choose another: kaos up --port N")
     for role in _INNER_PORTS:
@@ -342,7 +342,7 @@ def _endings() -> list[signal.Signals]:
 def end_leftover_proxy(data: DataDir) -> None:
     """End the proxy of a Hub that is gone: it would hold the port and answer errors."""
     if running(data) is None:
-        program.end_leftover(data.path / "program.pid")
+        program.end_leftover(data.path / "proxy.pid")
 
 
 def _answers(url: str, context: ssl.SSLContext | None) -> bool:

@@ -149,7 +149,7 @@ def ports(data: DataDir, engine: str) -> Finding:
     port = data.port("public", prefer=8000)
     if running(data) is not None:
         return Finding("port", GOOD, f"the Hub listens on {port}")
-    if program.leftover(data.path / "program.pid") is not None:
+    if program.leftover(data.path / "proxy.pid") is not None:
         text = f"{port} is held by the proxy of a Hub that died"
         return Finding("port", WEAK, text, "`kaos up` ends it.")
     if why := obstacle("127.0.0.1", port):

@@ -199,7 +199,7 @@ def _run(
 
 
 def _checks(data: DataDir, at: Settled, inner: str, secure: bool) -> list[str]:
-    """Return the URLs that must answer: Hub and service directly, then both through the program.
+    """Return the URLs that must answer: Hub and service directly, then both through the proxy.
 
     The proxy logs failures, so it is not asked first. Its certificate need not be known here:
     behind TLS only the direct URLs are asked.

@@ -12,7 +12,7 @@ def main() -> int:
     where = namespace()
     try:
         if where is None:
-            raise KaosError("KAOS_NAMESPACE is not set; on one machine the Hub starts the program.")
+            raise KaosError("KAOS_NAMESPACE is not set; on one machine the Hub starts the proxy.")
         program.run_in_cluster(where)
     except KaosError as e:
         print(f"kaos proxy: {e.message}", file=sys.stderr)

@@ -45,7 +45,7 @@ class Environments:
 
     Args:
         db, engine, jobs, versions: what it works with.
-        default_image: what notebooks without a source run in, on engines with analysis.
+        default_image: what notebooks without a source run in, on engines with images.
         deadline: seconds that a build may take.
         offered: images that the admin offers.
     """
